@@ -1,0 +1,1 @@
+"""Run time: the bundle format, the ONNX session, inspection, steering and the TorchServe shims. Imports no torch."""

@@ -1,0 +1,57 @@
+"""An edit of one sub-unit, and the packing of unlike edits of a batch into the graph's four inputs (docs/graph.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+PADDING = -1  # a sub-unit index that edits nothing
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Activation ``a`` of sub-unit ``index`` becomes ``gain * a + offset``.
+
+    ``patches`` = 0 edits all tokens, ν > 0 only the ν tokens where ``a`` is largest.
+    """
+
+    index: int
+    gain: float = 1.0
+    offset: float = 0.0
+    patches: int = 0
+
+    @classmethod
+    def scale(cls, index: int, gain: float, patches: int = 0) -> Edit:
+        return cls(index, gain, 0.0, patches)
+
+    @classmethod
+    def ablate(cls, index: int, patches: int = 0) -> Edit:
+        return cls(index, 0.0, 0.0, patches)
+
+    @classmethod
+    def set(cls, index: int, value: float, patches: int = 0) -> Edit:
+        return cls(index, 0.0, value, patches)
+
+    @classmethod
+    def add(cls, index: int, value: float, patches: int = 0) -> Edit:
+        return cls(index, 1.0, value, patches)
+
+
+def pack(rows: Sequence[Sequence[Edit]]) -> dict[str, NDArray[np.generic]]:
+    """Pack each row's edits into ``steer_*`` arrays of shape (batch, edits), short rows filled with ``PADDING``.
+
+    Returns an empty dict when no row has an edit: the graph's own empty defaults then apply.
+    """
+    width = max((len(row) for row in rows), default=0)
+    if width == 0:
+        return {}
+    padded = [[*row, *[Edit(PADDING)] * (width - len(row))] for row in rows]
+    return {
+        "steer_sub_unit": np.array([[e.index for e in row] for row in padded], np.int64),
+        "steer_gain": np.array([[e.gain for e in row] for row in padded], np.float32),
+        "steer_offset": np.array([[e.offset for e in row] for row in padded], np.float32),
+        "steer_patches": np.array([[e.patches for e in row] for row in padded], np.int64),
+    }

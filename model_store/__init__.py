@@ -1,0 +1,1 @@
+"""What may be deployed: archives, versions and admission through the gate."""
