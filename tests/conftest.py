@@ -6,10 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read by torch, ONNX Runtime and BLAS when they are first loaded, which is after this file.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 sys.path.insert(0, str(Path(__file__).parent))
-
-import torch  # noqa: E402 - after the variables it reads when loaded
-
-torch.set_num_threads(1)
