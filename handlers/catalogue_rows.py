@@ -1,0 +1,92 @@
+"""The rows of the catalogue, and their tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image that some unit or sub-unit follows: its thumbnail as PNG, its name and, if known, its label."""
+
+    id: int
+    name: str
+    label: str | None
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Top:
+    """One strong instance: an image, the token of it, and the activation there."""
+
+    image: int
+    token: int
+    activation: float
+
+
+@dataclass(frozen=True)
+class UnitRow:
+    """One unit: in how many parts it is split, its MS-Score before the split, and its top instances, strongest first."""
+
+    layer: str
+    unit: int
+    parts: int
+    ms_score: float | None
+    tops: tuple[Top, ...]
+
+
+@dataclass(frozen=True)
+class SubUnitRow:
+    """One sub-unit.
+
+    Attributes:
+        index: its row over all layers of the bundle.
+        layer: path of the module.
+        unit: its parent.
+        part: its number within the unit.
+        rho: margin found for its unit, None for a whole unit.
+        omega: its share of the bias.
+        active: fraction of the probing instances where it is above 0.
+        mean: mean activation over the probing instances.
+        maximum: largest activation over the probing instances.
+        ms_score: how alike its top images are, None where it is active too rarely.
+        share: mean share of the unit's weights.
+        name: a concept, None while unnamed.
+        name_method: how the name was found.
+        name_score: how well it fits, in the method's own measure.
+        tops: its top instances, strongest first.
+    """
+
+    index: int
+    layer: str
+    unit: int
+    part: int
+    rho: float | None
+    omega: float
+    active: float
+    mean: float
+    maximum: float
+    ms_score: float | None
+    share: float
+    name: str | None
+    name_method: str | None
+    name_score: float | None
+    tops: tuple[Top, ...]
+
+    @property
+    def id(self) -> str:
+        """Its identifier, e.g. ``blocks.11.mlp.fc2/u31.s4``."""
+        return f"{self.layer}/u{self.unit}.s{self.part}"
+
+
+SCHEMA = """
+CREATE TABLE images (id INTEGER PRIMARY KEY, name TEXT NOT NULL, label TEXT, png BLOB NOT NULL) STRICT;
+CREATE TABLE units (id INTEGER PRIMARY KEY, layer TEXT NOT NULL, unit INTEGER NOT NULL, parts INTEGER NOT NULL, ms_score REAL,
+  UNIQUE (layer, unit)) STRICT;
+CREATE TABLE sub_units (id INTEGER PRIMARY KEY, layer TEXT NOT NULL, unit INTEGER NOT NULL, part INTEGER NOT NULL, rho REAL,
+  omega REAL NOT NULL, active REAL NOT NULL, mean REAL NOT NULL, maximum REAL NOT NULL, ms_score REAL, share REAL NOT NULL,
+  name TEXT, name_method TEXT, name_score REAL, UNIQUE (layer, unit, part)) STRICT;
+CREATE TABLE tops (kind TEXT NOT NULL, owner INTEGER NOT NULL, rank INTEGER NOT NULL, image INTEGER NOT NULL REFERENCES images (id),
+  token INTEGER NOT NULL, activation REAL NOT NULL, PRIMARY KEY (kind, owner, rank)) STRICT, WITHOUT ROWID;
+CREATE VIRTUAL TABLE names USING fts5 (name, identifier, tokenize='unicode61');
+"""
