@@ -1,0 +1,135 @@
+"""Steering: add to the layer's output what the edits change, and nothing else.
+
+An edit turns activation a of a sub-unit into g·a + o. As a unit is the sum of its sub-units, that adds (g − 1)·a + o to the unit. The
+sum goes to the edited units only (a scatter, not a product with a one-hot matrix), so a NaN or an overflow stays where it was asked
+for. What an edit does not touch gets −0.0 added, which leaves every float as it is, the sign of zero included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from exporter.graph.ops import Ops, scalar
+from exporter.graph.sub_units import Grafted, batch_first, map_to_tokens, selected
+
+INPUTS = ("steer_sub_unit", "steer_gain", "steer_offset", "steer_patches")
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What all layers share.
+
+    Attributes:
+        any_edit: bool (), whether there is any edit at all.
+        owner: int64 (R, edits), number of the layer each edit belongs to, −1 for padding.
+        local: int64 (R, edits), its sub-unit's row in that layer, 0 for padding.
+        parent: int64 (R, edits), its unit in that layer, 0 for padding.
+        gain, offset: float32 (R, edits); patches: int64 (R, edits). The graph's inputs.
+        batch: int64 (1,), size of the batch.
+    """
+
+    any_edit: ir.Value
+    owner: ir.Value
+    local: ir.Value
+    parent: ir.Value
+    gain: ir.Value
+    offset: ir.Value
+    patches: ir.Value
+    batch: ir.Value
+
+
+def prepare(ops: Ops, pixels: ir.Value, inputs: dict[str, ir.Value], parents: list[np.ndarray]) -> Steering:
+    """Look every edit up in three tables, once for all layers.
+
+    The tables are as long as there are sub-units, so an index that is too large fails in the look-up instead of being ignored.
+    Their first row is for negative indices: padding.
+    """
+    counts = [len(parent) for parent in parents]
+    tables = {
+        "owner": np.concatenate([[-1], np.repeat(np.arange(len(counts)), counts)]),
+        "local": np.concatenate([[0], *[np.arange(count) for count in counts]]),
+        "parent": np.concatenate([[0], *parents]),
+    }
+    index, *others = (inputs[name] for name in INPUTS)
+    sizes = ops("Size", index)
+    for other in others:
+        sizes = ops("Add", sizes, ops("Size", other))
+    any_edit = ops("Greater", sizes, ops.constant(0))
+
+    def look_up(inner: Ops) -> list[ir.Value]:
+        # A Concat of each shape with the first refuses unlike ranks; the difference of the sizes refuses unlike shapes.
+        shape = inner("Shape", index)
+        unlike = inner.constant(0)
+        for other in others:
+            gap = inner("Abs", inner("Sub", shape, inner("Shape", other)))
+            unlike = inner("Add", unlike, inner("ReduceSum", gap, keepdims=0))
+        zero = inner("Gather", inner.constant([0]), unlike, name="elude/the_four_steer_inputs_must_have_one_shape")
+        row = inner("Add", inner("Max", index, inner.constant(-1)), inner("Add", inner.constant(1), zero))
+        names = {"owner": "elude/steer_sub_unit_is_out_of_range"}
+        return [
+            inner("Gather", inner.constant(table.astype(np.int64), f"elude/{key}"), row, axis=0, name=names.get(key))
+            for key, table in tables.items()
+        ]
+
+    def nothing(inner: Ops) -> list[ir.Value]:
+        empty = inner.constant(np.zeros((1, 0), np.int64), "elude/no_edit")
+        return [inner("Identity", empty) for _ in tables]
+
+    owner, local, parent = ops.branch(any_edit, look_up, nothing, "elude/edits", "The layer, row and unit of each edit.")
+    batch = ops("Shape", pixels, start=0, end=1)
+    return Steering(any_edit, owner, local, parent, *others, batch)
+
+
+def steer(ops: Ops, layer: Grafted, number: int, steering: Steering) -> ir.Value:
+    """The layer's output with its edits, of the same shape as ``layer.site.z``."""
+
+    def edited(inner: Ops) -> list[ir.Value]:
+        return [_scatter(inner, layer, _changes(inner, layer, number, steering), steering)]
+
+    def untouched(inner: Ops) -> list[ir.Value]:
+        return [inner("Identity", layer.site.z)]
+
+    name = f"{layer.site.name}.elude.steered"
+    (result,) = ops.branch(steering.any_edit, edited, untouched, name, "The layer's output, steered.")
+    return result
+
+
+def _changes(ops: Ops, layer: Grafted, number: int, steering: Steering) -> tuple[ir.Value, ir.Value]:
+    """What each edit adds at each token, float32 (batch, edits, tokens), and to which unit, int64 (R, edits)."""
+    mine = ops("Equal", steering.owner, ops.constant(number))
+    rows = ops("Where", mine, steering.local, ops.constant(0))
+    unit = ops("Where", mine, steering.parent, ops.constant(0))
+    a = selected(ops, layer, rows, steering.batch)
+    last = ops.constant([-1])
+    slope = ops("Unsqueeze", ops("Sub", steering.gain, ops.constant(scalar(1.0))), last)
+    change = ops("Add", ops("Mul", slope, a), ops("Unsqueeze", steering.offset, last))
+    active = ops("And", ops("Unsqueeze", mine, last), _where(ops, a, steering.patches))
+    return ops("Where", active, change, ops.constant(scalar(-0.0), "elude/minus_zero")), unit
+
+
+def _where(ops: Ops, a: ir.Value, patches: ir.Value) -> ir.Value:
+    """bool (batch, edits, tokens): all tokens where ``patches`` ≤ 0, else its many tokens with the largest ``a``, the first of equals."""
+    nu = ops("Unsqueeze", patches, ops.constant([-1]))
+    shape = ops("Shape", a)
+    tokens = ops("Shape", a, start=2, end=3)
+    most = ops("ReduceMax", patches, keepdims=0)
+    k = ops("Min", ops("Max", most, ops.constant([1])), tokens)
+    _, order = ops.many("TopK", [a, k], 2, axis=-1, largest=1, sorted=1)  # equal values: the lower index first, by the standard
+    place = ops("Expand", ops("Range", ops.constant(0), ops("Squeeze", k), ops.constant(1)), ops("Shape", order))
+    rank = ops("ScatterElements", ops("Expand", tokens, shape), order, place, axis=2)
+    return ops("Or", ops("LessOrEqual", nu, ops.constant(0)), ops("Less", rank, nu))
+
+
+def _scatter(ops: Ops, layer: Grafted, changes: tuple[ir.Value, ir.Value], steering: Steering) -> ir.Value:
+    change, unit = changes
+    if layer.conv:
+        z, axis, new = map_to_tokens(ops, layer.site.z), 1, [-1]
+    else:
+        z, axis, new = batch_first(ops, layer.site.z, layer.units, steering.batch), 2, [1]
+        change = ops("Transpose", change, perm=[0, 2, 1])
+    target = ops("Expand", ops("Unsqueeze", unit, ops.constant(new)), ops("Shape", change))
+    steered = ops("ScatterElements", z, target, change, axis=axis, reduction="add")
+    return steered if z is layer.site.z else ops("Reshape", steered, ops("Shape", layer.site.z))
