@@ -1,0 +1,45 @@
+# Two commands matter: `make demo` and `make test`. Each sets up everything it needs, in ./.venv.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: help demo test test-all lint setup clean
+
+help:
+	@echo "make demo      export, serve, judge and report on the embedded model (build/demo/)"
+	@echo "make test      lint, types and all tests but the slow ones"
+	@echo "make test-all  the slow tests too"
+	@echo "make lint      style and types only"
+	@echo "make clean     remove build/ and $(VENV)/"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "elude needs Python 3.11 or newer; this is $$($(PYTHON) --version). Run: make PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "==> Setting up $(VENV) (a minute or two, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/elude demo --out build/demo
+
+lint: $(READY)
+	@echo "==> Style"
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
+	@echo "==> Types"
+	@$(BIN)/mypy
+
+test: lint
+	@echo "==> Tests"
+	@$(BIN)/pytest -m "not slow"
+
+test-all: lint
+	@echo "==> All tests, the slow ones too"
+	@$(BIN)/pytest
+
+clean:
+	rm -rf build $(VENV)
