@@ -1,0 +1,147 @@
+"""Requests: every form is read, and whatever does not fit names its field and never ends in another error than a RequestError."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handlers.edits import Edit
+from handlers.errors import RequestError, UsageError
+from handlers.requests import Describe, EditRequest, Feature, Inspect, Limits, Predict, Search, Steer, parse
+
+IMAGE = b"\x89PNG something"
+TEXT = base64.b64encode(IMAGE).decode()
+ID = "blocks.0.mlp.fc2/u1.s0"
+
+
+def test_every_form_is_read() -> None:
+    assert parse(IMAGE) == Predict(IMAGE)
+    assert parse(bytearray(IMAGE)) == Predict(IMAGE)
+    assert parse(IMAGE, explain=True) == Inspect(IMAGE)
+    assert parse(TEXT) == Predict(IMAGE)
+    assert parse({"image": TEXT}) == Predict(IMAGE)
+    assert parse({"image": TEXT}, explain=True) == Inspect(IMAGE)
+    assert parse(json.dumps({"op": "inspect", "image": TEXT, "heat_map": "png"}).encode()) == Inspect(IMAGE, heat_map="png")
+    assert parse({"op": "feature", "id": ID}) == Feature(ID)
+    assert parse({"op": "search", "query": "ear", "limit": 3}) == Search("ear", 3)
+    assert parse({"op": "describe"}) == Describe()
+    steer = {
+        "op": "steer",
+        "image": TEXT,
+        "edits": [{"id": ID, "action": "scale", "value": 2, "patches": 4}, {"id": ID, "action": "ablate"}],
+    }
+    assert parse(steer) == Steer(IMAGE, (EditRequest(ID, "scale", 2.0, 4), EditRequest(ID, "ablate")))
+
+
+def edit(**changes: Any) -> dict[str, Any]:
+    return {"op": "steer", "image": TEXT, "edits": [{"id": ID, "action": "scale", "value": 1.0} | changes]}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (None, "neither an image nor a JSON object"),
+        ([], "neither an image nor"),
+        (b"[1]", "neither an image nor"),
+        (b'{"op": ', "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        ("no base64!", "neither JSON nor a base64 image"),
+        ({"op": "fly"}, "'op' is 'fly'"),
+        ({"op": ["predict"]}, "'op' is"),
+        ({"op": "predict"}, "'image' is missing"),
+        ({"image": "%%"}, "'image' is not base64"),
+        ({"image": "äöü"}, "'image' is not base64"),
+        ({"image": 3}, "'image' must be base64 text, not 3"),
+        ({"image": TEXT, "topk": 3}, r"'topk' is unknown\. Known fields: image, top_k"),
+        ({"image": TEXT, "top_k": 0}, "'top_k' is 0; it must lie between 1 and 100"),
+        ({"image": TEXT, "top_k": 101}, "'top_k' is 101"),
+        ({"image": TEXT, "top_k": True}, "'top_k' must be a whole number, not True"),
+        ({"image": TEXT, "top_k": 2.0}, "'top_k' must be a whole number"),
+        ({"image": TEXT, "top_k": 10**5000}, "far too large"),
+        ({"op": "inspect", "image": TEXT, "heat_map": "svg"}, "'heat_map' is 'svg'. Use one of grid, png, none"),
+        ({"op": "inspect", "image": TEXT, "layer": 3}, "'layer' must be text"),
+        ({"op": "search", "query": "x" * 201}, "'query' has 201 characters"),
+        ({"op": "steer", "image": TEXT, "edits": {}}, "'edits' must be a list, not an object"),
+        ({"op": "steer", "image": TEXT, "edits": [3]}, r"edits\[0\] must be a JSON object, not 3"),
+        ({"op": "steer", "image": TEXT, "edits": [{}] * 65}, "'edits' has 65 entries; at most 64"),
+        (edit(value=float("nan")), r"'edits\[0\].value' is nan"),
+        (edit(value=float("inf")), r"'edits\[0\].value' is inf"),
+        (edit(value=-(10**400)), "far too large"),
+        (edit(value=-1e7), r"must lie between -1000000.0 and 1000000.0"),
+        (edit(value="2"), r"'edits\[0\].value' must be a number, not '2'"),
+        (edit(patches=-1), r"'edits\[0\].patches' is -1"),
+        (edit(action="explode"), r"'edits\[0\].action' is 'explode'"),
+        (edit(gain=1), r"'edits\[0\].gain' is unknown"),
+    ],
+)
+def test_what_does_not_fit_names_its_field(body: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        parse(body)
+    assert caught.value.status == 400
+    assert len(str(caught.value)) < 500
+
+
+def test_sizes_are_refused_before_decoding() -> None:
+    for body in (b"x" * 11, "A" * 40, {"image": "A" * 40}, b"{" + b" " * 10**6):
+        with pytest.raises(RequestError, match=r"allowed|needs") as caught:
+            parse(body, limits=Limits(max_bytes=10))
+        assert caught.value.status == 413
+
+
+def test_the_explanations_route_explains_only() -> None:
+    with pytest.raises(RequestError, match="this route explains"):
+        parse({"op": "search", "query": "x"}, explain=True)
+
+
+def test_actions_become_edits() -> None:
+    assert EditRequest(ID, "scale", 2.0, 3).to_edit(7, "e") == Edit(7, 2.0, 0.0, 3)
+    assert EditRequest(ID, "ablate").to_edit(7, "e") == Edit(7, 0.0, 0.0)
+    assert EditRequest(ID, "set", 2.0).to_edit(7, "e") == Edit(7, 0.0, 2.0)
+    assert EditRequest(ID, "add", 2.0).to_edit(7, "e") == Edit(7, 1.0, 2.0)
+    with pytest.raises(RequestError, match=r"'e\.value' must be left out"):
+        EditRequest(ID, "ablate", 1.0).to_edit(7, "e")
+    with pytest.raises(RequestError, match=r"'e\.value' is missing: set needs one"):
+        EditRequest(ID, "set").to_edit(7, "e")
+
+
+def test_limits_from_configuration() -> None:
+    assert Limits.from_json({"max_edits": 2}) == Limits(max_edits=2)
+    for wrong in ({"edits": 2}, {"max_edits": 0}, {"max_edits": "2"}, {"max_edits": True}, {"max_value": float("inf")}, [1]):
+        with pytest.raises(UsageError, match="Limit"):
+            Limits.from_json(wrong)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just(TEXT),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "action", "value", "patches", "x"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+names = st.sampled_from(["op", "image", "edits", "top_k", "layer", "heat_map", "id", "query", "limit", "examples", "y"])
+operations = st.sampled_from(["predict", "inspect", "steer", "feature", "search", "describe", "other"])
+
+
+@settings(max_examples=500, deadline=None)
+@given(body=st.dictionaries(names, values, max_size=6), op=operations, explain=st.booleans())
+def test_any_json_is_read_or_refused(body: dict[str, Any], op: str, explain: bool) -> None:
+    try:
+        parse(body | {"op": op}, explain=explain)
+    except RequestError as error:
+        refused = error
+        assert 400 <= refused.status < 500
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.binary(max_size=60) | st.text(max_size=60), explain=st.booleans())
+def test_any_bytes_are_read_or_refused(data: bytes | str, explain: bool) -> None:
+    try:
+        assert isinstance(parse(data, explain=explain), (Predict, Inspect))
+    except RequestError as error:
+        refused = error
+        assert 400 <= refused.status < 500
