@@ -1,0 +1,120 @@
+"""The pictures of the report: what the most polysemantic units follow, beside what each of their sub-units follows."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.catalogue import Catalogue, SubUnitRow, Top, UnitRow
+from handlers.heatmap import grid_of
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One thumbnail; ``marker`` is the token's box as (left, top, width, height) in percent, None where it has no place."""
+
+    data_uri: str
+    alt: str
+    marker: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A unit or sub-unit with its top images; ``labels`` are the classes among them, most frequent first."""
+
+    title: str
+    name: str | None
+    ms_score: float | None
+    active: float | None
+    labels: tuple[tuple[str, int], ...]
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class UnitCard:
+    """One unit beside its sub-units; ``hidden`` counts the sub-units left out for space."""
+
+    identifier: str
+    parts: int
+    gain: float | None
+    unit: Strip
+    sub_units: tuple[Strip, ...]
+    hidden: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Height and width of the model's input in pixels, and tokens of each layer, as far as known."""
+
+    height: int
+    width: int
+    tokens: Mapping[str, int]
+
+
+def unit_cards(
+    catalogue: Catalogue, layout: Layout | None, *, limit: int = 8, parts_shown: int = 6, images_shown: int = 8
+) -> tuple[UnitCard, ...]:
+    """The cards of the ``limit`` most telling units: half by largest MS-Score gain, half by most sub-units, each unit once."""
+    split = [unit for unit in catalogue.most_split(catalogue.count()) if unit.parts > 1]
+    gains = {(unit.layer, unit.unit): _gain(unit, catalogue.parts_of(unit.layer, unit.unit)) for unit in split}
+    by_gain = sorted((u for u in split if gains[u.layer, u.unit] is not None), key=lambda u: gains[u.layer, u.unit] or 0.0, reverse=True)
+    chosen: list[UnitRow] = []
+    for unit in [*by_gain[: (limit + 1) // 2], *split]:
+        if unit not in chosen and len(chosen) < limit:
+            chosen.append(unit)
+    return tuple(
+        _card(catalogue, unit, gains[unit.layer, unit.unit], layout, parts_shown=parts_shown, images=images_shown) for unit in chosen
+    )
+
+
+def mean_ms_scores(catalogue: Catalogue) -> dict[str, float]:
+    """Mean MS-Score of split units and of their sub-units, as far as the catalogue has any."""
+    split = [unit for unit in catalogue.most_split(catalogue.count()) if unit.parts > 1]
+    units = [unit.ms_score for unit in split if unit.ms_score is not None]
+    parts = [part.ms_score for unit in split for part in catalogue.parts_of(unit.layer, unit.unit) if part.ms_score is not None]
+    return {name: sum(scores) / len(scores) for name, scores in (("units", units), ("sub_units", parts)) if scores}
+
+
+def _gain(unit: UnitRow, parts: Sequence[SubUnitRow]) -> float | None:
+    """Mean MS-Score of the sub-units minus the unit's."""
+    scores = [part.ms_score for part in parts if part.ms_score is not None]
+    return None if unit.ms_score is None or not scores else sum(scores) / len(scores) - unit.ms_score
+
+
+def _card(catalogue: Catalogue, unit: UnitRow, gain: float | None, layout: Layout | None, *, parts_shown: int, images: int) -> UnitCard:
+    identifier = f"{unit.layer}/u{unit.unit}"
+    parts = catalogue.parts_of(unit.layer, unit.unit)
+    # the most active sub-units are the ones a reader meets; those without any top image have nothing to show
+    shown = sorted((part for part in parts if part.tops), key=lambda part: -part.active)[:parts_shown]
+    whole = _strip(catalogue, identifier, unit, images, layout)
+    strips = tuple(_strip(catalogue, part.id, part, images, layout) for part in sorted(shown, key=lambda part: part.part))
+    return UnitCard(identifier, unit.parts, gain, whole, strips, len(parts) - len(strips))
+
+
+def _strip(catalogue: Catalogue, identifier: str, row: UnitRow | SubUnitRow, images: int, layout: Layout | None) -> Strip:
+    pictures, labels = [], []
+    for rank, top in enumerate(row.tops[:images], 1):
+        image = catalogue.image(top.image)
+        if image.label is not None:
+            labels.append(image.label)
+        alt = f"Top image {rank} of {identifier}: {image.label or image.name}, activation {top.activation:.2f}"
+        uri = "data:image/png;base64," + base64.b64encode(image.png).decode()
+        pictures.append(Picture(uri, alt, _marker(top, row.layer, layout)))
+    part: dict[str, Any] = {"name": row.name, "active": row.active} if isinstance(row, SubUnitRow) else {"name": None, "active": None}
+    return Strip(
+        identifier.rsplit("/", 1)[-1], ms_score=row.ms_score, labels=tuple(Counter(labels).most_common()), pictures=tuple(pictures), **part
+    )
+
+
+def _marker(top: Top, layer: str, layout: Layout | None) -> tuple[float, float, float, float] | None:
+    if layout is None or layer not in layout.tokens:
+        return None
+    grid = grid_of(layout.tokens[layer], layout.height, layout.width)
+    place = top.token - grid.prefix
+    if place < 0 or place >= grid.rows * grid.columns or grid.rows * grid.columns == 1:
+        return None
+    row, column = divmod(place, grid.columns)
+    return 100 * column / grid.columns, 100 * row / grid.rows, 100 / grid.columns, 100 / grid.rows

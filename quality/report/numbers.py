@@ -1,0 +1,156 @@
+"""The numbers of the report, laid out for the template: dimensions with their intervals, claims, MS-Scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quality.checks import claim_error
+from quality.dimensions import HIGHER_IS_BETTER
+from quality.evidence import Measurement, mapping, number, read_measurement
+from quality.policy import CLAIMS
+
+TITLES = {
+    "accuracy": "Accuracy",
+    "adversarial_robustness": "Adversarial robustness",
+    "corruption_robustness": "Corruption robustness",
+    "ood_robustness": "Out-of-distribution robustness",
+    "calibration_error": "Calibration error",
+    "class_balance": "Class balance",
+    "object_focus": "Object focus",
+    "shape_bias": "Shape bias",
+    "params_m": "Parameters, millions",
+}
+CLAIM_WORDS = {
+    "sub_units": ("Sub-units sum to their unit", "Largest difference between a unit and the sum of its sub-units."),
+    "twin": ("The rewrite equals the original", "Largest difference between the outputs of the rewritten and the original torch model."),
+    "runtime": ("The served graph equals torch", "Largest difference between the outputs of ONNX Runtime and torch."),
+}
+
+MEASURES = {
+    "ms": ("MS-Score", "how alike the outputs at the strongest images are"),
+    "centred": ("MS-Score, centred", "the same less the mean, which does not saturate on narrow data"),
+    "purity": ("Class purity", "part of the strongest images that are of one class"),
+}
+FAMILIES = {"units": "Units", "random": "Random split", "sub_units": "Sub-units"}
+
+
+@dataclass(frozen=True)
+class DimensionLine:
+    """One dimension; positions are in percent of its axis, None for a dimension that is not a fraction."""
+
+    title: str
+    direction: str
+    measured: Measurement | None
+    images: int | None
+    position: float | None
+    low: float | None
+    high: float | None
+    factors: tuple[tuple[str, float], ...]
+    original: float | None
+    disentangled: float | None
+    served: float | None
+
+
+@dataclass(frozen=True)
+class ClaimLine:
+    """One claim of losslessness with its number; ``exact`` when it is exactly 0."""
+
+    title: str
+    words: str
+    error: float | None
+
+    @property
+    def exact(self) -> bool:
+        return self.error == 0
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a chart; ``kind`` is units, random or sub_units."""
+
+    kind: str
+    title: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One measure of units, of a random split and of sub-units, all between 0 and 1."""
+
+    title: str
+    words: str
+    bars: tuple[Bar, ...]
+
+
+def dimension_lines(quality: Mapping[str, Any]) -> list[DimensionLine]:
+    """One line for each of the nine dimensions, measured or not: what was not measured is said, never hidden."""
+    lossless = mapping(quality.get("lossless"))
+    lines = []
+    for dimension, higher in HIGHER_IS_BETTER.items():
+        entry = mapping(mapping(quality.get("dimensions")).get(dimension))
+        measured = read_measurement(entry, higher) if entry else None
+        fraction = dimension != "params_m" and measured is not None and not measured.problem
+        interval = measured.interval if measured is not None and fraction else None
+        images = entry.get("images")
+        lines.append(
+            DimensionLine(
+                title=TITLES[dimension],
+                direction="higher is better" if higher else "lower is better",
+                measured=measured,
+                images=images if type(images) is int and images > 0 else None,
+                position=_percent(measured.value) if measured is not None and fraction else None,
+                low=None if interval is None else _percent(interval[0]),
+                high=None if interval is None else _percent(interval[1]),
+                factors=tuple((k, v) for k, raw in mapping(entry.get("factors")).items() if (v := number(raw)) is not None),
+                original=number(mapping(lossless.get("original")).get(dimension)),
+                disentangled=number(mapping(lossless.get("disentangled")).get(dimension)),
+                served=number(mapping(lossless.get("served")).get(dimension)),
+            )
+        )
+    return lines
+
+
+def claim_lines(equivalence: Mapping[str, Any]) -> list[ClaimLine]:
+    return [ClaimLine(*CLAIM_WORDS[claim], claim_error(equivalence, claim)) for claim in CLAIMS]
+
+
+def measure_charts(measures: Mapping[str, Any], fallback: Mapping[str, float]) -> list[Chart]:
+    """The measures of the split units, mean over the layers of measures.json; without that file the catalogue's MS-Scores."""
+    layers = [mapping(layer) for layer in mapping(measures.get("layers")).values()]
+    charts = []
+    for measure, (title, words) in MEASURES.items():
+        bars = []
+        for kind, name in FAMILIES.items():
+            score = _mean([number(mapping(layer.get(kind)).get(f"{measure}_mean_of_split_units")) for layer in layers])
+            if score is None and measure == "ms" and not layers:
+                score = fallback.get(kind)
+            if score is not None:
+                bars.append(Bar(kind, name, score))
+        if bars:
+            charts.append(Chart(title, words, tuple(bars)))
+    return charts
+
+
+def small(value: float | None) -> str:
+    """A difference: ``0`` when exact, else in powers of ten a reader can compare."""
+    if value is None:
+        return "–"
+    if value == 0:
+        return "0"
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa}\u202f×\u202f10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _percent(value: float) -> float:
+    return 100 * min(max(value, 0.0), 1.0)
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,100 @@
+"""Assembling and writing ``report.html``: one file, no script, nothing fetched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from handlers.bundle import Bundle
+from handlers.catalogue import Catalogue
+from quality.evidence import gather, mapping, number
+from quality.report.atlas import Layout, mean_ms_scores, unit_cards
+from quality.report.numbers import claim_lines, decimal, dimension_lines, measure_charts, small
+from quality.verdict import Verdict
+
+_FOLDER = Path(__file__).parent
+
+
+def write_report(bundle: Bundle, *, tokens: Mapping[str, int] | None = None) -> Bundle:
+    """Render ``report.html`` from what the bundle holds and add it; what is missing is said on the page.
+
+    Args:
+        bundle: any bundle, measured and judged or not.
+        tokens: tokens of each layer, to mark on the thumbnails where a unit looked; default: ``tokens`` of measures.json.
+
+    Returns:
+        the bundle with the page in it.
+    """
+    return bundle.add({"report.html": render(bundle, tokens=tokens).encode()})
+
+
+def render(bundle: Bundle, *, tokens: Mapping[str, int] | None = None) -> str:
+    """The page as text; see ``write_report``."""
+    evidence = gather(bundle)
+    measures = mapping(_json(bundle, "measures.json"))
+    verdict, verdict_problem = _verdict(bundle)
+    cards, fallback = _atlas(bundle, measures, tokens)
+    quality = evidence.quality or {}
+    # Everything that came from outside is escaped by the template; the style sheet is ours and holds no closing tag.
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"small": small, "decimal": decimal}
+    lines = dimension_lines(quality)
+    return environment.get_template("report.html.j2").render(
+        style=(_FOLDER / "style.css").read_text(encoding="utf-8"),
+        manifest=bundle.manifest,
+        artefact=bundle.artefact_sha256,
+        verdict=verdict,
+        verdict_problem=verdict_problem,
+        claims=claim_lines(evidence.equivalence or {}),
+        lines=lines,
+        measured_count=sum(line.measured is not None for line in lines),
+        compared=any(line.original is not None for line in lines),
+        score=mapping(quality.get("score")),
+        score_total=number(mapping(quality.get("score")).get("total")),
+        suite=evidence.suite,
+        accuracy=next((line for line in lines if line.title == "Accuracy"), None),
+        charts=measure_charts(measures, fallback),
+        held_out=measures.get("held_out"),
+        cards=cards,
+        split_units=sum(part > 1 for layer in bundle.manifest.layers for part in layer.parts),
+        all_units=sum(layer.units for layer in bundle.manifest.layers),
+        sub_units=sum(layer.sub_units for layer in bundle.manifest.layers),
+    )
+
+
+def _verdict(bundle: Bundle) -> tuple[Verdict | None, str]:
+    """The verdict, if it is a valid one on exactly these bytes and measurements; else why not."""
+    if not bundle.has("verdict.json"):
+        return None, "This bundle has not been judged yet."
+    try:
+        verdict = Verdict.from_json(json.loads(bundle.path("verdict.json").read_bytes()))
+    except ValueError as error:
+        return None, f"verdict.json cannot be used: {error}."
+    if verdict.artefact_sha256 != bundle.artefact_sha256:
+        return None, "verdict.json is about other bytes than this bundle: judge it again."
+    if verdict.quality_sha256 != gather(bundle).quality_sha256:
+        return None, "verdict.json is about other measurements than this bundle's: judge it again."
+    return verdict, ""
+
+
+def _atlas(bundle: Bundle, measures: Mapping[str, Any], tokens: Mapping[str, int] | None) -> tuple[Any, dict[str, float]]:
+    if not bundle.has("catalogue.sqlite"):
+        return (), {}
+    known = tokens if tokens is not None else {k: v for k, v in mapping(measures.get("tokens")).items() if type(v) is int and v > 0}
+    size = mapping(_json(bundle, "preprocess.json")).get("input_size")
+    layout = Layout(size[1], size[2], known) if known and isinstance(size, list) and len(size) == 3 else None
+    catalogue = Catalogue(bundle.path("catalogue.sqlite"))
+    try:
+        return unit_cards(catalogue, layout), mean_ms_scores(catalogue)
+    finally:
+        catalogue.close()
+
+
+def _json(bundle: Bundle, name: str) -> Any:
+    return bundle.json(name) if bundle.has(name) else None

@@ -1,0 +1,173 @@
+"""The report says what is there and what is not, escapes what came from outside, and needs nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from datetime import date
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
+from handlers.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from quality.gate import judge
+from quality.policy import load_policy
+from quality.report import render, write_report
+from quality.report.numbers import small
+from quality.verdict_formats import verdict_json
+
+LAYER = "blocks.0.mlp.fc2"
+CLASSES = ("bag", "boot", "<script>alert(1)</script>")
+
+
+def png(shade: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("L", (8, 8), shade).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def catalogue(path: Path) -> None:
+    images = [ImageRow(i, f"{i}.png", CLASSES[i % 3], png(20 * i)) for i in range(12)]
+    tops = lambda start: tuple(Top((start + 3 * k) % 12, 1 + k, 5.0 - k) for k in range(4))  # noqa: E731
+    units = [UnitRow(LAYER, 0, 3, 0.5, tops(0)), UnitRow(LAYER, 1, 1, 0.4, tops(1)), UnitRow(LAYER, 2, 2, None, ())]
+    rows = []
+    for index, (unit, part, score) in enumerate([(0, 0, 0.7), (0, 1, 0.9), (0, 2, None), (1, 0, 0.4), (2, 0, None), (2, 1, None)]):
+        name = "soles & <b>heels</b>" if index == 1 else None
+        rows.append(
+            SubUnitRow(index, LAYER, unit, part, 0.5, 0.3, 0.2, 0.1, 5.0, score, 0.3, name, None, None, () if index == 2 else tops(index))
+        )
+    write_catalogue(path, images, units, rows)
+
+
+def make(root: Path, *, measures: bool = True, with_catalogue: bool = True) -> Bundle:
+    source = Source("tiny <i>model</i>", "1", "vit_tiny", "f" * 64)
+    layers = (LayerInfo(LAYER, "linear", 3, 4, (3, 1, 2), 0),)
+    with write_bundle(root, source=source, layers=layers, parameters=600_000, versions={"torch": "2"}) as folder:
+        (folder / "model.onnx").write_bytes(b"graph")
+        (folder / "preprocess.json").write_text(json.dumps({"input_size": [3, 8, 8]}))
+        claims = {"sub_units": {"max_abs": 1.5e-6}, "twin": {"max_abs": 0.0}, "runtime": {"max_abs": 2e-6}}
+        (folder / "equivalence.json").write_text(json.dumps({"claims": claims}))
+        if with_catalogue:
+            catalogue(folder / "catalogue.sqlite")
+        if measures:
+            family = {f"{m}_mean_of_split_units": 0.5 for m in ("ms", "centred", "purity")}
+            families = {"units": family, "random": family, "sub_units": family | {"ms_mean_of_split_units": 0.876}}
+            (folder / "measures.json").write_text(json.dumps({"layers": {LAYER: families}, "tokens": {LAYER: 5}, "held_out": True}))
+    return Bundle.open(root)
+
+
+def measured(bundle: Bundle, accuracy: float = 0.9) -> Bundle:
+    values = {"accuracy": accuracy, "calibration_error": 0.05, "class_balance": 0.8, "corruption_robustness": 0.7, "params_m": 0.6}
+    dimensions: dict[str, Any] = {
+        name: {"value": value, "interval": None, "higher_is_better": name not in ("calibration_error", "params_m"), "factors": {}}
+        for name, value in values.items()
+    }
+    dimensions["accuracy"]["interval"] = [accuracy - 0.02, accuracy + 0.02]
+    quality = {
+        "schema_version": 1,
+        "subject": {"kind": "bundle", "model": "m", "artefact_sha256": bundle.artefact_sha256},
+        "suite": {"name": "evaluation", "sha256": "c" * 64, "images": 1000},
+        "dimensions": dimensions,
+        "lossless": {form: values for form in ("original", "disentangled", "served")},
+        "score": None,
+    }
+    return bundle.add({"quality.json": json.dumps(quality).encode()})
+
+
+class Outline(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def outline(page: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = Outline()
+    parser.feed(page)
+    return parser.tags
+
+
+def test_a_whole_report(tmp_path: Path):
+    bundle = measured(make(tmp_path / "b"))
+    verdict = judge(bundle, load_policy(), today=date(2026, 1, 1))
+    assert verdict.passed, verdict.failures
+    bundle = write_report(bundle.add({"verdict.json": verdict_json(verdict)}))
+    page = Bundle.open(bundle.root).path("report.html").read_text()
+    for words in ("Passed the gate", "0, bit for bit", "0.876", "not measured", "0.880 – 0.920", f"{LAYER}/u0", "The frame marks"):
+        assert words in page
+    assert f"{LAYER}/u1<" not in page  # a whole unit has nothing to show beside it
+
+
+def test_the_page_is_self_contained_accessible_and_escapes(tmp_path: Path):
+    page = render(measured(make(tmp_path / "b")))
+    tags = outline(page)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in tags}
+    assert "<script" not in page
+    assert "<b>" not in page
+    assert "tiny &lt;i&gt;" in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "url(" not in page
+    images = [attributes for tag, attributes in tags if tag == "img"]
+    assert images
+    assert all(attributes["alt"] for attributes in images)
+    headings = [int(tag[1]) for tag, _ in tags if re.fullmatch(r"h[1-6]", tag)]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(headings))
+    assert dict(tags)["html"]["lang"] == "en"
+
+
+def test_markers_lie_on_the_token(tmp_path: Path):
+    # 5 tokens over 8 × 8 pixels: one prefix token, then 2 × 2; token 1 is top left, token 4 bottom right
+    page = render(make(tmp_path / "b"))
+    assert 'class="marker" style="left:0.0%;top:0.0%;width:50.0%;height:50.0%"' in page
+    assert 'class="marker" style="left:50.0%;top:50.0%;width:50.0%;height:50.0%"' in page
+    assert 'class="marker"' not in render(make(tmp_path / "c", measures=False))
+
+
+def test_a_bundle_without_anything_else_says_so(tmp_path: Path):
+    page = render(make(tmp_path / "b", measures=False, with_catalogue=False))
+    for words in ("No verdict", "has not been judged yet", "Nothing was measured yet", "holds no images to show"):
+        assert words in page
+
+
+def test_without_measures_the_catalogues_scores_are_shown(tmp_path: Path):
+    page = render(make(tmp_path / "b", measures=False))
+    assert "0.800" in page  # mean of 0.7 and 0.9
+    assert "No random control" in page
+
+
+def test_a_failed_verdict_is_shown_with_its_reason(tmp_path: Path):
+    bundle = measured(make(tmp_path / "b"), accuracy=0.5)
+    bundle = bundle.add({"verdict.json": verdict_json(judge(bundle, load_policy()))})
+    page = render(bundle)
+    assert "Stopped by the gate" in page
+    assert "accuracy 0.48 (lower bound of 0.5) is below the policy&#39;s limit 0.8." in page
+
+
+@pytest.mark.parametrize("change", ["artefact_sha256", "quality_sha256", "passed"])
+def test_a_verdict_for_other_bytes_is_not_shown_as_one(tmp_path: Path, change: str):
+    bundle = measured(make(tmp_path / "b"))
+    document = judge(bundle, load_policy()).to_json()
+    if change == "passed":
+        document["passed"] = not document["passed"]
+    else:
+        document["subject"][change] = hashlib.sha256(b"other").hexdigest()
+    page = render(bundle.add({"verdict.json": json.dumps(document).encode()}))
+    assert "No verdict" in page
+    assert "Passed the gate" not in page
+
+
+def test_small_numbers_read_well():
+    assert small(0) == "0"
+    assert small(None) == "–"
+    assert small(1.5e-6) == "1.5\u202f×\u202f10⁻⁶"
