@@ -78,11 +78,14 @@ class LayerSplit:
     def shares(self) -> NDArray[np.float64]:
         """float64 (sub_units, inputs), the fraction of each weight; sums to 1 over the sub-units of a unit."""
         members = self.members
-        return members / np.add.reduceat(members, self.first, axis=0, dtype=np.int64)[self.parent]
+        sharing = np.add.reduceat(members, self.first, axis=0, dtype=np.int64)[self.parent]
+        shares: NDArray[np.float64] = np.divide(members, sharing, dtype=np.float64)
+        return shares
 
     def omega(self) -> NDArray[np.float64]:
         """float64 (sub_units,), the fraction of the bias: the mean share over the inputs."""
-        return self.shares().mean(axis=1)
+        omega: NDArray[np.float64] = self.shares().mean(axis=1)
+        return omega
 
 
 def full_masks(parts: NDArray[np.int64]) -> NDArray[np.uint64]:

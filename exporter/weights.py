@@ -1,0 +1,101 @@
+"""Weights of sub-units that add up to the unit's own, bit for bit, in whatever order they are added; and splits on disk.
+
+Write each weight as W = M * 2^e with an integer |M| < 2^p (p the precision of its type, 24 for float32) and 2^e its spacing. A set of n
+sub-units shares it: each but the last gets trunc(M / n) * 2^e, the last gets the integers that are left. All of these, and all of their
+partial sums, are integers between 0 and M times 2^e, so every floating-point addition among them is exact and the sum is W. A weight is off
+from W / n by less than n spacings of W, in float32 at most n * 1.2e-7 |W|. The same holds for denormal numbers, where 2^e is the smallest
+number there is. The bias is shared likewise by the fractions omega, which sum to 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from exporter.layer_split import LayerSplit
+from handlers.errors import BundleError, UnsupportedLayerError
+
+Float = TypeVar("Float", bound=np.floating)
+SCHEMA_VERSION = 1
+_FIELDS = ("parts", "masks", "rho", "representatives")
+
+
+def sub_unit_weights(weight: NDArray[Float], split: LayerSplit) -> NDArray[Float]:
+    """(sub_units, inputs, *kernel) of the weight's own type (float32, or float16 or float64): each sub-unit's weights.
+
+    Args:
+        weight: (units, inputs, *kernel).
+        split: how to share them.
+
+    Raises:
+        UnsupportedLayerError: if the weights do not fit the split or are not all finite.
+    """
+    if weight.shape[:2] != split.masks.shape:
+        raise UnsupportedLayerError(
+            f"{split.layer}: the weight {weight.shape} does not fit masks of (units, inputs) {split.masks.shape}.",
+            "Use the split of this very layer.",
+        )
+    kernel = (1,) * (weight.ndim - 2)
+    shares = split.shares().reshape(split.sub_units, split.masks.shape[1], *kernel)
+    return _share(weight, shares, split)
+
+
+def sub_unit_bias(bias: NDArray[Float] | None, split: LayerSplit) -> NDArray[Float] | NDArray[np.float32]:
+    """(sub_units,) of the bias's own type: omega_c times the unit's bias; float32 zeros where the layer has none."""
+    if bias is None:
+        return np.zeros(split.sub_units, np.float32)
+    return _share(bias, split.omega(), split)
+
+
+def _share(values: NDArray[Float], shares: NDArray[np.float64], split: LayerSplit) -> NDArray[Float]:
+    """Share values (units, …) by the fractions (sub_units, …) as the module says."""
+    if not np.isfinite(values).all():
+        raise UnsupportedLayerError(f"{split.layer}: a weight or bias is NaN or infinite.", "Repair the model before splitting it.")
+    spacing = np.spacing(np.abs(values)).astype(np.float64)
+    integers = values.astype(np.float64) / spacing  # exact: the divisor is a power of two
+    part = split.part.reshape(-1, *[1] * (shares.ndim - 1))
+    last = np.maximum.reduceat(np.where(shares > 0, part, 0), split.first, axis=0)
+    out = np.empty((split.sub_units, *values.shape[1:]), values.dtype)
+    rest = integers.copy()
+    for number in range(int(split.parts.max())):
+        rows = np.flatnonzero(split.part == number)
+        units = split.parent[rows]
+        taken = np.where(last[units] == number, rest[units], np.trunc(integers[units] * shares[rows]))
+        rest[units] -= taken
+        out[rows] = (taken * spacing[units]).astype(values.dtype)
+    return out
+
+
+def save_splits(splits: Sequence[LayerSplit], path: Path) -> None:
+    """Write splits as safetensors, in their order; the same splits give the same bytes.
+
+    The header's metadata holds one entry only (``elude``, JSON): the order of several is not defined by the library. Masks are stored
+    as unsigned 64-bit integers; a reader without that type may view them as signed ones, the bits are the same.
+    """
+    header = json.dumps({"schema_version": SCHEMA_VERSION, "layers": [split.layer for split in splits]}, sort_keys=True)
+    tensors = {f"{split.layer}/{field}": np.ascontiguousarray(getattr(split, field)) for split in splits for field in _FIELDS}
+    path.write_bytes(safetensors.numpy.save(tensors, metadata={"elude": header}))
+
+
+def load_splits(path: Path) -> list[LayerSplit]:
+    """Read splits in the order they were written.
+
+    Raises:
+        BundleError: if the file is missing, damaged, of another version, or holds no valid splits.
+    """
+    remedy = "Export the model again."
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {}).get("elude", "{}"))
+            if header.get("schema_version") != SCHEMA_VERSION:
+                raise BundleError(f"{path.name} is of schema version {header.get('schema_version')}, not {SCHEMA_VERSION}.", remedy)
+            return [LayerSplit(layer, *(file.get_tensor(f"{layer}/{field}") for field in _FIELDS)) for layer in header["layers"]]
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise BundleError(f"{path.name} holds no readable splits: {error}", remedy) from error

@@ -1,0 +1,77 @@
+"""The margin rule against a search over all sets of clusters, and by hand."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from exporter.margin import MARGIN_RULES, MARGINS, winning_masks
+from handlers.errors import UsageError
+
+
+def brute_force(sizes: np.ndarray, rho: float, rule: str) -> int:
+    """Try every proper, non-empty set of clusters for one input, in float64, straight from the definition."""
+    count = len(sizes)
+    winners = [
+        chosen
+        for size in range(1, count)
+        for chosen in combinations(range(count), size)
+        if rho * min(sizes[c] for c in chosen) > max(sizes[c] for c in range(count) if c not in chosen)
+    ]
+    if not winners or (rule == "literal" and len(winners) > 1):
+        return 2**count - 1
+    return sum(1 << c for c in winners[0])
+
+
+values = st.one_of(st.sampled_from([0.0, 1.0, -1.0, 0.5, 0.25, 0.95]), st.floats(-1, 1, width=32))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 6).flatmap(lambda k: arrays(np.float32, (k, 4), elements=values)), st.sampled_from(MARGIN_RULES))
+def test_masks_equal_a_search_over_all_sets(representatives: np.ndarray, rule: str) -> None:
+    got = winning_masks(representatives, MARGINS, rule)
+    sizes = np.abs(representatives.astype(np.float64))
+    expected = [[brute_force(sizes[:, j], rho, rule) for j in range(4)] for rho in MARGINS]
+    np.testing.assert_array_equal(got, np.array(expected, np.uint64))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rho", "literal", "smallest"),
+    [
+        ([0.9, 0.1, 0.2], 0.5, 0b001, 0b001),  # only {0}: 0.5 * 0.2 equals 0.1, so {0, 2} does not win
+        ([0.9, 0.05, 0.2], 0.5, 0b111, 0b001),  # {0} and {0, 2} both win: literal shares by all
+        ([0.9, 0.8, 0.1], 0.5, 0b011, 0b011),  # only {0, 1}
+        ([0.1, -0.9, 0.1], 0.5, 0b010, 0b010),  # only {1}: the sign does not matter, the tie of the others neither
+        ([0.5, 0.5, 0.5], 1.0, 0b111, 0b111),  # ties never win
+        ([0.0, 0.0, 0.0], 1.0, 0b111, 0b111),  # nobody contributes: shared by all
+        ([0.0, 0.0, 0.1], 0.05, 0b100, 0b100),
+        ([0.4, 0.2, 0.0], 0.5, 0b011, 0b011),  # 0.5 * 0.4 equals 0.2: {0} does not win
+    ],
+)
+def test_hand_worked_inputs(sizes: list[float], rho: float, literal: int, smallest: int) -> None:
+    representatives = np.array(sizes, np.float32)[:, None]
+    assert winning_masks(representatives, np.array([rho]), "literal")[0, 0] == literal
+    assert winning_masks(representatives, np.array([rho]), "smallest")[0, 0] == smallest
+
+
+def test_margins_are_those_of_the_paper() -> None:
+    assert [f"{margin:.2f}" for margin in MARGINS] == [f"{i * 0.05:.2f}" for i in range(1, 21)]
+
+
+def test_sixty_four_clusters_fit_the_mask() -> None:
+    representatives = np.zeros((64, 1), np.float32)
+    representatives[63] = 1
+    assert winning_masks(representatives, np.array([0.5]), "literal")[0, 0] == np.uint64(1) << np.uint64(63)
+    assert winning_masks(np.ones((64, 1), np.float32), np.array([0.5]), "smallest")[0, 0] == np.uint64(2**64 - 1)
+
+
+def test_unknown_rules_and_margins_are_refused() -> None:
+    ones = np.ones((2, 1), np.float32)
+    with pytest.raises(UsageError, match="gap"):
+        winning_masks(ones, MARGINS, "gap")
+    for margin in (0.0, 1.5, np.nan):
+        with pytest.raises(UsageError, match="outside"):
+            winning_masks(ones, np.array([margin]), "literal")
