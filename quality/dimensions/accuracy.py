@@ -1,0 +1,54 @@
+"""Accuracy: the share of images whose highest output is their class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quality.dimensions import HIGHER_IS_BETTER
+from quality.result import DimensionResult
+from quality.statistics import check_labels, probabilities_of, wilson_interval
+
+
+def correct(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """bool (N,): whether the top-1 class of ``outputs`` (N, C) is the label. The first of equal outputs wins, as in numpy and torch."""
+    return np.asarray(outputs.argmax(axis=1) == labels)
+
+
+def accuracy_per_class(hits: NDArray[np.bool_], labels: NDArray[np.int64], names: Sequence[str]) -> dict[str, float | None]:
+    """Accuracy of each class, None for a class without images."""
+    counts = np.bincount(labels, minlength=len(names))
+    sums = np.bincount(labels, weights=hits, minlength=len(names))
+    return {name: float(sums[i] / counts[i]) if counts[i] else None for i, name in enumerate(names)}
+
+
+def accuracy(outputs: NDArray[Any], labels: NDArray[Any], names: Sequence[str] | None = None) -> DimensionResult:
+    """Top-1 accuracy.
+
+    Args:
+        outputs: (N, C) logits or probabilities.
+        labels: integer (N,).
+        names: C names of the classes for the table.
+
+    Returns:
+        value in [0, 1]; Wilson interval; table ``accuracy_per_class``.
+
+    Raises:
+        EvaluationError: for outputs or labels that do not fit.
+    """
+    probabilities_of(outputs[:1])
+    classes = outputs.shape[1]
+    labels = check_labels(labels, len(outputs), classes)
+    hits = correct(outputs, labels)
+    names = [str(c) for c in range(classes)] if names is None else names
+    return DimensionResult(
+        float(hits.mean()),
+        HIGHER_IS_BETTER["accuracy"],
+        len(outputs),
+        wilson_interval(int(hits.sum()), len(hits)),
+        {},
+        {"accuracy_per_class": accuracy_per_class(hits, labels, names)},
+    )

@@ -1,0 +1,143 @@
+"""Calibration error: the geometric mean of the expected (ECE) and the adaptive (ACE) calibration error.
+
+ECE (Guo et al. 2017): top-1 confidences in 15 equal-width bins, the count-weighted mean of |mean confidence - accuracy|. As in
+torchmetrics, bins are closed on the left, and confidences of exactly 1 have a bin of their own.
+ACE (Nixon et al. 2019): per class, its probability over *all* images in 15 bins of equal mass, against whether the image is of that
+class; the count-weighted l1 gap, averaged over the classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quality.dimensions import HIGHER_IS_BETTER
+from quality.result import DimensionResult
+from quality.statistics import (
+    LEVEL,
+    RESAMPLES,
+    Floats,
+    basic_interval,
+    check_labels,
+    geometric_mean,
+    geometric_means,
+    probabilities_of,
+    resampled_rows,
+)
+
+BINS = 15
+
+
+def expected_calibration_error(probabilities: Floats, labels: NDArray[np.int64], bins: int = BINS) -> float:
+    """ECE of ``probabilities`` (N, C), in [0, 1]."""
+    gaps, bin_of = _top1_gaps(probabilities, labels, bins)
+    return float(np.abs(np.bincount(bin_of, weights=gaps)).sum() / len(labels))
+
+
+def adaptive_calibration_error(probabilities: Floats, labels: NDArray[np.int64], bins: int = BINS) -> float:
+    """ACE of ``probabilities`` (N, C), in [0, 1]. Does not depend on the order of the images, ties included."""
+    gaps, _ = _sorted_gaps(probabilities, labels)
+    return float(_equal_mass(gaps, bins))
+
+
+def calibration_error(outputs: NDArray[Any], labels: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0) -> DimensionResult:
+    """Calibration error with ``factors`` ece and ace.
+
+    Args:
+        outputs: (N, C) logits or probabilities; probabilities do not get a second softmax.
+        labels: integer (N,).
+        resamples: bootstrap resamples of the interval, 0 for none.
+        seed: of the resamples.
+
+    Returns:
+        value in [0, 1]. Finite samples bias both errors upwards: factor ``noise_floor`` is what a perfectly calibrated model with these
+        probabilities would measure on as many images, on average. So the interval is a basic bootstrap one, which may lie below the value, and
+        it begins at 0 if the value is within what perfect calibration gives ("consistency resampling", Bröcker & Smith 2007).
+
+    Raises:
+        EvaluationError: for outputs or labels that do not fit.
+    """
+    probabilities = probabilities_of(outputs)
+    labels = check_labels(labels, *probabilities.shape)
+    ece = expected_calibration_error(probabilities, labels)
+    ace = adaptive_calibration_error(probabilities, labels)
+    top1, bin_of = _top1_gaps(probabilities, labels, BINS)
+    gaps, order = _sorted_gaps(probabilities, labels)
+    samples = np.empty((resamples, 2))
+    for i, counts in enumerate(resampled_rows(len(labels), resamples, seed)):
+        samples[i, 0] = np.abs(np.bincount(bin_of, weights=top1 * counts)).sum() / len(labels)
+        drawn = np.stack([np.repeat(gaps[:, c], counts[order[:, c]]) for c in range(gaps.shape[1])], axis=1)
+        samples[i, 1] = _equal_mass(drawn, BINS)
+    value = geometric_mean([ece, ace])
+    interval = basic_interval(value, geometric_means(samples), low=0.0, high=1.0)
+    factors = {"ece": ece, "ace": ace}
+    if interval is not None:
+        perfect = _of_perfect_model(probabilities, order, resamples, seed)
+        factors["noise_floor"] = float(perfect.mean())
+        if value <= np.quantile(perfect, (1 + LEVEL) / 2):
+            interval = (0.0, max(interval[1], value))
+    return DimensionResult(
+        value,
+        HIGHER_IS_BETTER["calibration_error"],
+        len(labels),
+        interval,
+        factors,
+        {"reliability": _reliability(probabilities, labels)},
+    )
+
+
+def _top1_gaps(probabilities: Floats, labels: NDArray[np.int64], bins: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Confidence minus correctness of each image (N,), and its bin (N,)."""
+    confidence = probabilities.max(axis=1)
+    hits = probabilities.argmax(axis=1) == labels
+    return confidence - hits, np.digitize(confidence, np.linspace(0, 1, bins + 1)) - 1
+
+
+def _sorted_gaps(probabilities: Floats, labels: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
+    """Per class, images by ascending probability: probability minus target (N, C), and the order (N, C).
+
+    Images with equal probability share their mean target, so that which of them falls into which bin makes no difference.
+    """
+    order = np.argsort(probabilities, axis=0, kind="stable")
+    ascending = np.take_along_axis(probabilities, order, axis=0)
+    targets = (labels[order] == np.arange(probabilities.shape[1])).astype(np.float64)
+    for c in range(targets.shape[1]):
+        starts = np.flatnonzero(np.diff(ascending[:, c], prepend=-1.0))
+        if len(starts) < len(labels):
+            sizes = np.diff(starts, append=len(labels))
+            targets[:, c] = np.repeat(np.add.reduceat(targets[:, c], starts) / sizes, sizes)
+    return ascending - targets, order
+
+
+def _equal_mass(gaps: Floats, bins: int) -> float:
+    """Mean over classes of the count-weighted l1 gap over ``bins`` bins of equal mass, of sorted ``gaps`` (N, C)."""
+    images = len(gaps)
+    starts = np.unique(np.arange(bins) * images // bins)
+    return float(np.abs(np.add.reduceat(gaps, starts, axis=0)).sum(axis=0).mean() / images)
+
+
+def _of_perfect_model(probabilities: Floats, order: NDArray[np.int64], resamples: int, seed: int) -> Floats:
+    """float64 (resamples,) calibration errors when the labels are drawn from the ``probabilities`` themselves."""
+    rng = np.random.default_rng([seed, 1])
+    images, classes = probabilities.shape
+    cumulative = probabilities.cumsum(axis=1)[:, :-1]
+    ascending = np.take_along_axis(probabilities, order, axis=0)
+    errors = np.empty((resamples, 2))
+    for i in range(resamples):
+        labels = (rng.random((images, 1)) >= cumulative).sum(axis=1)
+        errors[i, 0] = expected_calibration_error(probabilities, labels)
+        errors[i, 1] = _equal_mass(ascending - (labels[order] == np.arange(classes)), BINS)
+    return geometric_means(errors)
+
+
+def _reliability(probabilities: Floats, labels: NDArray[np.int64]) -> dict[str, float | None]:
+    """Accuracy of the images in each confidence bin, None for an empty bin: the points of a reliability diagram."""
+    gaps, bin_of = _top1_gaps(probabilities, labels, BINS)
+    hits = probabilities.max(axis=1) - gaps
+    table: dict[str, float | None] = {}
+    for b in range(BINS):
+        inside = np.minimum(bin_of, BINS - 1) == b
+        table[f"{b / BINS:.3f}-{(b + 1) / BINS:.3f}"] = float(hits[inside].mean()) if inside.any() else None
+    return table

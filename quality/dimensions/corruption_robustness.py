@@ -1,0 +1,58 @@
+"""Corruption robustness: accuracy on corrupted images relative to clean ones, mean over severities, then over corruptions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handlers.errors import EvaluationError
+from quality.dimensions import HIGHER_IS_BETTER
+from quality.result import DimensionResult
+from quality.statistics import RESAMPLES, percentile_interval, resampled_means
+
+
+def corruption_robustness(
+    clean: NDArray[np.bool_], corrupted: Mapping[tuple[str, int], NDArray[np.bool_]], *, resamples: int = RESAMPLES, seed: int = 0
+) -> DimensionResult:
+    """Mean over corruptions of the mean over severities of A_{c,s} / A0.
+
+    Args:
+        clean: bool (N,), whether each clean image is classified rightly.
+        corrupted: the same for each (corruption, severity), of the same images in the same order.
+        resamples: bootstrap resamples of the images, clean and corrupted together; 0 for none.
+        seed: of the resamples.
+
+    Returns:
+        value >= 0 (above 1 if corruption helps); factor ``clean_accuracy``; tables ``relative`` per corruption and ``accuracy`` per
+        corruption and severity ("fog/3").
+
+    Raises:
+        EvaluationError: for no corruption, other numbers of images, or a model without one right answer on clean images.
+    """
+    if not corrupted:
+        raise EvaluationError("No corruption was measured.", "Name at least one in the suite.")
+    if any(hits.shape != clean.shape for hits in corrupted.values()):
+        raise EvaluationError("Clean and corrupted answers are not of the same images.", "Give one answer an image.")
+    if not clean.any():
+        raise EvaluationError("Relative accuracy is undefined: no clean image is classified rightly.", "Check the order of the labels.")
+    names = list(dict.fromkeys(name for name, _ in corrupted))
+    matrix = np.stack([clean, *corrupted.values()], axis=1)
+    accuracies = matrix.mean(axis=0)
+    # one weight an entry, so that each corruption counts the same however many severities it has
+    per_name = {name: np.array([key[0] == name for key in corrupted], np.float64) for name in names}
+    weights = np.sum([member / member.sum() for member in per_name.values()], axis=0) / len(names)
+    means = resampled_means(matrix, resamples, seed)
+    means = means[means[:, 0] > 0]
+    return DimensionResult(
+        float(accuracies[1:] @ weights / accuracies[0]),
+        HIGHER_IS_BETTER["corruption_robustness"],
+        len(clean),
+        percentile_interval(means[:, 1:] @ weights / means[:, 0]),
+        {"clean_accuracy": float(accuracies[0])},
+        {
+            "relative": {name: float(accuracies[1:] @ (member / member.sum()) / accuracies[0]) for name, member in per_name.items()},
+            "accuracy": {f"{name}/{severity}": float(a) for (name, severity), a in zip(corrupted, accuracies[1:], strict=True)},
+        },
+    )

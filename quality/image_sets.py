@@ -1,0 +1,141 @@
+"""Labelled images as the model sees them before normalisation: uint8 pixels, resized and cropped once. Loads no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.images import ImageSource
+from handlers.errors import EvaluationError, ImageError
+from handlers.images import Limits, decode
+from handlers.preprocess import Preprocess
+
+_LIMITS = Limits(max_bytes=1 << 30, max_pixels=1 << 28)  # the user's own files, not a stranger's request
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images of a set.
+
+    Attributes:
+        numbers: int64 (N,), their places in the set.
+        pixels: uint8 (N, H, W, 3).
+        labels: int64 (N,), index of the class among the model's outputs.
+    """
+
+    numbers: NDArray[np.int64]
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+class ImageSet(Protocol):
+    """A fixed sequence of labelled images."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, preprocess: Preprocess, classes: Sequence[str], size: int) -> Iterator[Batch]:
+        """Yield all images in order, at most ``size`` at a time; ``classes`` are the names of the model's outputs."""
+        ...
+
+    def sha256(self) -> str:
+        """Hash of what the set holds."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, sorted."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedSet:
+    """Image files, of a folder or a tar, with the name of their class."""
+
+    source: ImageSource
+
+    def __post_init__(self) -> None:
+        missing = [entry.name for entry in self.source.entries if entry.label is None]
+        if missing:
+            raise EvaluationError(
+                f"{len(missing)} images of {self.source.name} have no class, the first is {missing[0]}.",
+                "Put each into a folder named for its class.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.source.labels)
+
+    def batches(self, preprocess: Preprocess, classes: Sequence[str], size: int) -> Iterator[Batch]:
+        index = {name: i for i, name in enumerate(classes)}
+        unknown = [name for name in self.classes if name not in index]
+        if unknown:
+            raise EvaluationError(
+                f"The model has no class {unknown[0]!r} ({len(unknown)} classes of {self.source.name} are unknown to it).",
+                f"Name the folders like the model's classes: {', '.join(list(classes)[:5])} …",
+            )
+        for start in range(0, len(self), size):
+            numbers = np.arange(start, min(start + size, len(self)), dtype=np.int64)
+            pixels = np.stack([self._pixels(int(n), preprocess) for n in numbers])
+            yield Batch(numbers, pixels, np.array([index[str(self.source.entries[n].label)] for n in numbers], np.int64))
+
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        for example in self.source:
+            digest.update(f"{example.name}\0{example.label}\0{hashlib.sha256(example.data).hexdigest()}\n".encode())
+        return digest.hexdigest()
+
+    def _pixels(self, number: int, preprocess: Preprocess) -> NDArray[np.uint8]:
+        example = self.source[number]
+        name = f"{example.name} of {self.source.name}"
+        image = decode(example.data, name, _LIMITS)
+        try:
+            return preprocess.pixels(image)
+        except ImageError as error:
+            raise ImageError(f"{name}: {error.message}", error.remedy) from error
+
+
+@dataclass(frozen=True)
+class PixelSet:
+    """Images in memory that are already resized and cropped.
+
+    Attributes:
+        pixels: uint8 (N, H, W, 3).
+        labels: int64 (N,), index into ``classes``.
+        classes: names of the classes.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batches(self, preprocess: Preprocess, classes: Sequence[str], size: int) -> Iterator[Batch]:
+        if self.pixels.shape[1:3] != preprocess.input_size[1:]:
+            raise EvaluationError(
+                f"The images are {self.pixels.shape[1:3]} and the model takes {preprocess.input_size[1:]}.", "Resize and crop them first."
+            )
+        place = {name: i for i, name in enumerate(classes)}
+        unknown = [name for name in self.classes if name not in place]
+        if unknown:
+            raise EvaluationError(f"The model has no class {unknown[0]!r}.", f"Its classes are {', '.join(list(classes)[:5])} …")
+        index = np.array([place[name] for name in self.classes], np.int64)
+        for start in range(0, len(self), size):
+            rows = slice(start, start + size)
+            numbers = np.arange(start, min(start + size, len(self)), dtype=np.int64)
+            yield Batch(numbers, self.pixels[rows], index[self.labels[rows]])
+
+    def sha256(self) -> str:
+        digest = hashlib.sha256(repr((self.pixels.shape, self.classes)).encode())
+        digest.update(np.ascontiguousarray(self.pixels).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()

@@ -1,0 +1,59 @@
+"""What one dimension's measurement is: a value with its factors, tables and uncertainty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Table = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class DimensionResult:
+    """One dimension, measured.
+
+    Attributes:
+        value: the dimension's value, in the units of ``docs/quality.md``; always finite.
+        higher_is_better: the direction that is an improvement.
+        images: number of images the value rests on, 0 where none are needed.
+        interval: 95 % interval of the value, or None where there is no sampling (parameters) or it was not asked for.
+        factors: the numbers the value is composed of. A geometric mean hides which factor was 0; the factors do not.
+        tables: break-downs, such as accuracy per class; None for an entry without images.
+    """
+
+    value: float
+    higher_is_better: bool
+    images: int
+    interval: tuple[float, float] | None = None
+    factors: Mapping[str, float] = field(default_factory=dict)
+    tables: Mapping[str, Table] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"a dimension's value is a finite number, not {self.value}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of ``quality.json``."""
+        return {
+            "value": self.value,
+            "interval": None if self.interval is None else list(self.interval),
+            "higher_is_better": self.higher_is_better,
+            "factors": dict(self.factors),
+            "tables": {name: dict(table) for name, table in self.tables.items()},
+            "images": self.images,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> DimensionResult:
+        """Inverse of :meth:`to_json`."""
+        interval = data["interval"]
+        return cls(
+            float(data["value"]),
+            bool(data["higher_is_better"]),
+            int(data["images"]),
+            None if interval is None else (float(interval[0]), float(interval[1])),
+            dict(data["factors"]),
+            {name: dict(table) for name, table in data["tables"].items()},
+        )

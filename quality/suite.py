@@ -1,0 +1,97 @@
+"""A suite: the images a model is measured on, and what is made of them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from exporter.images import open_images
+from handlers.errors import UsageError
+from quality.corruptions import CORRUPTIONS, SEVERITIES
+from quality.image_sets import EncodedSet, ImageSet
+
+OWN, IMAGENET_1K = "own", "imagenet-1k"
+EMBEDDED = Path(__file__).parent.parent / "exporter" / "embedded" / "evaluation.tar"
+QUICK_CORRUPTIONS = ("gaussian_noise", "defocus_blur", "brightness", "contrast", "jpeg_compression")
+
+
+@dataclass(frozen=True)
+class ShiftedSet:
+    """Images of another kind, for out-of-distribution robustness.
+
+    Attributes:
+        name: of the shift, such as "sketch".
+        images: labelled with the model's classes, or with ``categories`` if given.
+        categories: for sets with coarser labels, (category, its classes) in order; the mean probability of its classes decides.
+        classes: the model's classes that occur; only their outputs compete. None for all.
+    """
+
+    name: str
+    images: ImageSet
+    categories: tuple[tuple[str, tuple[str, ...]], ...] | None = None
+    classes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What to measure on.
+
+    Attributes:
+        name: for reports.
+        images: the labelled validation images.
+        corruptions: which of the fifteen to make, at all ``severities``.
+        severities: of 1 to 5.
+        protocol: ``imagenet-1k`` if the published protocol is followed, which alone makes an absolute QUBA score meaningful; else ``own``.
+        dark_background: whether objects stand on black, so that masks can be had from brightness: then mixed backgrounds, cue-conflict
+            images and the shifted sets edge, silhouette and sketch are made from the images.
+        shifted: further sets for out-of-distribution robustness.
+    """
+
+    name: str
+    images: ImageSet
+    corruptions: tuple[str, ...] = CORRUPTIONS
+    severities: tuple[int, ...] = SEVERITIES
+    protocol: str = OWN
+    dark_background: bool = False
+    shifted: tuple[ShiftedSet, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.corruptions if name not in CORRUPTIONS]
+        if unknown:
+            raise UsageError(f"{unknown[0]!r} is not a corruption.", f"Use some of {', '.join(CORRUPTIONS)}.")
+        if not set(self.severities) <= set(SEVERITIES) or not self.severities:
+            raise UsageError(f"Severities are of 1 to 5, not {self.severities}.", "Name at least one.")
+        if self.protocol not in (OWN, IMAGENET_1K):
+            raise UsageError(f"There is no protocol {self.protocol!r}.", f"Use {OWN!r} or {IMAGENET_1K!r}.")
+        if len(self.images) == 0:
+            raise UsageError(f"The suite {self.name!r} has no images.", "Give at least one.")
+
+    def quick(self) -> Suite:
+        """The same with five of the fifteen corruptions."""
+        return replace(self, corruptions=QUICK_CORRUPTIONS)
+
+    def sha256(self) -> str:
+        """Hash of the images and of what is made of them: equal hashes, equal suites."""
+        digest = hashlib.sha256(repr((self.corruptions, self.severities, self.protocol, self.dark_background)).encode())
+        digest.update(self.images.sha256().encode())
+        for shift in self.shifted:
+            digest.update(repr((shift.name, shift.categories, shift.classes, shift.images.sha256())).encode())
+        return digest.hexdigest()
+
+
+def open_suite(path: str | Path, *, name: str | None = None, dark_background: bool = False) -> Suite:
+    """A suite of a folder or tar with one sub-folder a class; ``embedded`` is the one shipped with the project.
+
+    Raises:
+        UsageError, EvaluationError: if there are no images, or images without a class.
+    """
+    if str(path) == "embedded":
+        return embedded_suite()
+    path = Path(path)
+    return Suite(name or path.stem, EncodedSet(open_images(path)), dark_background=dark_background)
+
+
+def embedded_suite() -> Suite:
+    """1,000 garments of Fashion-MNIST, on black."""
+    return Suite("embedded", EncodedSet(open_images(EMBEDDED)), dark_background=True)
