@@ -14,6 +14,13 @@ from handlers.errors import UnsupportedLayerError, UsageError
 from handlers.identifiers import parse_id
 
 _DEFAULTS = ("last", "default")
+# By name, so that timm need not be loaded. Other subclasses may standardise, quantise or mask their weights first.
+_PLAIN = {
+    "torch.nn.modules.linear.Linear",
+    "torch.nn.modules.conv.Conv2d",
+    "timm.layers.linear.Linear",
+    "timm.layers.conv2d_same.Conv2dSame",
+}
 
 
 @dataclass(frozen=True)
@@ -71,10 +78,10 @@ def why_not(name: str, module: nn.Module) -> str:
     """Why a module cannot be split; empty when it can."""
     if not isinstance(module, (nn.Linear, nn.Conv2d)):
         return f"it is a {type(module).__name__}, and only linear layers and 2-d convolutions are sums of weighted inputs"
-    if type(module).forward not in (nn.Linear.forward, nn.Conv2d.forward):
-        return f"{type(module).__name__} changes its weights or its input in its own forward"
     if parametrize.is_parametrized(module):
         return "its weights are computed from other parameters (parametrized)"
+    if f"{type(module).__module__}.{type(module).__qualname__}" not in _PLAIN:
+        return f"{type(module).__name__} may change its weights or its input in its own forward"
     if not all(part.replace("_", "").isalnum() and part.isascii() for part in name.split(".")):
         return "its path holds other signs than letters, digits, '_' and '.', so that its sub-units could not be named"
     return ""

@@ -1,8 +1,8 @@
 """What the layers to be split saw and gave on the probing images: one pass for all layers, a few tokens of each image.
 
-Memory is bounded and taken at the first batch: ``min(tokens_per_image, T) * images * (groups * inputs * window + units) * 4`` bytes per layer
-(T: tokens of the layer), beside one batch in flight. Which tokens are kept depends on the seed and the image's position only, never on the
-batch size; layers with as many tokens as each other keep the same ones.
+Memory is bounded and taken at the first batch: ``min(tokens_per_image, T) * images * (groups * inputs * window + units) * 4`` bytes per
+layer (T: tokens of the layer), beside one batch in flight. Which tokens are kept depends on the seed and the image's position only, never
+on the batch size; layers with as many tokens as each other keep the same ones.
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+
+import exporter.torchvision_compat  # noqa: F401 - repairs torchvision, which timm imports
+
+# isort: split
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
 
 from exporter.images import ImageSource
 from exporter.layers import Layer
@@ -89,7 +95,7 @@ def collect(
                 z = to_tokens(z, layer, len(pixels))
                 if start == 0:
                     probes[layer.name] = _allocate(layer, z.shape[1], len(images), tokens_per_image)
-                _keep(probes[layer.name], layer, start, x, z, seed)
+                _keep(probes[layer.name], layer, start, (x, z), seed)
             if progress is not None:
                 progress(start + len(pixels), len(images))
     return probes
@@ -140,9 +146,11 @@ def gather_inputs(layer: Layer, x: Tensor, image: Tensor, token: Tensor, batch: 
     if isinstance(layer.module, nn.Linear):
         return x.reshape(batch, -1, layer.inputs)[image, token].unsqueeze(-1)
     conv = layer.module
-    left, right, top, bottom = conv._reversed_padding_repeated_twice
-    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-    x = functional.pad(x, (left, right, top, bottom), mode=mode)
+    if type(conv) is Conv2dSame:
+        x = pad_same(x, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
+    else:
+        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+        x = functional.pad(x, conv._reversed_padding_repeated_twice, mode=mode)
     (kernel_h, kernel_w), (stride_h, stride_w), (dilation_h, dilation_w) = conv.kernel_size, conv.stride, conv.dilation
     width = (x.shape[3] - dilation_w * (kernel_w - 1) - 1) // stride_w + 1
     row = (token // width * stride_h)[:, None] + torch.arange(kernel_h) * dilation_h
@@ -163,8 +171,9 @@ def _allocate(layer: Layer, tokens: int, images: int, per_image: int) -> Probe:
     )
 
 
-def _keep(probe: Probe, layer: Layer, start: int, x: Tensor, z: Tensor, seed: int) -> None:
-    """Fill the rows of one batch, z (batch, tokens, units), whose first image is ``start``."""
+def _keep(probe: Probe, layer: Layer, start: int, call: tuple[Tensor, Tensor], seed: int) -> None:
+    """Fill the rows of one batch whose first image is ``start``, from the layer's input and its output as tokens."""
+    x, z = call
     batch, tokens, _ = z.shape
     kept = int(np.count_nonzero(probe.image == 0))
     choice = [np.sort(np.random.default_rng([seed, start + image]).choice(tokens, kept, replace=False)) for image in range(batch)]
