@@ -58,7 +58,9 @@ def _share(values: NDArray[Float], shares: NDArray[np.float64], split: LayerSpli
     """Share values (units, …) by the fractions (sub_units, …) as the module says."""
     if not np.isfinite(values).all():
         raise UnsupportedLayerError(f"{split.layer}: a weight or bias is NaN or infinite.", "Repair the model before splitting it.")
-    spacing = np.spacing(np.abs(values)).astype(np.float64)
+    limits = np.finfo(values.dtype)
+    _, exponent = np.frexp(values)  # np.spacing overflows in the largest numbers' binade
+    spacing = np.ldexp(1.0, np.maximum(exponent - limits.nmant - 1, limits.minexp - limits.nmant))
     integers = values.astype(np.float64) / spacing  # exact: the divisor is a power of two
     part = split.part.reshape(-1, *[1] * (shares.ndim - 1))
     last = np.maximum.reduceat(np.where(shares > 0, part, 0), split.first, axis=0)
