@@ -21,16 +21,19 @@ import time
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+
+import exporter.torchvision_compat  # noqa: F401 - before timm
+import timm  # isort: skip
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
 ARCHITECTURE = "vit_tiny_patch16_224"
 MODEL_ARGS = dict(img_size=28, patch_size=4, embed_dim=96, depth=6, num_heads=3, mlp_ratio=4, num_classes=10)
 MEAN, STD = 0.2860, 0.3530
+CYCLES = ((14, 2e-3), (10, 1e-3))  # (epochs, highest learning rate)
 HERE = Path(__file__).parent
 
 
@@ -81,16 +84,16 @@ def accuracy(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     return right / len(y)
 
 
-def train(data: Path, epochs: int, seed: int) -> tuple[torch.nn.Module, float]:
+def train_cycle(model: torch.nn.Module, data: Path, epochs: int, rate: float, seed: int) -> None:
+    """One one-cycle schedule of AdamW, from the model's present weights; reproducible from ``seed`` alone."""
     torch.manual_seed(seed)
     g = torch.Generator().manual_seed(seed)
     x, y = read_split(data, "train")
-    model = timm.create_model(ARCHITECTURE, **MODEL_ARGS)
     decay = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}])
     steps = epochs * (len(x) // 256)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.2)
     for epoch in range(epochs):
         model.train()
         start = time.time()
@@ -104,7 +107,7 @@ def train(data: Path, epochs: int, seed: int) -> tuple[torch.nn.Module, float]:
             optimiser.step()
             schedule.step()
         print(f"epoch {epoch + 1}/{epochs}  loss {loss.item():.3f}  {time.time() - start:.0f} s", flush=True)
-    return model.eval(), accuracy(model, *read_split(data, "t10k"))
+    model.eval()
 
 
 def pack(x: torch.Tensor, y: torch.Tensor, per_class: int, path: Path, seed: int) -> None:
@@ -155,15 +158,21 @@ def write_model(model: torch.nn.Module, top1: float, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--from-cycle", type=int, default=0, help="go on from the saved weights of the cycle before")
     parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args()
     pack(*read_split(args.data, "train"), 300, args.out / "probe.tar", args.seed)
     pack(*read_split(args.data, "t10k"), 100, args.out / "evaluation.tar", args.seed)
-    model, top1 = train(args.data, args.epochs, args.seed)
-    write_model(model, top1, args.out / "model")
-    print(f"top-1 on the 10,000 test images: {top1:.4f}")
+    torch.manual_seed(args.seed)
+    model = timm.create_model(ARCHITECTURE, **MODEL_ARGS)
+    if args.from_cycle:
+        model.load_state_dict(load_file(args.out / "model" / "model.safetensors"))
+    for cycle, (epochs, rate) in list(enumerate(CYCLES))[args.from_cycle :]:
+        train_cycle(model, args.data, epochs, rate, args.seed + cycle)
+        top1 = accuracy(model, *read_split(args.data, "t10k"))
+        write_model(model, top1, args.out / "model")
+        print(f"cycle {cycle + 1}: top-1 on the 10,000 test images {top1:.4f}", flush=True)
 
 
 if __name__ == "__main__":
