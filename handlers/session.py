@@ -108,7 +108,7 @@ class GraphSession:
         for edit in (edit for row in rows for edit in row):
             if not PADDING <= edit.index < self.sub_units:
                 raise RequestError(f"There is no sub-unit {edit.index}.", f"Indices run from 0 to {self.sub_units - 1}.", 404)
-            if not (np.isfinite(np.float32(edit.gain)) and np.isfinite(np.float32(edit.offset))):
+            if not (abs(edit.gain) <= _LARGEST and abs(edit.offset) <= _LARGEST):  # false for NaN
                 raise RequestError(
                     f"The edit of sub-unit {edit.index} has gain {edit.gain} and offset {edit.offset}.", "Both must be finite in float32."
                 )
@@ -135,7 +135,7 @@ def _open(path: Path, providers: list[str], threads: int, optimise: bool) -> ort
     options.graph_optimization_level = level
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)
-    except (_FAILURES) as error:
+    except _FAILURES as error:
         raise BundleError(f"{path.name} cannot be opened: {str(error).splitlines()[0]}", "Export the model again.") from error
     in_use = session.get_providers()
     if in_use[: len(providers)] != providers:
@@ -143,6 +143,7 @@ def _open(path: Path, providers: list[str], threads: int, optimise: bool) -> ort
     return session
 
 
+_LARGEST = float(np.finfo(np.float32).max)
 _STATE = ort.capi.onnxruntime_pybind11_state
 _FAILURES = (_STATE.Fail, _STATE.InvalidProtobuf, _STATE.InvalidGraph, _STATE.InvalidArgument, _STATE.NoSuchFile, _STATE.NotImplemented,
              _STATE.RuntimeException)  # fmt: skip

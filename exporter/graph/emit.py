@@ -94,7 +94,7 @@ def _grafted(graph: ir.Graph, site: Site, layer: Layer, split: LayerSplit) -> Gr
     if not isinstance(weight, nn.Parameter):
         raise UnsupportedLayerError(f"{layer.name} has no plain weight.")
     w = sub_unit_weights(weight.detach().numpy(), split)
-    b = sub_unit_bias(None if bias is None else bias.detach().numpy(), split)  # type: ignore[operator]
+    b = sub_unit_bias(None if bias is None else bias.detach().numpy(), split)
     ops = Ops(graph, site.name)
     return Grafted(
         site,

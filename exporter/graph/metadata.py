@@ -14,8 +14,6 @@ from handlers.metadata import GRAPH_SCHEMA_VERSION
 from handlers.preprocess import Preprocess
 
 
-
-
 def layer_infos(splits: Sequence[LayerSplit], kinds: Sequence[str]) -> tuple[LayerInfo, ...]:
     """One description a layer, with the index of its first sub-unit over all layers in this order."""
     infos: list[LayerInfo] = []

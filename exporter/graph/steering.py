@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from exporter.graph.ops import Ops, scalar
 from exporter.graph.sub_units import Grafted, batch_first, map_to_tokens, selected
@@ -24,10 +25,10 @@ class Steering:
 
     Attributes:
         any_edit: bool (), whether there is any edit at all.
-        owner: int64 (R, edits), number of the layer each edit belongs to, −1 for padding.
-        local: int64 (R, edits), its sub-unit's row in that layer, 0 for padding.
-        parent: int64 (R, edits), its unit in that layer, 0 for padding.
-        gain, offset: float32 (R, edits); patches: int64 (R, edits). The graph's inputs.
+        owner: int64 (batch, edits), number of the layer each edit belongs to, −1 for padding; (1, 0) without edits, as the next two.
+        local: int64 (batch, edits), its sub-unit's row in that layer, 0 for padding.
+        parent: int64 (batch, edits), its unit in that layer, 0 for padding.
+        gain, offset: float32 (batch or 1, edits); patches: int64 (batch or 1, edits). The graph's inputs.
         batch: int64 (1,), size of the batch.
     """
 
@@ -41,46 +42,44 @@ class Steering:
     batch: ir.Value
 
 
-def prepare(ops: Ops, pixels: ir.Value, inputs: dict[str, ir.Value], parents: list[np.ndarray]) -> Steering:
-    """Look every edit up in three tables, once for all layers.
+def prepare(ops: Ops, pixels: ir.Value, inputs: dict[str, ir.Value], parents: list[NDArray[np.int64]]) -> Steering:
+    """Look every edit up in a table of (layer, row in it, unit), once for all layers.
 
-    The tables are as long as there are sub-units, so an index that is too large fails in the look-up instead of being ignored.
-    Their first row is for negative indices: padding.
+    The table is as long as there are sub-units, so an index that is too large fails in the look-up instead of being ignored.
+    Its first column is for negative indices: padding.
     """
     counts = [len(parent) for parent in parents]
-    tables = {
-        "owner": np.concatenate([[-1], np.repeat(np.arange(len(counts)), counts)]),
-        "local": np.concatenate([[0], *[np.arange(count) for count in counts]]),
-        "parent": np.concatenate([[0], *parents]),
-    }
+    layer = np.concatenate([[-1], np.repeat(np.arange(len(counts)), counts)])
+    row = np.concatenate([[0], *[np.arange(count) for count in counts]])
+    table = np.stack([layer, row, np.concatenate([[0], *parents])]).astype(np.int64)
     index, *others = (inputs[name] for name in INPUTS)
     sizes = ops("Size", index)
     for other in others:
         sizes = ops("Add", sizes, ops("Size", other))
     any_edit = ops("Greater", sizes, ops.constant(0))
+    batch = ops("Shape", pixels, start=0, end=1)
 
     def look_up(inner: Ops) -> list[ir.Value]:
-        # A Concat of each shape with the first refuses unlike ranks; the difference of the sizes refuses unlike shapes.
+        # any difference of the shapes becomes an index that is not there
         shape = inner("Shape", index)
         unlike = inner.constant(0)
         for other in others:
             gap = inner("Abs", inner("Sub", shape, inner("Shape", other)))
             unlike = inner("Add", unlike, inner("ReduceSum", gap, keepdims=0))
         zero = inner("Gather", inner.constant([0]), unlike, name="elude/the_four_steer_inputs_must_have_one_shape")
-        row = inner("Add", inner("Max", index, inner.constant(-1)), inner("Add", inner.constant(1), zero))
-        names = {"owner": "elude/steer_sub_unit_is_out_of_range"}
-        return [
-            inner("Gather", inner.constant(table.astype(np.int64), f"elude/{key}"), row, axis=0, name=names.get(key))
-            for key, table in tables.items()
-        ]
+        column = inner("Add", inner("Max", index, inner.constant(-1)), inner("Add", inner.constant(1), zero))
+        found = inner("Gather", inner.constant(table, "elude/table"), column, axis=1, name="elude/steer_sub_unit_is_out_of_range")
+        # one set of edits for all is spelt out for each image: the products then have the same size, and bits, as when each has its own
+        found = inner("Expand", found, inner("Concat", inner.constant([1]), batch, inner.constant([1]), axis=0))
+        return [inner("Gather", found, inner.constant(number)) for number in range(len(table))]
 
     def nothing(inner: Ops) -> list[ir.Value]:
         empty = inner.constant(np.zeros((1, 0), np.int64), "elude/no_edit")
-        return [inner("Identity", empty) for _ in tables]
+        return [inner("Identity", empty) for _ in table]
 
     owner, local, parent = ops.branch(any_edit, look_up, nothing, "elude/edits", "The layer, row and unit of each edit.")
-    batch = ops("Shape", pixels, start=0, end=1)
-    return Steering(any_edit, owner, local, parent, *others, batch)
+    gain, offset, patches = others
+    return Steering(any_edit, owner, local, parent, gain, offset, patches, batch)
 
 
 def steer(ops: Ops, layer: Grafted, number: int, steering: Steering) -> ir.Value:
@@ -98,7 +97,7 @@ def steer(ops: Ops, layer: Grafted, number: int, steering: Steering) -> ir.Value
 
 
 def _changes(ops: Ops, layer: Grafted, number: int, steering: Steering) -> tuple[ir.Value, ir.Value]:
-    """What each edit adds at each token, float32 (batch, edits, tokens), and to which unit, int64 (R, edits)."""
+    """What each edit adds at each token, float32 (batch, edits, tokens), and to which unit, int64 (batch, edits)."""
     mine = ops("Equal", steering.owner, ops.constant(number))
     rows = ops("Where", mine, steering.local, ops.constant(0))
     unit = ops("Where", mine, steering.parent, ops.constant(0))

@@ -96,7 +96,7 @@ def every(ops: Ops, layer: Grafted, batch: ir.Value) -> ir.Value:
 
 
 def selected(ops: Ops, layer: Grafted, rows: ir.Value, batch: ir.Value) -> ir.Value:
-    """The sub-units ``rows``, int64 (batch or 1, edits), each on its own row of the batch: (batch, edits, tokens)."""
+    """The sub-units ``rows``, int64 (batch, edits), each on its own row of the batch: (batch, edits, tokens)."""
     w = ops("Gather", layer.weights, rows, axis=0)
     b = ops("Unsqueeze", ops("Gather", layer.bias, rows, axis=0), ops.constant([-1]))
     if not layer.conv:
@@ -110,23 +110,19 @@ def selected(ops: Ops, layer: Grafted, rows: ir.Value, batch: ir.Value) -> ir.Va
 
 
 def _grouped(ops: Ops, layer: Grafted, w: ir.Value, rows: ir.Value) -> ir.Value:
-    """w (R, edits, width·k) with the windows of each edit's own channels: (batch, edits, tokens)."""
+    """w (batch, edits, width·k) with the windows of each edit's own channels: (batch, edits, tokens)."""
     q = layer.site.q
     width = layer.inputs // _kernel_size(layer)
     table = ops.constant(layer.channels().reshape(-1), f"{layer.site.name}.elude.channels")
     table = ops("Reshape", table, ops.constant([layer.sub_units, width]))
-    channels = ops("Reshape", ops("Gather", table, rows, axis=0), ops.constant([0, -1]))  # (R, edits·width)
-    q_shape = ops("Shape", q)
-    head = ops("Concat", ops("Shape", q, start=0, end=1), ops("Shape", channels, start=1, end=2), axis=0)
-    channels = ops("Unsqueeze", ops("Expand", channels, head), ops.constant([-1]))  # (batch, edits·width, 1)
+    channels = ops("Reshape", ops("Gather", table, rows, axis=0), ops.constant([0, -1]))  # (batch, edits·width)
+    channels = ops("Unsqueeze", channels, ops.constant([-1]))
     picked = ops("GatherND", q, channels, batch_dims=1)  # (batch, edits·width, H, W)
-    maps = ops("Concat", ops.constant([-1, width]), ops("Slice", q_shape, ops.constant([2]), ops.constant([4])), axis=0)
+    maps = ops("Concat", ops.constant([-1, width]), ops("Shape", q, start=2, end=4), axis=0)
     columns = _windows(ops, layer, ops("Reshape", picked, maps))  # (batch·edits, width·k, tokens)
     tokens = ops("Shape", columns, start=2, end=3)
     edits = ops("Shape", rows, start=1, end=2)
-    columns = ops(
-        "Reshape", columns, ops("Concat", ops("Shape", q, start=0, end=1), edits, ops.constant([layer.inputs]), tokens, axis=0)
-    )
+    columns = ops("Reshape", columns, ops("Concat", ops("Shape", q, start=0, end=1), edits, ops.constant([layer.inputs]), tokens, axis=0))
     return ops("Squeeze", ops("MatMul", ops("Unsqueeze", w, ops.constant([2])), columns), ops.constant([2]))
 
 
