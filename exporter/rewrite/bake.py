@@ -53,8 +53,8 @@ def _edit(module: nn.Module, split: LayerSplit, index: Sequence[int], edits: Seq
     layer = SplitLayer(module, split)
     weight = module.weight
     assert isinstance(weight, torch.Tensor)
-    gain = torch.tensor([edit.gain - 1 for edit in edits]).to(weight)
-    offset = torch.tensor([edit.offset for edit in edits]).to(weight)
+    gain = torch.tensor([edit.gain - 1 for edit in edits], dtype=weight.dtype, device=weight.device)
+    offset = torch.tensor([edit.offset for edit in edits], dtype=weight.dtype, device=weight.device)
     rows = layer.parent[list(index)]
     change = gain.reshape(-1, *[1] * (weight.ndim - 1)) * layer.weight[list(index)]
     weight.index_add_(0, rows, change)
