@@ -47,6 +47,7 @@ class DimensionLine:
     position: float | None
     low: float | None
     high: float | None
+    why_not: str
     factors: tuple[tuple[str, float], ...]
     original: float | None
     disentangled: float | None
@@ -87,6 +88,7 @@ class Chart:
 def dimension_lines(quality: Mapping[str, Any]) -> list[DimensionLine]:
     """One line for each of the nine dimensions, measured or not: what was not measured is said, never hidden."""
     lossless = mapping(quality.get("lossless"))
+    reasons = mapping(mapping(quality.get("settings")).get("not_measured"))
     lines = []
     for dimension, higher in HIGHER_IS_BETTER.items():
         entry = mapping(mapping(quality.get("dimensions")).get(dimension))
@@ -103,6 +105,7 @@ def dimension_lines(quality: Mapping[str, Any]) -> list[DimensionLine]:
                 position=_percent(measured.value) if measured is not None and fraction else None,
                 low=None if interval is None else _percent(interval[0]),
                 high=None if interval is None else _percent(interval[1]),
+                why_not=str(reasons.get(dimension, "")),
                 factors=tuple((k, v) for k, raw in mapping(entry.get("factors")).items() if (v := number(raw)) is not None),
                 original=number(mapping(lossless.get("original")).get(dimension)),
                 disentangled=number(mapping(lossless.get("disentangled")).get(dimension)),

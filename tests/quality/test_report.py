@@ -69,7 +69,8 @@ def measured(bundle: Bundle, accuracy: float = 0.9) -> Bundle:
         name: {"value": value, "interval": None, "higher_is_better": name not in ("calibration_error", "params_m"), "factors": {}}
         for name, value in values.items()
     }
-    dimensions["accuracy"]["interval"] = [accuracy - 0.02, accuracy + 0.02]
+    for name in set(values) - {"params_m"}:
+        dimensions[name]["interval"] = [values[name] - 0.02, values[name] + 0.02]
     quality = {
         "schema_version": 1,
         "subject": {"kind": "bundle", "model": "m", "artefact_sha256": bundle.artefact_sha256},
@@ -77,6 +78,7 @@ def measured(bundle: Bundle, accuracy: float = 0.9) -> Bundle:
         "dimensions": dimensions,
         "lossless": {form: values for form in ("original", "disentangled", "served")},
         "score": None,
+        "settings": {"not_measured": {"shape_bias": "the suite has no cue-conflict images"}},
     }
     return bundle.add({"quality.json": json.dumps(quality).encode()})
 
@@ -102,7 +104,16 @@ def test_a_whole_report(tmp_path: Path):
     assert verdict.passed, verdict.failures
     bundle = write_report(bundle.add({"verdict.json": verdict_json(verdict)}))
     page = Bundle.open(bundle.root).path("report.html").read_text()
-    for words in ("Passed the gate", "0, bit for bit", "0.876", "not measured", "0.880 – 0.920", f"{LAYER}/u0", "The frame marks"):
+    for words in (
+        "Passed the gate",
+        "0, bit for bit",
+        "0.876",
+        "not measured",
+        "no cue-conflict images",
+        "0.880 – 0.920",
+        f"{LAYER}/u0",
+        "The frame marks",
+    ):
         assert words in page
     assert f"{LAYER}/u1<" not in page  # a whole unit has nothing to show beside it
 
