@@ -34,12 +34,14 @@ class Activity:
         token: int32 (images, features), the token where it is; of equal ones the first.
         active: float64 (features,), fraction of all tokens where the activation is above 0.
         mean: float64 (features,), mean activation over all tokens.
+        tokens: number of tokens of an image.
     """
 
     peak: NDArray[np.float32]
     token: NDArray[np.int32]
     active: NDArray[np.float64]
     mean: NDArray[np.float64]
+    tokens: int
 
     def strongest(self, count: int) -> NDArray[np.int64]:
         """int64 (min(count, images), features): the images with the largest peak, strongest first, of equal ones the first."""
@@ -116,4 +118,4 @@ class _Totals:
         """The activity of the layer named ``layer``."""
         if not np.isfinite(self.sum).all():
             raise EvaluationError(f"An activation of {layer} is NaN or infinite.", "Check the model's weights and preprocessing.")
-        return Activity(self.peak, self.token, self.above / self.tokens, self.sum / self.tokens)
+        return Activity(self.peak, self.token, self.above / self.tokens, self.sum / self.tokens, self.tokens // len(self.peak))

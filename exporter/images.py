@@ -94,14 +94,20 @@ class ImageSource:
             ImageError: an image cannot be read; names it.
         """
         for start in range(0, len(self), size):
-            yield start, np.stack([self._input(index, preprocess) for index in range(start, min(start + size, len(self)))])
+            pixels = [self.pixels(index, preprocess) for index in range(start, min(start + size, len(self)))]
+            yield start, preprocess.normalise(np.stack(pixels))
 
-    def _input(self, index: int, preprocess: Preprocess) -> NDArray[np.float32]:
+    def pixels(self, index: int, preprocess: Preprocess) -> NDArray[np.uint8]:
+        """uint8 (H, W, 3): the image as the model sees it, before its values are scaled.
+
+        Raises:
+            ImageError: it cannot be read; names it.
+        """
         example = self[index]
         name = f"{example.name} of {self.name}"
         image = decode(example.data, name, _LIMITS)
         try:
-            return preprocess.normalise(preprocess.pixels(image))
+            return preprocess.pixels(image)
         except ImageError as error:
             raise ImageError(f"{name}: {error.message}", error.remedy) from error
 

@@ -26,6 +26,7 @@ from handlers.preprocess import Preprocess
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+RANDOM = "random:"
 _SCHEMES = ("hf-hub:", "local-dir:")
 
 
@@ -51,12 +52,15 @@ def load_model(name: str, *, pretrained: bool = True) -> LoadedModel:
 
     Args:
         name: ``embedded``, a timm name (``vit_small_patch14_dinov2.lvd142m``), ``hf-hub:OWNER/NAME[@REVISION]``, or a folder in timm's
-            layout (``config.json`` and ``model.safetensors``), with or without ``local-dir:`` before it.
-        pretrained: with False the weights are random, the same ones each time.
+            layout (``config.json`` and ``model.safetensors``), with or without ``local-dir:`` before it. ``random:`` before any of them
+            gives it random weights, the same ones each time.
+        pretrained: False is the same as ``random:`` before the name.
 
     Raises:
         UsageError: there is no such model, its weights cannot be had, or its input is not three channels.
     """
+    pretrained = pretrained and not name.startswith(RANDOM)
+    name = name.removeprefix(RANDOM)
     address = _address(name)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -68,7 +72,9 @@ def load_model(name: str, *, pretrained: bool = True) -> LoadedModel:
         raise _cannot_build(name, address, error) from error
     module = module.to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
     cfg: dict[str, Any] = vars(module).get("pretrained_cfg", {})
-    return LoadedModel(module, _preprocess(name, module), _labels(cfg, module), _source(name, address, cfg, module, pretrained))
+    return LoadedModel(
+        module, _preprocess(name, module), _labels(cfg, module), _source(name if pretrained else RANDOM + name, address, cfg, module)
+    )
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -106,7 +112,7 @@ def _cannot_reach(name: str, address: str, error: Exception) -> UsageError:
     return UsageError(
         f"The weights of {name!r} cannot be fetched from the model hub: {reason}",
         "Check the name and the network; or fetch the model elsewhere and give its folder (config.json and model.safetensors); "
-        "or go on with random weights (pretrained=False), which says nothing on meaning.",
+        f"or go on with random weights (pretrained=False, or 'random:{name}'), which says nothing on meaning.",
     )
 
 
@@ -137,9 +143,9 @@ def _labels(cfg: dict[str, Any], module: nn.Module) -> tuple[str, ...] | None:
     return None
 
 
-def _source(name: str, address: str, cfg: dict[str, Any], module: nn.Module, pretrained: bool) -> Source:
-    if not pretrained:
-        revision = "random weights, seed 0"
+def _source(name: str, address: str, cfg: dict[str, Any], module: nn.Module) -> Source:
+    if name.startswith(RANDOM):
+        revision = "seed 0"
     elif address.startswith("hf-hub:"):
         revision = address.partition("@")[2] or "main"
     else:

@@ -68,18 +68,21 @@ class Measures:
         images: number of evaluation images.
         held_out: whether these images were not among the probing images.
         top: images per score, K.
+        tokens: layer → number of its tokens, which tells where on an image a token is.
         layers: layer → family → scores.
     """
 
     images: int
     held_out: bool
     top: int
+    tokens: dict[str, int]
     layers: dict[str, dict[str, Scores]]
 
     def to_json(self) -> dict[str, Any]:
         """As the content of ``measures.json``."""
         layers = {layer: {name: scores.to_json() for name, scores in families.items()} for layer, families in self.layers.items()}
-        return {"schema_version": 1, "images": self.images, "held_out": self.held_out, "top": self.top, "layers": layers}
+        facts = {"images": self.images, "held_out": self.held_out, "top": self.top, "tokens": self.tokens}
+        return {"schema_version": 1, **facts, "layers": layers}
 
 
 def ms_scores(
@@ -126,7 +129,8 @@ def ms_scores(
         split = splits[layer].parts > 1
         of_split_unit = {UNITS: split, SUB_UNITS: split[splits[layer].parent], RANDOM: split[splits[layer].parent]}
         result[layer] = {name: _scores(of, similar[layer, name], labels, of_split_unit[name]) for name, of in each.items()}
-    return Measures(count, held_out, min(top, count), result)
+    tokens = {layer: each[UNITS].tokens for layer, each in activity.items()}
+    return Measures(count, held_out, min(top, count), tokens, result)
 
 
 def _scores(

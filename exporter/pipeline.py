@@ -1,0 +1,252 @@
+"""The whole way from a folder of images to a bundle: one function that calls the steps of docs/architecture.md in order."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from exporter.activity import scan
+from exporter.atlas import TOPS, write_atlas
+from exporter.card import model_card
+from exporter.images import ImageSource, open_images
+from exporter.layer_split import LayerSplit
+from exporter.layers import Layer, find_layers
+from exporter.load import EMBEDDED, EMBEDDED_FOLDER, LoadedModel, load_model
+from exporter.measure import SUB_UNITS, TOP, Measures, ms_scores
+from exporter.probe import Probe, collect
+from exporter.split import SplitSettings, random_control, split_layer
+from exporter.weights import save_splits
+from handlers.bundle import Bundle, LayerInfo, write_bundle
+from handlers.errors import UsageError
+
+Progress = Callable[[str, int, int], None]  # step, done, of how many
+FEWEST_INSTANCES = 100
+_LIBRARIES = ("elude", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn", "pillow")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How a model is exported.
+
+    Attributes:
+        max_images: probing images, at most; more are thinned out evenly. Bounds the memory of ``exporter.probe``.
+        tokens_per_image: instances kept of each probing image.
+        top_k: instances per unit that are clustered; None: a twelfth of all, between 100 and 2,000.
+        min_cluster_size: fewest instances of a sub-unit's cluster; None: 1 % of ``top_k``, at least 5.
+        margin_rule: ``literal`` or ``smallest`` (exporter.margin).
+        clusterer: see exporter.cluster.
+        seed: of the choice of tokens, the clusterer and the random control.
+        batch_size: images per forward pass; changes speed and rounding only.
+        verify_images: real images that the checks of equality run on, beside made-up ones.
+        atlas_images: images whose strongest are shown in the catalogue, at most.
+        tops: strongest images kept of each unit and sub-unit.
+        measure_images: evaluation images of the MS-Score, at most.
+        measure_top: strongest images per MS-Score.
+        opset: ONNX operator set; None: the exporter's default.
+    """
+
+    max_images: int = 20_000
+    tokens_per_image: int = 8
+    top_k: int | None = None
+    min_cluster_size: int | None = None
+    margin_rule: str = "literal"
+    clusterer: str = "hdbscan"
+    seed: int = 0
+    batch_size: int = 64
+    verify_images: int = 32
+    atlas_images: int = 3_000
+    tops: int = TOPS
+    measure_images: int = 5_000
+    measure_top: int = TOP
+    opset: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_images",
+            "tokens_per_image",
+            "batch_size",
+            "verify_images",
+            "atlas_images",
+            "tops",
+            "measure_images",
+            "measure_top",
+        ):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}.", "Give at least 1.")
+
+    def for_instances(self, count: int) -> SplitSettings:
+        """The settings of the split of a layer with that many activation instances.
+
+        Raises:
+            UsageError: there are too few.
+        """
+        if count < FEWEST_INSTANCES:
+            raise UsageError(
+                f"The images give {count} activation instances; at least {FEWEST_INSTANCES} are needed.",
+                "Give more images or raise tokens_per_image.",
+            )
+        top_k = min(self.top_k or min(max(count // 12, FEWEST_INSTANCES), 2_000), count)
+        smallest = self.min_cluster_size or max(round(top_k / 100), 5)
+        return SplitSettings(top_k, smallest, self.margin_rule, self.clusterer, self.seed)
+
+
+def export(
+    model_name: str,
+    images: str | Path | ImageSource | None,
+    layers_pattern: str,
+    out: str | Path,
+    settings: ExportSettings = ExportSettings(),
+    *,
+    evaluation: str | Path | ImageSource | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Split a model's layers and write the bundle; a failed check or any other error leaves none.
+
+    Args:
+        model_name: see ``exporter.load.load_model``.
+        images: the probing set, a folder or tar; None: the embedded one, for the embedded model only.
+        layers_pattern: see ``exporter.layers.find_layers``.
+        out: where the bundle goes.
+        settings: see ``ExportSettings``.
+        evaluation: images that were not probed, for the MS-Score; None: the embedded ones for the embedded model, else the probing set,
+            and ``measures.json`` then says that they were not held out.
+        overwrite: replace a bundle at ``out``.
+        progress: called with (step, done, of how many).
+
+    Raises:
+        UsageError, ImageError, UnsupportedLayerError: the arguments cannot be used.
+        EquivalenceError: the rewritten model does not equal the original.
+    """
+    if Path(out).exists() and not overwrite:
+        raise UsageError(f"{out} already exists.", "Choose another place or allow to overwrite it.")
+    probing = _open(images, model_name, "probe").limited(settings.max_images)
+    held_out = evaluation is not None or model_name == EMBEDDED
+    judging = (_open(evaluation, model_name, "evaluation") if held_out else probing).limited(settings.measure_images)
+    loaded = load_model(model_name)
+    layers = find_layers(loaded.module, layers_pattern)
+    job = _Job(loaded, layers, settings, progress or (lambda step, done, total: None))
+    splits = _split(job, probing)
+    parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
+    infos = layer_infos(layers, splits)
+    with write_bundle(out, source=loaded.source, layers=infos, parameters=parameters, versions=versions(), overwrite=overwrite) as folder:
+        _write_graph(folder, job, splits, probing.limited(settings.verify_images))
+        measures = _measure(job, splits, judging, held_out)
+        _write_catalogue(folder / "catalogue.sqlite", job, splits, measures, probing.limited(settings.atlas_images))
+        facts = {"probing_images": len(probing), **asdict(settings)}
+        _write_json(folder / "measures.json", measures.to_json() | {"settings": facts})
+        (folder / "README.md").write_text(model_card(loaded, infos, parameters, measures, facts), encoding="utf-8")
+    return Bundle.open(out)
+
+
+def layer_infos(layers: list[Layer], splits: list[LayerSplit]) -> list[LayerInfo]:
+    """What the manifest says of each split layer."""
+    infos: list[LayerInfo] = []
+    for layer, split in zip(layers, splits, strict=True):
+        first = infos[-1].first + infos[-1].sub_units if infos else 0
+        infos.append(LayerInfo(layer.name, layer.kind, layer.units, layer.inputs, tuple(split.parts.tolist()), first))
+    return infos
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed libraries that shape a bundle."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # e.g. onnxruntime-gpu in onnxruntime's place, or elude run from its folder
+            continue
+    return found
+
+
+def _open(images: str | Path | ImageSource | None, model_name: str, embedded: str) -> ImageSource:
+    if isinstance(images, ImageSource):
+        return images
+    if images is None and model_name != EMBEDDED:
+        raise UsageError(f"No images are given, and only the model {EMBEDDED!r} brings its own.", "Give a folder or .tar of images.")
+    return open_images(EMBEDDED_FOLDER / f"{embedded}.tar" if images is None else images)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every step needs."""
+
+    loaded: LoadedModel
+    layers: list[Layer]
+    settings: ExportSettings
+    report: Progress
+
+    def progress(self, step: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.report(step, done, total)
+
+
+def _split(job: _Job, probing: ImageSource) -> list[LayerSplit]:
+    settings = job.settings
+    probes = collect(
+        job.loaded.module,
+        job.layers,
+        probing,
+        job.loaded.preprocess,
+        tokens_per_image=settings.tokens_per_image,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        progress=job.progress("probe"),
+    )
+
+    def one(layer: Layer, probe: Probe) -> LayerSplit:
+        return split_layer(layer, probe, settings.for_instances(len(probe.z)), job.progress(f"split {layer.name}"))
+
+    return [one(layer, probes.pop(layer.name)) for layer in job.layers]  # pop: a layer's probe is freed once it is split
+
+
+def _write_graph(folder: Path, job: _Job, splits: list[LayerSplit], images: ImageSource) -> None:
+    """Everything that decides behaviour but the catalogue, checked."""
+    from exporter.graph import emit
+    from exporter.rewrite import graft
+    from exporter.verify import verify
+
+    module, preprocess, source = job.loaded.module, job.loaded.preprocess, job.loaded.source
+    path, size, opset = folder / "model.onnx", preprocess.input_size, job.settings.opset
+    job.report("graph", 0, 1)
+    emit(module, splits, path, layers=job.layers, input_size=size, source=source, preprocess=preprocess, opset=opset)
+    job.report("graph", 1, 1)
+    job.report("verify", 0, 1)
+    _, pixel_values = next(images.batches(preprocess, len(images)))
+    equivalence = verify(module, graft(module, splits), path, splits, job.layers, pixel_values)
+    job.report("verify", 1, 1)
+    save_splits(splits, folder / "disentangled.safetensors")
+    _write_json(folder / "equivalence.json", equivalence.to_json())
+    _write_json(folder / "preprocess.json", preprocess.to_json())
+    _write_json(folder / "labels.json", None if job.loaded.labels is None else list(job.loaded.labels))
+
+
+def _measure(job: _Job, splits: list[LayerSplit], images: ImageSource, held_out: bool) -> Measures:
+    return ms_scores(
+        job.loaded.module,
+        job.layers,
+        {split.layer: split for split in splits},
+        {split.layer: random_control(split, job.settings.seed) for split in splits},
+        images=images,
+        preprocess=job.loaded.preprocess,
+        held_out=held_out,
+        top=job.settings.measure_top,
+        batch_size=job.settings.batch_size,
+        progress=job.progress("measure"),
+    )
+
+
+def _write_catalogue(path: Path, job: _Job, splits: list[LayerSplit], measures: Measures, images: ImageSource) -> None:
+    preprocess = job.loaded.preprocess
+    families = {SUB_UNITS: {split.layer: split for split in splits}}
+    size, progress = job.settings.batch_size, job.progress("atlas")
+    activity = scan(job.loaded.module, job.layers, families, images, preprocess, batch_size=size, progress=progress)
+    write_atlas(path, splits, activity, measures, images=images, preprocess=preprocess, tops=job.settings.tops)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
