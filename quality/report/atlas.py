@@ -11,13 +11,21 @@ from typing import Any
 from handlers.catalogue import Catalogue, SubUnitRow, Top, UnitRow
 from handlers.heatmap import grid_of
 
+TINY = 48  # pixels
+
 
 @dataclass(frozen=True)
 class Picture:
-    """One thumbnail; ``marker`` is the token's box as (left, top, width, height) in percent, None where it has no place."""
+    """One thumbnail.
+
+    Attributes:
+        tiny: smaller than it is shown, so that its pixels should stay sharp.
+        marker: the token's box as (left, top, width, height) in percent, None where it has no place.
+    """
 
     data_uri: str
     alt: str
+    tiny: bool
     marker: tuple[float, float, float, float] | None
 
 
@@ -102,11 +110,16 @@ def _strip(catalogue: Catalogue, identifier: str, row: UnitRow | SubUnitRow, ima
             labels.append(image.label)
         alt = f"Top image {rank} of {identifier}: {image.label or image.name}, activation {top.activation:.2f}"
         uri = "data:image/png;base64," + base64.b64encode(image.png).decode()
-        pictures.append(Picture(uri, alt, _marker(top, row.layer, layout)))
+        pictures.append(Picture(uri, alt, _width(image.png) <= TINY, _marker(top, row.layer, layout)))
     part: dict[str, Any] = {"name": row.name, "active": row.active} if isinstance(row, SubUnitRow) else {"name": None, "active": None}
     return Strip(
         identifier.rsplit("/", 1)[-1], ms_score=row.ms_score, labels=tuple(Counter(labels).most_common()), pictures=tuple(pictures), **part
     )
+
+
+def _width(png: bytes) -> int:
+    """Width in pixels, as the header says (PNG specification, 11.2.2)."""
+    return int.from_bytes(png[16:20], "big")
 
 
 def _marker(top: Top, layer: str, layout: Layout | None) -> tuple[float, float, float, float] | None:

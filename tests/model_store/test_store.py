@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from handlers.bundle import CORE_FILES, Bundle, LayerInfo, Source, write_bundle
+from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
 from handlers.errors import BundleError, GateError, UsageError
+from model_store.archive import package
 from model_store.records import RECORD, read_record
 from model_store.store import Store
 from quality.gate import judge
@@ -319,5 +320,11 @@ def test_concurrent_admissions_lose_none(tmp_path: Path):
     assert {v.admitted.artefact_sha256 for v in store.verify()} == {bundle.artefact_sha256 for bundle in bundles}
 
 
-def test_the_archive_check_covers_every_core_file():
-    assert {"model.onnx", "model.onnx.data", "disentangled.safetensors", "catalogue.sqlite"} <= set(CORE_FILES)
+def test_the_archive_that_package_makes_is_accepted(tmp_path: Path):
+    bundle, store = make(tmp_path / "b"), Store(tmp_path / "store")
+    archive = package(bundle, tmp_path, name="tiny", version="1.0")
+    version = admit(store, bundle, archive)
+    assert version.archive is not None
+    assert version.archive.read_bytes() == archive.read_bytes()
+    with pytest.raises(BundleError, match="was not made from this bundle"):
+        admit(store, make(tmp_path / "c", content=b"c"), archive)

@@ -133,6 +133,7 @@ def test_the_page_is_self_contained_accessible_and_escapes(tmp_path: Path):
     headings = [int(tag[1]) for tag, _ in tags if re.fullmatch(r"h[1-6]", tag)]
     assert headings[0] == 1
     assert headings.count(1) == 1
+    assert all(attributes["class"] == "tiny" for attributes in images)
     assert all(after - before <= 1 for before, after in pairwise(headings))
     assert dict(tags)["html"]["lang"] == "en"
 
