@@ -9,12 +9,9 @@ import numpy as np
 
 from handlers.errors import EvaluationError, UsageError
 from quality.dimensions import DIMENSIONS
-from quality.dimensions.accuracy import accuracy, correct
-from quality.dimensions.calibration_error import calibration_error
-from quality.dimensions.class_balance import class_balance
-from quality.dimensions.corruption_robustness import corruption_robustness
-from quality.dimensions.params_m import params_m
-from quality.observe import Observations, Plan, Progress, observe
+from quality.extra_sets import ExtraAnswers, made_answers, ready_answers
+from quality.measure import measure, unavailable
+from quality.observe import Attack, Plan, Progress, observe
 from quality.pool import Pool
 from quality.report_data import QualityReport, library_versions
 from quality.result import DimensionResult
@@ -27,6 +24,7 @@ if TYPE_CHECKING:
     from handlers.bundle import Bundle
 
 BATCH_SIZE = 250
+_MADE = {"ood_robustness", "object_focus", "shape_bias"}
 _IMAGENET_CLASSES, _IMAGENET_IMAGES = 1000, 50_000
 
 _NO_SCORE = "published means and deviations hold under the ImageNet-1k protocol only; name a pool of own models for a relative score"
@@ -70,7 +68,8 @@ def evaluate(
         raise UsageError(f"A budget of {budget} images measures nothing.", "Give at least 1, better 200.")
     identity, subjects, main = _subjects(subject, threads)
     wanted = [d for d in DIMENSIONS if dimensions is None or d in dimensions]
-    missing = _unavailable(subjects, main, suite)
+    attacked = _attacked(subjects)
+    missing = unavailable(subjects[main], suite, attackable=attacked is not None)
     refused = [d for d in wanted if d in missing]
     if dimensions is not None and refused:
         raise EvaluationError(f"{refused[0]} cannot be measured: {missing[refused[0]]}.", "Leave it out, or give the suite what it needs.")
@@ -80,11 +79,30 @@ def evaluate(
         _subset(len(suite.images), budget, seed),
         seed,
         batch_size,
+        keep_pixels=suite.dark_background and bool(_MADE & set(wanted)),
     )
     classes = subjects[main].labels or suite.images.classes
-    seen = observe(subjects, suite.images, subjects[main].preprocess, classes, plan, progress=progress)
+    preprocess = subjects[main].preprocess
+    attack = _attack(attacked, seed) if "adversarial_robustness" in wanted and attacked is not None else None
+    seen = observe(subjects, suite.images, preprocess, classes, plan, attack=attack, progress=progress)
+    extra = ready_answers(subjects, suite, preprocess, classes, wanted=wanted, batch_size=batch_size)
+    if seen.pixels is not None:
+        made = _MADE & set(wanted)
+        labels = seen.labels[plan.subset]
+        answers = made_answers(subjects, seen.pixels, labels, classes=classes, wanted=made, seed=seed, batch_size=batch_size)
+        extra = {name: _ready_first(extra[name], answers[name]) for name in subjects}
     results = {
-        name: _measure(one, seen, plan, name=name, wanted=wanted, classes=list(classes), resamples=resamples if name == main else 0)
+        name: measure(
+            one,
+            seen,
+            extra[name],
+            name=name,
+            subset=plan.subset,
+            wanted=wanted,
+            classes=classes,
+            resamples=resamples if name == main else 0,
+            seed=seed,
+        )
         for name, one in subjects.items()
     }
     score, no_score = _score(results[main], suite, len(classes), pool)
@@ -125,16 +143,25 @@ def _subjects(subject: Subject | Forms | Bundle, threads: int) -> tuple[dict[str
     return {"kind": subject.kind, "model": subject.name, "artefact_sha256": subject.sha256}, {subject.name: subject}, subject.name
 
 
-def _unavailable(subjects: Mapping[str, Subject], main: str, suite: Suite) -> dict[str, str]:
-    """Dimensions that cannot be measured, and why."""
-    reasons = {}
-    if subjects[main].parameters is None:
-        reasons["params_m"] = "the number of parameters is not known"
-    if not suite.corruptions:
-        reasons["corruption_robustness"] = "the suite names no corruption"
-    for name in ("adversarial_robustness", "ood_robustness", "object_focus", "shape_bias"):
-        reasons[name] = "not available yet"
-    return reasons
+def _attacked(subjects: Mapping[str, Subject]) -> Any:
+    """The torch model whose gradients make the adversarial images for all forms: the disentangled twin, or the subject itself."""
+    return getattr(subjects.get("disentangled", next(iter(subjects.values()))), "on_pixels", None)
+
+
+def _attack(module: Any, seed: int) -> Attack:
+    from quality.attacks import attacker  # imports torch, which a served graph alone does not need
+
+    return attacker(module, seed)
+
+
+def _ready_first(ready: ExtraAnswers, made: ExtraAnswers) -> ExtraAnswers:
+    """Ready sets take the place of made ones of their kind."""
+    return ExtraAnswers(
+        ready.shifted or made.shifted,
+        made.mixed if ready.mixed is None else ready.mixed,
+        made.conflict if ready.conflict is None else ready.conflict,
+        made.conflict_names if ready.conflict is None else ready.conflict_names,
+    )
 
 
 def _subset(images: int, budget: int | None, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -142,27 +169,6 @@ def _subset(images: int, budget: int | None, seed: int) -> np.ndarray[Any, np.dt
     if budget is None or budget >= images:
         return np.arange(images)
     return np.sort(np.random.default_rng(seed).choice(images, budget, replace=False))
-
-
-def _measure(
-    subject: Subject, seen: Observations, plan: Plan, *, name: str, wanted: Sequence[str], classes: list[str], resamples: int
-) -> dict[str, DimensionResult]:
-    """The dimensions of one subject."""
-    outputs, labels = seen.outputs[name], seen.labels
-    clean = correct(outputs, labels)[plan.subset]
-    results: dict[str, DimensionResult] = {}
-    for dimension in wanted:
-        if dimension == "accuracy":
-            results[dimension] = accuracy(outputs, labels, classes)
-        elif dimension == "calibration_error":
-            results[dimension] = calibration_error(outputs, labels, resamples=resamples, seed=plan.seed)
-        elif dimension == "class_balance":
-            results[dimension] = class_balance(outputs, labels, classes, resamples=resamples, seed=plan.seed)
-        elif dimension == "corruption_robustness":
-            results[dimension] = corruption_robustness(clean, seen.corrupted[name], resamples=resamples, seed=plan.seed)
-        elif dimension == "params_m" and subject.parameters is not None:
-            results[dimension] = params_m(subject.parameters)
-    return results
 
 
 def _score(

@@ -14,7 +14,7 @@ from quality.image_sets import ImageSet
 from quality.subjects import Images, Subject
 
 Progress = Callable[[str, int, int], None]
-Attack = Callable[[Images, NDArray[np.int64]], Mapping[str, Images]]
+Attack = Callable[[Images, NDArray[np.int64], NDArray[np.int64]], Mapping[str, Images]]
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,18 @@ def observe(
         forwards += len(clean)
         chosen = np.isin(batch.numbers, plan.subset)
         if chosen.any():
-            kept, kept_labels, numbers = batch.pixels[chosen], batch.labels[chosen], batch.numbers[chosen].tolist()
+            kept, kept_labels, numbers = batch.pixels[chosen], batch.labels[chosen], batch.numbers[chosen]
             if plan.keep_pixels:
                 pixels.append(kept)
             for key in plan.corruptions:
-                changed = as_unit(corrupt(kept, *key, numbers=numbers, seed=plan.seed))
+                changed = as_unit(corrupt(kept, *key, numbers=numbers.tolist(), seed=plan.seed))
                 for name, subject in subjects.items():
                     corrupted[name][key].append(subject.outputs(changed).argmax(axis=1) == kept_labels)
                 forwards += len(kept)
             if attack is not None:
-                for key_, adversarial in attack(clean[chosen], kept_labels).items():
+                for kind, adversarial in attack(clean[chosen], kept_labels, numbers).items():
                     for name, subject in subjects.items():
-                        attacked[name].setdefault(key_, []).append(subject.outputs(adversarial).argmax(axis=1) == kept_labels)
+                        attacked[name].setdefault(kind, []).append(subject.outputs(adversarial).argmax(axis=1) == kept_labels)
                     forwards += len(kept)
         seen += len(clean)
         if progress is not None:

@@ -18,7 +18,7 @@ QUICK_CORRUPTIONS = ("gaussian_noise", "defocus_blur", "brightness", "contrast",
 
 @dataclass(frozen=True)
 class ShiftedSet:
-    """Images of another kind, for out-of-distribution robustness.
+    """Images of another kind than the validation images.
 
     Attributes:
         name: of the shift, such as "sketch".
@@ -46,6 +46,8 @@ class Suite:
         dark_background: whether objects stand on black, so that masks can be had from brightness: then mixed backgrounds, cue-conflict
             images and the shifted sets edge, silhouette and sketch are made from the images.
         shifted: further sets for out-of-distribution robustness.
+        mixed: ready images with backgrounds of the same and of other classes, in the same order; used instead of made ones.
+        cue_conflict: ready files in a folder a shape, named SHAPE-TEXTURE; used instead of made ones.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Suite:
     protocol: str = OWN
     dark_background: bool = False
     shifted: tuple[ShiftedSet, ...] = ()
+    mixed: tuple[ShiftedSet, ShiftedSet] | None = None
+    cue_conflict: ShiftedSet | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.corruptions if name not in CORRUPTIONS]
@@ -75,7 +79,7 @@ class Suite:
         """Hash of the images and of what is made of them: equal hashes, equal suites."""
         digest = hashlib.sha256(repr((self.corruptions, self.severities, self.protocol, self.dark_background)).encode())
         digest.update(self.images.sha256().encode())
-        for shift in self.shifted:
+        for shift in (*self.shifted, *(self.mixed or ()), *((self.cue_conflict,) if self.cue_conflict else ())):
             digest.update(repr((shift.name, shift.categories, shift.classes, shift.images.sha256())).encode())
         return digest.hexdigest()
 

@@ -53,7 +53,7 @@ def calibration_error(outputs: NDArray[Any], labels: NDArray[Any], *, resamples:
 
     Returns:
         value in [0, 1]. Finite samples bias both errors upwards: factor ``noise_floor`` is what a perfectly calibrated model with these
-        probabilities would measure on as many images, on average. So the interval is a basic bootstrap one, which may lie below the value, and
+        probabilities would measure on as many images, on average. So the interval is a basic bootstrap one, may lie below the value, and
         it begins at 0 if the value is within what perfect calibration gives ("consistency resampling", Bröcker & Smith 2007).
 
     Raises:

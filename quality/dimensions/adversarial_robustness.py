@@ -1,0 +1,27 @@
+"""Adversarial robustness: accuracy under FGSM and under PGD, each relative to clean accuracy; their geometric mean.
+
+How the images are attacked is in ``quality/attacks.py``. (QUBA, arXiv 2503.17110: epsilon 8/255 in pixels, all images, untargeted.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quality.dimensions import HIGHER_IS_BETTER
+from quality.dimensions.ood_robustness import relative_accuracies
+from quality.result import DimensionResult
+from quality.statistics import RESAMPLES
+
+
+def adversarial_robustness(
+    clean: NDArray[np.bool_], fgsm: NDArray[np.bool_], pgd: NDArray[np.bool_], *, resamples: int = RESAMPLES, seed: int = 0
+) -> DimensionResult:
+    """geo(A_PGD / A0, A_FGSM / A0) of bool (N,) right answers on the same images in the same order.
+
+    Raises:
+        EvaluationError: for other numbers of images, or a model without one right answer on clean images.
+    """
+    ratios, value, interval = relative_accuracies(clean, {"pgd": pgd, "fgsm": fgsm}, resamples, seed)
+    factors = {"pgd": ratios["pgd"], "fgsm": ratios["fgsm"], "clean_accuracy": float(clean.mean())}
+    return DimensionResult(value, HIGHER_IS_BETTER["adversarial_robustness"], len(clean), interval, factors)

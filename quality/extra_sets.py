@@ -1,0 +1,149 @@
+"""The answers on images beyond the validation set: shifted sets, mixed backgrounds, cue conflict; made from masks or ready on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handlers.errors import EvaluationError
+from handlers.preprocess import Preprocess
+from quality.builders.composites import cue_conflict, mixed_backgrounds
+from quality.builders.masks import dark_background_masks
+from quality.builders.shifts import SHIFTS
+from quality.dimensions.ood_robustness import category_predictions, subset_predictions
+from quality.image_sets import EncodedSet
+from quality.observe import as_unit, outputs_of
+from quality.subjects import Subject
+from quality.suite import ShiftedSet, Suite
+
+_CUES = re.compile(r"(?:.*/)?[^/]*?-([A-Za-z_ ]+?)\d*\.\w+")
+
+
+@dataclass(frozen=True)
+class ExtraAnswers:
+    """Of one subject.
+
+    Attributes:
+        shifted: set to bool (M,) right answers.
+        mixed: right answers on mixed-same and on mixed-rand backgrounds.
+        conflict: answers, shapes and textures of cue-conflict images, int64 (M,) each.
+        conflict_names: what these numbers mean.
+    """
+
+    shifted: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    mixed: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
+    conflict: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None = None
+    conflict_names: tuple[str, ...] = ()
+
+
+def made_answers(
+    subjects: Mapping[str, Subject],
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    classes: Sequence[str],
+    wanted: Collection[str],
+    seed: int,
+    batch_size: int,
+) -> dict[str, ExtraAnswers]:
+    """Make the sets of ``wanted`` dimensions from objects on a dark background, and let every subject answer them."""
+    masks = dark_background_masks(pixels)
+    answers = {name: ExtraAnswers(conflict_names=tuple(classes)) for name in subjects}
+
+    def predictions(subject: Subject, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        return np.asarray(outputs_of(subject, images, batch_size).argmax(axis=1))
+
+    if "ood_robustness" in wanted:
+        for shift, change in SHIFTS.items():
+            changed = change(pixels, masks)
+            for name, subject in subjects.items():
+                hits = predictions(subject, changed) == labels
+                answers[name] = replace(answers[name], shifted={**answers[name].shifted, shift: hits})
+    if "object_focus" in wanted:
+        mixed = mixed_backgrounds(pixels, labels, masks, seed)
+        for name, subject in subjects.items():
+            both = (predictions(subject, mixed.same) == mixed.labels, predictions(subject, mixed.rand) == mixed.labels)
+            answers[name] = replace(answers[name], mixed=both)
+    if "shape_bias" in wanted:
+        cues = cue_conflict(pixels, labels, masks, seed)
+        for name, subject in subjects.items():
+            answers[name] = replace(answers[name], conflict=(predictions(subject, cues.pixels), cues.shapes, cues.textures))
+    return answers
+
+
+def ready_answers(
+    subjects: Mapping[str, Subject],
+    suite: Suite,
+    preprocess: Preprocess,
+    classes: Sequence[str],
+    *,
+    wanted: Collection[str],
+    batch_size: int,
+) -> dict[str, ExtraAnswers]:
+    """Let every subject answer the sets that the suite has ready, each streamed once."""
+    answers = {name: ExtraAnswers() for name in subjects}
+    if "ood_robustness" in wanted:
+        for shift in suite.shifted:
+            for name, (predicted, labels) in _stream(subjects, shift, preprocess, classes, batch_size).items():
+                answers[name] = replace(answers[name], shifted={**answers[name].shifted, shift.name: predicted == labels})
+    if "object_focus" in wanted and suite.mixed is not None:
+        same, rand = (_stream(subjects, part, preprocess, classes, batch_size) for part in suite.mixed)
+        for name in subjects:
+            answers[name] = replace(answers[name], mixed=(same[name][0] == same[name][1], rand[name][0] == rand[name][1]))
+    if "shape_bias" in wanted and suite.cue_conflict is not None:
+        names = label_names(suite.cue_conflict, classes)
+        textures = texture_labels(suite.cue_conflict, names)
+        for name, (predicted, shapes) in _stream(subjects, suite.cue_conflict, preprocess, classes, batch_size).items():
+            conflict = shapes != textures  # some published sets hold images without a conflict
+            answers[name] = replace(
+                answers[name], conflict=(predicted[conflict], shapes[conflict], textures[conflict]), conflict_names=tuple(names)
+            )
+    return answers
+
+
+def label_names(shift: ShiftedSet, classes: Sequence[str]) -> list[str]:
+    """What the labels of the set mean: its categories, or the model's classes."""
+    return [name for name, _ in shift.categories] if shift.categories else list(classes)
+
+
+def texture_labels(shift: ShiftedSet, names: Sequence[str]) -> NDArray[np.int64]:
+    """int64 (N,): the textures that the names of the files end with, as in ``cat/cat4-elephant2.png``.
+
+    Raises:
+        EvaluationError: for a name without a known texture.
+    """
+    if not isinstance(shift.images, EncodedSet):
+        raise EvaluationError("Cue-conflict images are files named SHAPE-TEXTURE.", "Give a folder or tar.")
+    found = []
+    for entry in shift.images.source.entries:
+        match = _CUES.fullmatch(entry.name)
+        if match is None or match[1] not in names:
+            raise EvaluationError(
+                f"{entry.name} does not name a known texture.", "Name the files SHAPE-TEXTURE.png, e.g. cat4-elephant2.png."
+            )
+        found.append(names.index(match[1]))
+    return np.array(found, np.int64)
+
+
+def _stream(
+    subjects: Mapping[str, Subject], shift: ShiftedSet, preprocess: Preprocess, classes: Sequence[str], batch_size: int
+) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Predictions and labels, in the numbers of ``label_names``."""
+    index = {name: i for i, name in enumerate(classes)}
+    groups = [[index[c] for c in members] for _, members in shift.categories] if shift.categories else []
+    allowed = [index[c] for c in shift.classes] if shift.classes else []
+    predicted: dict[str, list[NDArray[np.int64]]] = {name: [] for name in subjects}
+    labels = []
+    for batch in shift.images.batches(preprocess, label_names(shift, classes), batch_size):
+        labels.append(batch.labels)
+        for name, subject in subjects.items():
+            outputs = subject.outputs(as_unit(batch.pixels))
+            if groups:
+                predicted[name].append(category_predictions(outputs, groups))
+            else:
+                predicted[name].append(subset_predictions(outputs, allowed) if allowed else outputs.argmax(axis=1))
+    return {name: (np.concatenate(parts), np.concatenate(labels)) for name, parts in predicted.items()}
