@@ -15,6 +15,8 @@ from quality.evidence import Evidence, Measurement, mapping, number
 from quality.policy import DimensionRule, Policy, ScoreRule, Tolerances
 from quality.verdict import Check, Outcome
 
+EQUIVALENCE_SCHEMA_VERSION = 1
+
 
 def present(name: str, good: bool, reason_good: str, reason_bad: str, dimension: str | None = None) -> Check:
     """A check without a number; a violation always fails."""
@@ -87,15 +89,20 @@ def check_claims(policy: Policy, equivalence: Mapping[str, Any]) -> list[Check]:
     for claim, tolerance in policy.claims.items():
         observed = claim_error(equivalence, claim)
         name = f"lossless.{claim}"
+        if not _claim_passed(equivalence, claim):
+            reason = f"equivalence.json does not say that every check of the claim {claim!r} passed when the bundle was made."
+            checks.append(Check(name, "fail", reason, None, observed, None, tolerance, "point"))
+            continue
         if observed is None:
             checks.append(Check(name, "fail", f"equivalence.json has no finite number for the claim {claim!r}.", threshold=tolerance))
             continue
         good = observed <= tolerance
         reason = f"Largest absolute difference {observed:.3g}, {'within' if good else 'above'} the tolerance {tolerance:.3g}."
         checks.append(Check(name, "pass" if good else "fail", reason, None, observed, None, tolerance, "point"))
-    if equivalence.get("passed", True) is not True:
-        checks.append(Check("lossless.verified", "fail", "equivalence.json says that the export's own verification did not pass."))
-    return checks
+    version = equivalence.get("schema_version")
+    known = type(version) is int and version == EQUIVALENCE_SCHEMA_VERSION and equivalence.get("passed") is True
+    words = f"equivalence.json has schema_version {version!r} and passed = {equivalence.get('passed')!r}."
+    return [*checks, present("lossless.verified", known, "The export's own verification passed.", words)]
 
 
 def check_lossless_quality(form: str, tolerances: Tolerances, quality: Mapping[str, Any]) -> list[Check]:
@@ -123,14 +130,22 @@ def check_lossless_quality(form: str, tolerances: Tolerances, quality: Mapping[s
 
 
 def claim_error(equivalence: Mapping[str, Any], claim: str) -> float | None:
-    """Largest absolute difference that equivalence.json states for ``claim``; None if it states no finite one."""
-    return number(mapping(mapping(equivalence.get("claims")).get(claim)).get("max_abs"))
+    """Largest absolute difference that equivalence.json states for ``claim``; None if it states no finite one of at least 0."""
+    error = number(mapping(equivalence.get("summary")).get(claim))
+    return None if error is None or error < 0 else error
 
 
 def same_suite(candidate: Evidence, baseline: Evidence) -> bool:
     """Whether both were measured on the same images: otherwise a difference means nothing."""
     sha256 = candidate.suite.get("sha256")
     return isinstance(sha256, str) and bool(sha256) and sha256 == baseline.suite.get("sha256")
+
+
+def _claim_passed(equivalence: Mapping[str, Any], claim: str) -> bool:
+    """Whether the claim lists at least one comparison, and every one of them passed; the summary leaves some kinds of input out."""
+    details = mapping(mapping(equivalence.get("claims")).get(claim))
+    items = details.get("layers" if claim == "sums" else "outputs")
+    return isinstance(items, list) and bool(items) and all(mapping(item).get("passed") is True for item in items)
 
 
 def _measured(rule: DimensionRule, measured: Measurement | None) -> Check | None:

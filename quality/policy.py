@@ -13,7 +13,7 @@ from quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
 from quality.toml_tables import Table
 
 SCHEMA_VERSION = 1
-CLAIMS = ("sub_units", "twin", "runtime")
+CLAIMS = ("sums", "rewrite", "runtime")
 DEFAULT_POLICY = Path(__file__).parent / "policies" / "default.toml"
 
 Severity = Literal["fail", "warn"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from quality.checks import claim_error
@@ -23,8 +23,8 @@ TITLES = {
     "params_m": "Parameters, millions",
 }
 CLAIM_WORDS = {
-    "sub_units": ("Sub-units sum to their unit", "Largest difference between a unit and the sum of its sub-units."),
-    "twin": ("The rewrite equals the original", "Largest difference between the outputs of the rewritten and the original torch model."),
+    "sums": ("Sub-units sum to their unit", "Largest difference between a unit and the sum of its sub-units."),
+    "rewrite": ("The rewrite equals the original", "Largest difference between the outputs of the rewritten and the original torch model."),
     "runtime": ("The served graph equals torch", "Largest difference between the outputs of ONNX Runtime and torch."),
 }
 
@@ -116,7 +116,11 @@ def dimension_lines(quality: Mapping[str, Any]) -> list[DimensionLine]:
 
 
 def claim_lines(equivalence: Mapping[str, Any]) -> list[ClaimLine]:
-    return [ClaimLine(*CLAIM_WORDS[claim], claim_error(equivalence, claim)) for claim in CLAIMS]
+    """The three claims, and how often ONNX Runtime and torch name the same class."""
+    top1 = number(mapping(equivalence.get("summary")).get("top1"))
+    agreement = "" if top1 is None else f" Same top class on {100 * top1:.4g} % of the images, worst case."
+    lines = [ClaimLine(*CLAIM_WORDS[claim], claim_error(equivalence, claim)) for claim in CLAIMS]
+    return [*lines[:-1], replace(lines[-1], words=lines[-1].words + agreement)]
 
 
 def measure_charts(measures: Mapping[str, Any], fallback: Mapping[str, float]) -> list[Chart]:

@@ -47,8 +47,8 @@ required = false
 min = 0.0
 allow_partial = true
 [lossless.claims]
-sub_units = 1e-4
-twin = 0
+sums = 1e-4
+rewrite = 0
 runtime = 1e-4
 [lossless.served]
 accuracy = 0.01
@@ -85,7 +85,16 @@ def quality() -> dict[str, Any]:
 
 
 def equivalence() -> dict[str, Any]:
-    return {"claims": {"sub_units": {"max_abs": 1e-6}, "twin": {"max_abs": 0.0}, "runtime": {"max_abs": 2e-6}}}
+    return {
+        "schema_version": 1,
+        "passed": True,
+        "summary": {"sums": 1.5e-6, "rewrite": 0.0, "runtime": 2e-6, "top1": 1.0},
+        "claims": {
+            "sums": {"layers": [{"passed": True}]},
+            "rewrite": {"outputs": [{"passed": True}]},
+            "runtime": {"outputs": [{"passed": True}]},
+        },
+    }
 
 
 def evidence(**changes: Any) -> Evidence:
@@ -187,18 +196,27 @@ def test_fails_closed(change: Callable[[dict[str, Any]], None], name: str):
     json.loads(verdict_json(verdict))
 
 
-@pytest.mark.parametrize("claim", ["sub_units", "twin", "runtime"])
-@pytest.mark.parametrize("value", [0.01, math.nan, math.inf, None, "0", True, DROP])
+@pytest.mark.parametrize("claim", ["sums", "rewrite", "runtime"])
+@pytest.mark.parametrize("value", [0.01, -0.01, math.nan, math.inf, "inf", None, "0", True, DROP])
 def test_each_claim_of_the_rewrite_is_gated(claim: str, value: Any):
     document = equivalence()
-    put("claims", claim, "max_abs", value)(document)
+    put("summary", claim, value)(document)
     assert f"lossless.{claim}" in [check.name for check in run(evidence(equivalence=document)).failures]
 
 
 def test_no_claims_fail_each():
     names = {check.name for check in run(evidence(equivalence=None)).failures}
-    assert names >= {"lossless.sub_units", "lossless.twin", "lossless.runtime"}
-    assert "lossless.verified" in [c.name for c in run(evidence(equivalence=equivalence() | {"passed": False})).failures]
+    assert names >= {"lossless.sums", "lossless.rewrite", "lossless.runtime", "lossless.verified"}
+    for change in ({"passed": False}, {"passed": 1}, {"schema_version": 2}, {"schema_version": True}):
+        assert "lossless.verified" in [c.name for c in run(evidence(equivalence=equivalence() | change)).failures]
+
+
+@pytest.mark.parametrize("value", [{}, [], {"layers": [], "outputs": []}, {"layers": [{"passed": False}], "outputs": [{}]}, DROP])
+@pytest.mark.parametrize("claim", ["sums", "rewrite", "runtime"])
+def test_every_comparison_of_a_claim_must_have_passed(claim: str, value: Any):
+    document = equivalence()
+    put("claims", claim, value)(document)
+    assert [check.name for check in run(evidence(equivalence=document)).failures] == [f"lossless.{claim}"]
 
 
 @pytest.mark.parametrize("problem", ["quality.json cannot be parsed: x", "equivalence.json is missing"])

@@ -13,7 +13,7 @@ from quality.toml_tables import key_lines
 from quality.waivers import load_waivers
 
 HEAD = 'schema_version = 1\nname = "p"\n'
-CLAIM_LINES = "[lossless.claims]\nsub_units = 1e-4\ntwin = 0\nruntime = 1e-4\n"
+CLAIM_LINES = "[lossless.claims]\nsums = 1e-4\nrewrite = 0\nruntime = 1e-4\n"
 GOOD = HEAD + "[dimensions.accuracy]\nmin = 0.8\n" + CLAIM_LINES
 
 
@@ -25,7 +25,7 @@ def test_the_default_policy_is_valid_and_gates_the_rewrite():
     policy = load_policy()
     assert policy.name == "embedded-default"
     assert set(policy.claims) == set(CLAIMS)
-    assert policy.claims["twin"] == 0.0
+    assert policy.claims["rewrite"] == 0.0
     assert policy.disentangled.named["accuracy"] == 0.0
     assert {rule.dimension for rule in policy.dimensions if rule.required} >= {"accuracy", "calibration_error", "class_balance", "params_m"}
 
@@ -68,8 +68,8 @@ def test_values_arrive():
         (GOOD.replace("min = 0.8", "min = 0.8\nseverity = 'info'"), 5, "one of fail, warn"),
         (GOOD.replace("min = 0.8", "min = 0.8\nrequired = 1"), 5, "true or false"),
         (GOOD.replace("min = 0.8", "min = 0.8\ndecide_on = 'mean'"), 5, "one of point, bound"),
-        (GOOD.replace("twin = 0\n", ""), 5, "'twin' is missing"),
-        (GOOD.replace("twin = 0", "twin = 0\nother = 1"), 8, "is not a key"),
+        (GOOD.replace("rewrite = 0\n", ""), 5, "'rewrite' is missing"),
+        (GOOD.replace("rewrite = 0", "rewrite = 0\nother = 1"), 8, "is not a key"),
         (GOOD + "[lossless.served]\nexempt = ['speed']\n", 10, "list without repeats"),
         (GOOD + "[lossless.served]\naccuracy = 0\nexempt = ['accuracy']\n", 11, "exempt and has a tolerance"),
         (GOOD + "[score]\nweights = {accuracy = 1}\n", 9, "'min' is missing"),

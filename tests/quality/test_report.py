@@ -26,6 +26,17 @@ from quality.verdict_formats import verdict_json
 LAYER = "blocks.0.mlp.fc2"
 CLASSES = ("bag", "boot", "<script>alert(1)</script>")
 
+EQUIVALENCE = {
+    "schema_version": 1,
+    "passed": True,
+    "summary": {"sums": 1.5e-6, "rewrite": 0.0, "runtime": 2e-6, "top1": 1.0},
+    "claims": {
+        "sums": {"layers": [{"passed": True}]},
+        "rewrite": {"outputs": [{"passed": True}]},
+        "runtime": {"outputs": [{"passed": True}]},
+    },
+}
+
 
 def png(shade: int) -> bytes:
     stream = io.BytesIO()
@@ -52,8 +63,7 @@ def make(root: Path, *, measures: bool = True, with_catalogue: bool = True) -> B
     with write_bundle(root, source=source, layers=layers, parameters=600_000, versions={"torch": "2"}) as folder:
         (folder / "model.onnx").write_bytes(b"graph")
         (folder / "preprocess.json").write_text(json.dumps({"input_size": [3, 8, 8]}))
-        claims = {"sub_units": {"max_abs": 1.5e-6}, "twin": {"max_abs": 0.0}, "runtime": {"max_abs": 2e-6}}
-        (folder / "equivalence.json").write_text(json.dumps({"claims": claims}))
+        (folder / "equivalence.json").write_text(json.dumps(EQUIVALENCE))
         if with_catalogue:
             catalogue(folder / "catalogue.sqlite")
         if measures:
@@ -107,6 +117,7 @@ def test_a_whole_report(tmp_path: Path):
     for words in (
         "Passed the gate",
         "0, bit for bit",
+        "on 100 % of the images",
         "0.876",
         "not measured",
         "no cue-conflict images",
