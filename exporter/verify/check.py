@@ -1,0 +1,222 @@
+"""The check itself: run the original, its twin in float32 and float64, and the file, on the same inputs, and compare.
+
+What is checked is the file: its sub-unit weights are read back from it and added up, and its outputs come from the session class
+that serves it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from exporter.graph.metadata import split_sha256
+from exporter.layer_split import LayerSplit
+from exporter.rewrite import Disentangled
+from exporter.verify.compare import OWN_ERROR, Array, Run, compare, errors, fan_in, rounding, rule, scale_of
+from exporter.verify.report import Comparison, Equivalence, Sums
+from handlers.edits import Edit
+from handlers.errors import EquivalenceError, UsageError
+from handlers.session import GraphSession
+
+if TYPE_CHECKING:
+    from exporter.layers import Layer
+
+BATCH = 4
+EDITS = 8
+SCALE = 100.0
+SETTINGS = {"not optimised": False, "optimised": True}
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Inputs of one kind with torch's answers: name → array, in float32 and float64; ``original``: the untouched model's output."""
+
+    kind: str
+    pixels: NDArray[np.float32]
+    edits: list[list[Edit]]
+    original: Array
+    twin: dict[str, Array]
+    exact: dict[str, Array]
+
+    def tolerance(self, name: str, terms: int) -> float:
+        """The rule of ``exporter.verify.compare`` for one output."""
+        own = errors(self.twin[name], self.exact[name]).max()
+        return rounding(terms, scale_of(self.twin[name])) + OWN_ERROR * (float(own) if np.isfinite(own) else 0.0)
+
+
+def verify(  # noqa: PLR0917 - the three things compared, and what they were made of
+    original: nn.Module,
+    twin: Disentangled,
+    onnx_path: Path | str,
+    splits: Sequence[LayerSplit],
+    layers: Sequence[Layer],
+    pixel_values: NDArray[np.float32],
+    *,
+    images: int = 32,
+    seed: int = 0,
+) -> Equivalence:
+    """Check the three claims.
+
+    Args:
+        original: the model as it was loaded.
+        twin: ``exporter.rewrite.graft`` of it.
+        onnx_path: the emitted file.
+        splits: the splits, in the order that numbers the sub-units.
+        layers: the split layers, in the same order.
+        pixel_values: float32 (N, 3, H, W), preprocessed real images; the first ``BATCH`` are compared in full, the first ``images`` by
+            their unedited output.
+        images: see above.
+        seed: of the random inputs and edits.
+
+    Raises:
+        EquivalenceError: a claim does not hold; names it and the number, and carries the report.
+        UsageError: no images, or splits and layers do not fit.
+    """
+    if len(pixel_values) == 0 or [split.layer for split in splits] != [layer.name for layer in layers]:
+        raise UsageError(f"{len(pixel_values)} images and {len(splits)} splits for {len(layers)} layers cannot be verified.")
+    path = Path(onnx_path)
+    sessions = {name: GraphSession(path, optimise=optimise) for name, optimise in SETTINGS.items()}
+    _check_split(next(iter(sessions.values())), splits)
+    terms = fan_in(original)
+    cases = _cases(original, twin, splits, np.ascontiguousarray(pixel_values, np.float32), seed)
+    output = next(iter(sessions.values())).output_name
+    sums_terms = {layer.name: layer.inputs * layer.window for layer in layers}
+    activations: dict[str, list[Comparison]] = {split.layer: [] for split in splits}
+    rewrite, runtime = [], []
+    for case in cases:
+        rewrite.append(compare(output, case.kind, "torch", [Run(case.twin["output"], case.original, 0)], 0.0))
+        for setting, session in sessions.items():
+            got = _runtime(session, case, splits)
+            for split in splits:
+                scale = max(scale_of(case.twin[f"{split.layer}.{kind}"]) for kind in ("units", "sub_units"))
+                tolerance = rounding(sums_terms[split.layer], scale)
+                runs = [_merged(run, split) for run in got[f"{split.layer}.sub_units"]]
+                units = [run.got for run in got[f"{split.layer}.units"]]
+                pairs = [Run(run.got, unit, run.first) for run, unit in zip(runs, units, strict=True)]
+                activations[split.layer].append(compare(f"{split.layer}.sub_units, merged", case.kind, setting, pairs, tolerance))
+            if case.kind == "real":
+                got["output"] += _more(session, original, pixel_values[BATCH:images])
+            for name, runs in got.items():
+                label = name.replace("output", output, 1) if name.startswith("output") else name
+                classes = name.startswith("output") and output == "logits"
+                runtime.append(compare(label, case.kind, setting, runs, case.tolerance(name, terms), classes=classes))
+    weights = _weights(path, original, splits)
+    report = Equivalence(
+        tuple(Sums(split.layer, *weights[split.layer], tuple(activations[split.layer])) for split in splits),
+        tuple(rewrite),
+        tuple(runtime),
+        rule(terms, sums_terms),
+        min(len(pixel_values), max(images, BATCH)),
+    )
+    report.raise_if_failed()
+    return report
+
+
+def _check_split(session: GraphSession, splits: Sequence[LayerSplit]) -> None:
+    found, expected = session.metadata.get("elude.split_sha256"), split_sha256(splits)
+    if found != expected:
+        raise EquivalenceError(
+            f"The file was made from another split: its elude.split_sha256 is {found}, not {expected}.",
+            "Export the model again.",
+            {"passed": False, "split_sha256": {"file": found, "given": expected}},
+        )
+
+
+def _cases(original: nn.Module, twin: Disentangled, splits: Sequence[LayerSplit], real: NDArray[np.float32], seed: int) -> list[_Case]:
+    rng = np.random.default_rng(seed)
+    real = np.resize(real, (BATCH, *real.shape[1:])) if len(real) < BATCH else real[:BATCH]
+    random = rng.standard_normal((BATCH, *real.shape[1:])).astype(np.float32)
+    count = sum(split.sub_units for split in splits)
+    double = copy.deepcopy(twin).double()
+    cases = []
+    for kind, pixels in (("real", real), ("random", random), ("scaled", real * np.float32(SCALE))):
+        edits = [_edits(rng, splits, count) for _ in pixels]
+        with torch.inference_mode():
+            plain = original(torch.from_numpy(pixels)).numpy()
+        cases.append(_Case(kind, pixels, edits, plain, _torch(twin, pixels, edits), _torch(double, pixels.astype(np.float64), edits)))
+    return cases
+
+
+def _edits(rng: np.random.Generator, splits: Sequence[LayerSplit], count: int) -> list[Edit]:
+    """One edit in every layer and random ones besides, on all tokens: which tokens are largest may hang on the last bit."""
+    first = np.cumsum([0, *[split.sub_units for split in splits]])
+    index = [int(rng.integers(first[i], first[i + 1])) for i in range(len(splits))]
+    index += rng.integers(0, count, max(EDITS - len(index), 0)).tolist()
+    return [Edit(item, float(np.float32(gain)), float(np.float32(offset))) for item, (gain, offset) in
+            zip(index, rng.uniform(-2, 3, (len(index), 2)), strict=True)]  # fmt: skip
+
+
+def _torch(twin: Disentangled, pixels: Array, edits: list[list[Edit]]) -> dict[str, Array]:
+    x = torch.from_numpy(pixels)
+    with torch.inference_mode():
+        answers = {"output": twin(x).numpy()}
+        answers |= {f"{name}.units": value.numpy() for name, value in twin.units(x).items()}
+        answers |= {f"{name}.sub_units": value.numpy() for name, value in twin.sub_units(x).items()}
+        with twin.steer(edits):
+            answers["output, steered"] = twin(x).numpy()
+    return answers
+
+
+def _runtime(session: GraphSession, case: _Case, splits: Sequence[LayerSplit]) -> dict[str, list[Run]]:
+    """Every output at two batch sizes: all images at once, and one by one."""
+    runs: dict[str, list[Run]] = {}
+    for size in (len(case.pixels), 1):
+        for first in range(0, len(case.pixels), size):
+            rows = slice(first, first + size)
+            pixels = case.pixels[rows]
+            result = session.run(pixels, inspect=True)
+            answers = {"output": session.run(pixels).output, "output, steered": session.run(pixels, case.edits[rows]).output}
+            for split in splits:
+                answers[f"{split.layer}.units"] = result.units[split.layer]
+                answers[f"{split.layer}.sub_units"] = result.sub_units[split.layer]
+            for name, got in answers.items():
+                runs.setdefault(name, []).append(Run(got, case.twin[name][rows], first))
+    return runs
+
+
+def _more(session: GraphSession, original: nn.Module, pixels: NDArray[np.float32]) -> list[Run]:
+    """Further real images by their output alone."""
+    runs = []
+    for first in range(0, len(pixels), BATCH):
+        part = np.ascontiguousarray(pixels[first : first + BATCH], np.float32)
+        with torch.inference_mode():
+            runs.append(Run(session.run(part).output, original(torch.from_numpy(part)).numpy(), BATCH + first))
+    return runs
+
+
+def _merged(run: Run, split: LayerSplit) -> Run:
+    merged = np.add.reduceat(run.got.astype(np.float64), split.first, axis=-1)
+    return Run(merged, run.reference, run.first)
+
+
+def _weights(path: Path, original: nn.Module, splits: Sequence[LayerSplit]) -> dict[str, tuple[int, int, float]]:
+    """Per layer: number of weights and biases, how many the file's sub-units do not add up to, and by how much at most."""
+    stored = ir.load(path).graph.initializers
+    result = {}
+    for split in splits:
+        module = original.get_submodule(split.layer)
+        assert isinstance(module, (nn.Linear, nn.Conv2d))
+        bias = torch.zeros(len(split.parts)) if module.bias is None else module.bias
+        total, wrong, largest = 0, 0, 0.0
+        for kind, value in (("weight", module.weight), ("bias", bias)):
+            tensor = stored[f"{split.layer}.sub_units.{kind}"].const_value
+            if tensor is None:
+                raise EquivalenceError(f"{path.name} has no values for {split.layer}.sub_units.{kind}.", "Export the model again.")
+            summed = np.add.reduceat(tensor.numpy().astype(np.float64), split.first, axis=0)  # exact: 29 spare bits
+            difference = errors(summed, value.detach().numpy())
+            total, wrong, largest = (
+                total + difference.size,
+                wrong + int(np.count_nonzero(difference)),
+                max(largest, float(difference.max())),
+            )
+        result[split.layer] = (total, wrong, largest)
+    return result
