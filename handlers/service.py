@@ -124,7 +124,10 @@ class Service:
         return [self._finish(work, result) for work in works]
 
     def describe(self) -> dict[str, Any]:
-        """What is served: model, layers, operations, limits, hashes, and the gate's verdict if there is one."""
+        """What is served: model, layers, operations, limits, hashes, and the gate's ``verdict`` if there is one.
+
+        A missing verdict is left out rather than null, as TorchServe drops nulls on its management address.
+        """
         manifest = self.bundle.manifest
         layers = [{"name": layer.name, "kind": layer.kind, "units": layer.units, "sub_units": layer.sub_units} for layer in manifest.layers]
         return {
@@ -139,8 +142,7 @@ class Service:
             "preprocess": self.preprocess.to_json(),
             "operations": list(OPERATIONS),
             "limits": asdict(self.limits),
-            "verdict": self.bundle.json("verdict.json") if self.bundle.has("verdict.json") else None,
-        }
+        } | ({"verdict": self.bundle.json("verdict.json")} if self.bundle.has("verdict.json") else {})
 
     def _prepare(self, call: Call) -> _Work:
         work = _Work()

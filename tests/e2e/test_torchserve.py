@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -33,7 +34,7 @@ from handlers.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalog
 from handlers.errors import EvaluationError, RequestError, UsageError
 from handlers.requests import Limits
 from handlers.service import Call, Service
-from handlers.torchserve.client import Client
+from handlers.torchserve.client import Client, ServerError
 from handlers.torchserve.server import Server, ServerSettings
 from model_store.archive import package
 
@@ -280,15 +281,13 @@ def test_a_killed_worker_comes_back(server: Server, client: Client) -> None:
     expected = client.predict(image)
     (worker,) = [pid for pid in group(server.pid) if b"model_service_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(worker, signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            assert client.predict(image) == expected
-            break
-        except Exception as error:  # noqa: BLE001
-            assert getattr(error, "status", 503) >= 500, error
-            assert time.monotonic() < deadline, "no worker came back within a minute"
-            time.sleep(0.2)
+    # TorchServe may lose the first request after the kill: it then waits for the response timeout, so ask with a short one.
+    impatient = server.client(timeout=3)
+    answer, deadline = {}, time.monotonic() + 60
+    while not answer and time.monotonic() < deadline:
+        with contextlib.suppress(ServerError, UsageError):
+            answer = impatient.predict(image)
+    assert answer == expected
 
 
 def test_a_picture_of_another_kind(client: Client) -> None:

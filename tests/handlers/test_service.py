@@ -215,7 +215,12 @@ def test_describe(service: Service) -> None:
     assert status == 200
     assert answer["artefact_sha256"] == service.bundle.artefact_sha256
     assert answer["layers"] == [{"name": "fc", "kind": "linear", "units": 2, "sub_units": 3}]
-    assert answer["verdict"] is None
+    assert "verdict" not in answer
+
+
+def test_describe_shows_the_verdict(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b").add({"verdict.json": b'{"passed": true}'})
+    assert Service(bundle, WorkedSession()).describe()["verdict"] == {"passed": True}
 
 
 def test_answers_that_are_not_finite_hurt_only_their_own_request(tmp_path: Path) -> None:
