@@ -19,7 +19,7 @@ _EDGE = 0.25  # of the strongest edge of the image
 def edge(pixels: Pixels, masks: NDArray[np.bool_]) -> Pixels:
     """White where the Sobel gradient is at least a quarter of the image's strongest, black elsewhere."""
     grey = pixels @ _LUMA
-    strength = np.hypot(sobel(grey, axis=1), sobel(grey, axis=2))
+    strength = np.stack([np.hypot(sobel(image, 0), sobel(image, 1)) for image in grey])  # sobel would smooth across a batch
     strongest = strength.max(axis=(1, 2), keepdims=True)
     return _grey((strength >= _EDGE * strongest) & (strongest > 0), 255)
 

@@ -115,5 +115,7 @@ def test_shifts() -> None:
     strokes = sketch(pixels, masks)
     assert strokes.max() == 255
     assert strokes[0, 0, 0, 0] == 0
+    for change in (edge, silhouette, sketch):
+        assert np.array_equal(change(pixels, masks)[1], change(pixels[1:], masks[1:])[0])  # images do not mix
     for change in (edge, sketch):
         assert not change(np.zeros((1, 20, 20, 3), np.uint8), np.zeros((1, 20, 20), bool)).any()
