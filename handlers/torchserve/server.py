@@ -85,7 +85,7 @@ class Server:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
-        if kind is None and self._wanted_folder is None:
+        if kind in (None, KeyboardInterrupt) and self._wanted_folder is None:  # after an error the log is kept
             shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
