@@ -223,3 +223,17 @@ def test_progress_is_told() -> None:
     calls: list[tuple[str, int, int]] = []
     evaluate(subject(), suite(), resamples=0, batch_size=25, progress=lambda *call: calls.append(call))
     assert calls == [("images", 25, 60), ("images", 50, 60), ("images", 60, 60)]
+
+
+def test_corrupted_pixels_are_not_resized_again() -> None:
+    """Fault 4: corruptions come after resize and crop, so the subject gets exactly the corrupted pixels."""
+    seen: list[np.ndarray] = []
+
+    def function(pixels: np.ndarray) -> np.ndarray:
+        seen.append(pixels)
+        return np.stack([-pixels.mean(axis=(1, 2, 3)), pixels.mean(axis=(1, 2, 3)) - 1], axis=1)
+
+    cropped = Preprocess((3, 8, 8), "bicubic", 0.5, "center", (0.5,) * 3, (0.25,) * 3)  # would double the size and cut again
+    evaluate(CallableSubject(function, cropped, labels=CLASSES), Suite("test", dark_or_light(12), ("contrast",), (2,)), resamples=0)
+    assert len(seen) == 2
+    assert np.array_equal(seen[1], as_unit(corrupt(dark_or_light(12).pixels, "contrast", 2)))
