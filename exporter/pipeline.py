@@ -217,7 +217,7 @@ def _write_graph(folder: Path, job: _Job, splits: list[LayerSplit], images: Imag
     job.report("graph", 1, 1)
     job.report("verify", 0, 1)
     _, pixel_values = next(images.batches(preprocess, len(images)))
-    equivalence = verify(module, graft(module, splits), path, splits, job.layers, pixel_values)
+    equivalence = verify(module, graft(module, splits), path, splits, job.layers, pixel_values, images=len(images))
     job.report("verify", 1, 1)
     save_splits(splits, folder / "disentangled.safetensors")
     _write_json(folder / "equivalence.json", equivalence.to_json())

@@ -1,0 +1,165 @@
+"""The whole export on a tiny model: a bundle that opens, the same bytes twice, and nothing left behind when a check fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from _images import noise
+from safetensors.torch import save_file
+
+import exporter.verify
+from exporter.images import open_images
+from exporter.load import load_model
+from exporter.pipeline import ExportSettings, export
+from exporter.weights import load_splits
+from handlers.bundle import Bundle
+from handlers.catalogue import Catalogue
+from handlers.errors import EquivalenceError, UnsupportedLayerError, UsageError
+
+SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 2, "num_classes": 3}
+LAYERS = "blocks.*.mlp.fc2"
+SETTINGS = ExportSettings(tokens_per_image=9, top_k=150, min_cluster_size=5, tops=3, measure_top=10, batch_size=16)
+FILES = {
+    "README.md",
+    "catalogue.sqlite",
+    "disentangled.safetensors",
+    "equivalence.json",
+    "labels.json",
+    "measures.json",
+    "model.onnx",
+    "preprocess.json",
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A ViT of random but strong weights, in timm's local layout."""
+    import timm
+
+    path = tmp_path_factory.mktemp("model")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        module = timm.create_model("vit_tiny_patch16_224", **SMALL)
+        state = {name: tensor + 0.2 * torch.randn_like(tensor) for name, tensor in module.state_dict().items()}
+    cfg = {"input_size": [3, 16, 16], "crop_pct": 1.0, "num_classes": 3, "first_conv": "patch_embed.proj", "classifier": "head"}
+    config = {"architecture": "vit_tiny_patch16_224", "model_args": SMALL, "label_names": ["x", "y", "z"], "pretrained_cfg": cfg}
+    (path / "config.json").write_text(json.dumps(config))
+    save_file(state, path / "model.safetensors")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    noise(root, 60, 16)
+    return root
+
+
+@pytest.fixture(scope="module")
+def bundle(model: str, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export(model, images, LAYERS, tmp_path_factory.mktemp("out") / "bundle", SETTINGS)
+
+
+def test_the_bundle_is_whole(bundle: Bundle, model: str) -> None:
+    assert set(bundle.manifest.files) == FILES
+    manifest = bundle.manifest
+    assert manifest.source == load_model(model).source
+    assert [layer.name for layer in manifest.layers] == ["blocks.0.mlp.fc2", "blocks.1.mlp.fc2"]
+    assert [layer.first for layer in manifest.layers] == [0, manifest.layers[0].sub_units]
+    assert manifest.parameters == sum(parameter.numel() for parameter in load_model(model).module.parameters())
+    assert {"python", "torch", "timm", "numpy"} <= set(manifest.versions)
+    assert bundle.json("labels.json") == ["x", "y", "z"]
+    assert any(parts > 1 for layer in manifest.layers for parts in layer.parts)  # else the rest shows nothing
+    splits = load_splits(bundle.path("disentangled.safetensors"))
+    assert [tuple(split.parts) for split in splits] == [layer.parts for layer in manifest.layers]
+    assert Catalogue(bundle.path("catalogue.sqlite")).count() == sum(layer.sub_units for layer in manifest.layers)
+
+
+def test_the_graph_predicts_what_the_original_does(bundle: Bundle, model: str, images: Path) -> None:
+    loaded = load_model(model)
+    _, x = next(open_images(images).batches(loaded.preprocess, 8))
+    session = onnxruntime.InferenceSession(bundle.path("model.onnx"), providers=["CPUExecutionProvider"])
+    logits = session.run(["logits"], {"pixel_values": x})[0]
+    with torch.inference_mode():
+        np.testing.assert_allclose(logits, loaded.module(torch.from_numpy(x)).numpy(), atol=1e-4)
+
+
+def test_measures_and_card_say_what_was_done(bundle: Bundle) -> None:
+    measures = bundle.json("measures.json")
+    assert measures["images"] == 60
+    assert measures["held_out"] is False
+    assert measures["tokens"] == {"blocks.0.mlp.fc2": 17, "blocks.1.mlp.fc2": 17}
+    assert measures["settings"]["probing_images"] == 60
+    assert measures["settings"]["top_k"] == 150
+    assert set(measures["layers"]["blocks.1.mlp.fc2"]) == {"units", "sub_units", "random"}
+    card = bundle.path("README.md").read_text()
+    assert bundle.manifest.source.weights_sha256 in card
+    assert "the probing images themselves" in card
+    assert "| `blocks.1.mlp.fc2` | sub-units |" in card
+
+
+def test_two_runs_give_the_same_bytes(bundle: Bundle, model: str, images: Path, tmp_path: Path) -> None:
+    steps: list[str] = []
+    again = export(model, images, LAYERS, tmp_path / "again", SETTINGS, progress=lambda step, done, total: steps.append(step))
+    assert again.manifest == bundle.manifest
+    assert list(dict.fromkeys(steps)) == [
+        "probe",
+        "split blocks.0.mlp.fc2",
+        "split blocks.1.mlp.fc2",
+        "graph",
+        "verify",
+        "measure",
+        "atlas",
+    ]
+
+
+def test_a_failed_check_leaves_nothing(model: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = exporter.verify.verify
+
+    def broken(original: torch.nn.Module, *rest: object, **keywords: object) -> object:
+        with torch.no_grad():
+            original.head.bias += 0.01
+        return real(original, *rest, **keywords)
+
+    monkeypatch.setattr(exporter.verify, "verify", broken)
+    with pytest.raises(EquivalenceError):
+        export(model, images, "last", tmp_path / "bundle", SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_used_is_refused_before_any_work(model: str, images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file or folder"):
+        export(model, tmp_path / "nowhere", "last", tmp_path / "bundle")
+    with pytest.raises(UsageError, match=r"No layer matches 'blocks\.9\.mlp\.fc2'"):
+        export(model, images, "blocks.9.mlp.fc2", tmp_path / "bundle")
+    with pytest.raises(UnsupportedLayerError, match="LayerNorm"):
+        export(model, images, "norm", tmp_path / "bundle")
+    with pytest.raises(UsageError, match="No images are given"):
+        export(model, None, "last", tmp_path / "bundle")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(UsageError, match="taken already exists"):
+        export(model, images, "last", tmp_path / "taken")
+    with pytest.raises(UsageError, match=r"give 60 activation instances; at least 100 are needed"):
+        export(model, images, "last", tmp_path / "bundle", ExportSettings(tokens_per_image=1))
+    with pytest.raises(UsageError, match="batch_size is 0"):
+        ExportSettings(batch_size=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize(
+    ("instances", "top_k", "smallest"), [(100, 100, 5), (1200, 100, 5), (12_000, 1000, 10), (24_000, 2000, 20), (10**6, 2000, 20)]
+)
+def test_default_sizes_follow_the_instances(instances: int, top_k: int, smallest: int) -> None:
+    chosen = ExportSettings().for_instances(instances)
+    assert (chosen.top_k, chosen.min_cluster_size) == (top_k, smallest)
+
+
+def test_given_sizes_are_kept() -> None:
+    chosen = ExportSettings(top_k=700, min_cluster_size=9).for_instances(5000)
+    assert (chosen.top_k, chosen.min_cluster_size) == (700, 9)
+    assert ExportSettings(top_k=700).for_instances(300).top_k == 300
