@@ -119,9 +119,9 @@ class Equivalence:
         return _largest([item for item in self.runtime if item.output in ("logits", "embedding")])
 
     @property
-    def top1(self) -> float:
-        """Smallest share of images, of any kind and setting, on which ONNX Runtime and torch agree."""
-        return min(item.top1 for item in self.runtime if item.top1 is not None)
+    def top1(self) -> float | None:
+        """Smallest share of images, of any kind and setting, on which ONNX Runtime and torch agree; None for a model without classes."""
+        return min((item.top1 for item in self.runtime if item.top1 is not None), default=None)
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``equivalence.json``."""

@@ -78,6 +78,18 @@ def test_convolutions_pass_and_one_image_is_enough(tmp_path: Path) -> None:
     assert check(conv)["passed"]
 
 
+def test_a_model_without_classes_has_no_top1(tmp_path: Path) -> None:
+    class Headless(TinyBlocks):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.blocks[0](self.patch(x).flatten(2).transpose(1, 2)).mean(1)
+
+    headless = Headless()
+    headless.num_classes = 0
+    report = check(emitted(headless, "blocks.0.mlp.fc2", SIZE, tmp_path / "model.onnx"))
+    assert report["summary"]["top1"] is None
+    assert "embedding, steered" in {item["output"] for item in report["claims"]["runtime"]["outputs"]}
+
+
 def test_a_split_that_does_not_sum_is_caught(case: Emitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from exporter.weights import sub_unit_weights
 
