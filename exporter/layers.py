@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -52,7 +53,7 @@ def find_layers(model: nn.Module, pattern: str) -> list[Layer]:
     Args:
         model: any torch model.
         pattern: a path, several separated by commas, or with ``*`` and ``?`` (which match dots too), e.g. ``blocks.*.fc2``. A pattern with
-            wildcards passes over modules of other kinds; ``last`` (or ``default``) is the last block's ``mlp.fc2``.
+            wildcards passes over modules of other kinds; ``last`` (or ``default``) is ``mlp.fc2`` of the last block.
 
     Raises:
         UsageError: nothing matches.
@@ -97,7 +98,7 @@ def _layer(name: str, module: nn.Module) -> Layer:
 
 
 def _last(modules: dict[str, nn.Module]) -> str:
-    names = [name for name, module in modules.items() if name.endswith("mlp.fc2") and not why_not(name, module)]
+    names = [name for name, module in modules.items() if re.search(r"(^|\.)\d+\.mlp\.fc2$", name) and not why_not(name, module)]
     if not names:
         raise UsageError("The model has no block with an 'mlp.fc2' to split by default.", _available(modules, "fc2"))
     return names[-1]

@@ -103,11 +103,12 @@ def collect(
 
 @contextmanager
 def watch(layers: Sequence[Layer]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """While inside, record input and output of each call of each layer, by the layer's path; the reader clears it."""
+    """While inside, record copies of input and output of each call of each layer, by the layer's path; the reader clears it."""
     seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     def record(name: str, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.setdefault(name, []).append((args[0], output))
+        # copies: what follows, or the layer before, may work in place and overwrite them before they are read
+        seen.setdefault(name, []).append((args[0].clone(), output.clone()))
 
     handles = [layer.module.register_forward_hook(partial(record, layer.name)) for layer in layers]
     try:

@@ -69,6 +69,22 @@ class Block(nn.Module):
         return x + self.mlp(self.norm(x))
 
 
+class InPlace(nn.Module):
+    """A layer whose output is overwritten right after it, and whose input is overwritten later; takes (N, 3, h, w)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.first = nn.Conv2d(3, 4, 1)
+            self.second = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x += self.second(x).relu_()
+        return x.mean((2, 3))
+
+
 class TinyBlocks(nn.Module):
     """Patches of 4x4, two residual MLP blocks, mean pool, head: a ViT without attention; takes (N, 3, 8, 8), 4 tokens."""
 
@@ -86,3 +102,22 @@ class TinyBlocks(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.head(x.mean(1))
+
+
+class InPlace(nn.Module):
+    """Convolutions whose input and output are overwritten right after they ran, as most ResNets do; takes (N, 3, 8, 8)."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.first = nn.Conv2d(3, 4, 3, padding=1)
+            self.act = nn.ReLU(inplace=True)
+            self.second = nn.Conv2d(4, 4, 3, padding=1)
+            self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.first(x))
+        y = self.act(self.second(x))
+        x += y  # the input of ``second`` too
+        return self.head(x.mean((2, 3)))

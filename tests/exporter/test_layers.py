@@ -25,6 +25,12 @@ def test_patterns() -> None:
     assert names(model, "head, blocks.?.mlp.fc1,head") == ["blocks.0.mlp.fc1", "blocks.1.mlp.fc1", "head"]  # in the model's order, once
 
 
+def test_the_last_block_is_not_the_pooling_head() -> None:
+    model = TinyBlocks()
+    model.attn_pool = nn.ModuleDict({"mlp": nn.ModuleDict({"fc2": nn.Linear(6, 6)})})  # as in SigLIP's image tower
+    assert names(model, "last") == ["blocks.1.mlp.fc2"]
+
+
 def test_shapes_of_each_kind() -> None:
     found = {layer.name: layer for layer in find_layers(Convolutions(), "*")}
     shapes = {name: (layer.kind, layer.units, layer.inputs, layer.groups, layer.window) for name, layer in found.items()}

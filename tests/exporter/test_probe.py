@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from _images import noise, plain
-from _models import Convolutions, TinyBlocks
+from _models import Convolutions, InPlace, TinyBlocks
 from torch import nn
 
 from exporter.images import ImageSource
@@ -39,7 +39,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ImageSource:
     return noise(tmp_path_factory.mktemp("noise"), 10, 12)
 
 
-MODELS = {"convolutions": Convolutions(), "same": SameConvolution(), "blocks": TinyBlocks()}
+MODELS = {"convolutions": Convolutions(), "same": SameConvolution(), "blocks": TinyBlocks(), "in_place": InPlace()}
 LAYERS = [
     ("convolutions", "stem"),
     ("convolutions", "pointwise"),
@@ -51,6 +51,8 @@ LAYERS = [
     ("blocks", "blocks.0.mlp.fc1"),
     ("blocks", "blocks.1.mlp.fc2"),
     ("blocks", "head"),
+    ("in_place", "first"),
+    ("in_place", "second"),
 ]
 
 
@@ -78,7 +80,7 @@ def test_each_instance_is_where_it_says(model: str, name: str, images: ImageSour
     (layer,) = find_layers(module, name)
     probe = collect(module, [layer], images, plain(12), tokens_per_image=3, seed=1, batch_size=4)[name]
     outputs: list[torch.Tensor] = []
-    handle = layer.module.register_forward_hook(lambda _module, _args, output: outputs.append(output))
+    handle = layer.module.register_forward_hook(lambda _module, _args, output: outputs.append(output.clone()))
     with torch.inference_mode():
         module(torch.from_numpy(next(images.batches(plain(12), 10))[1]))
     handle.remove()
@@ -165,3 +167,15 @@ def test_windows_of_one_image_are_tokens_of_it(tmp_path: Path) -> None:
     token = 9  # the second row of the third window: image row 2, column 1
     rows = probe.q[(probe.token == token)][:, :, 0]
     np.testing.assert_array_equal(rows, x[:, :, 2, 1])
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_layers_before_and_after_something_that_works_in_place(name: str, images: ImageSource) -> None:
+    """z = W q + b holds only if neither was overwritten before it was kept."""
+    model = InPlace().eval()
+    (layer,) = find_layers(model, name)
+    probe = collect(model, [layer], images, plain((3, 8, 8)), tokens_per_image=5, seed=0)[name]
+    weight, bias = (value.detach().double().numpy() for value in (layer.module.weight, layer.module.bias))
+    expected = np.einsum("ujk,ijk->iu", weight.reshape(4, -1, 9), probe.q.astype(np.float64)) + bias
+    assert probe.z.min() < 0
+    np.testing.assert_allclose(probe.z, expected, atol=1e-6)
