@@ -69,22 +69,6 @@ class Block(nn.Module):
         return x + self.mlp(self.norm(x))
 
 
-class InPlace(nn.Module):
-    """A layer whose output is overwritten right after it, and whose input is overwritten later; takes (N, 3, h, w)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.first = nn.Conv2d(3, 4, 1)
-            self.second = nn.Conv2d(4, 4, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
-        x += self.second(x).relu_()
-        return x.mean((2, 3))
-
-
 class TinyBlocks(nn.Module):
     """Patches of 4x4, two residual MLP blocks, mean pool, head: a ViT without attention; takes (N, 3, 8, 8), 4 tokens."""
 

@@ -174,7 +174,7 @@ def test_layers_before_and_after_something_that_works_in_place(name: str, images
     """z = W q + b holds only if neither was overwritten before it was kept."""
     model = InPlace().eval()
     (layer,) = find_layers(model, name)
-    probe = collect(model, [layer], images, plain((3, 8, 8)), tokens_per_image=5, seed=0)[name]
+    probe = collect(model, [layer], images, plain(12), tokens_per_image=5, seed=0)[name]
     weight, bias = (value.detach().double().numpy() for value in (layer.module.weight, layer.module.bias))
     expected = np.einsum("ujk,ijk->iu", weight.reshape(4, -1, 9), probe.q.astype(np.float64)) + bias
     assert probe.z.min() < 0
