@@ -50,7 +50,8 @@ class _Graft:
             return None
         call.seen[split.name] = call.seen.get(split.name, 0) + 1
         if call.units is not None:
-            call.units[split.name] = split.rows.tokens(z, call.batch)
+            # a copy: an activation that works in place overwrites z as soon as the hook returns
+            call.units[split.name] = split.rows.tokens(z, call.batch).clone()
         if call.sub_units is not None:
             call.sub_units[split.name] = split.rows.tokens(split.activations(args[0]), call.batch)
         edits = [[self._own(edit) for edit in row if 0 <= edit.index - self.first < split.sub_unit_count] for row in call.rows]

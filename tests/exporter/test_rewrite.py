@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from _models import InPlace
 from torch import Tensor, nn
 
 from exporter.layer_split import LayerSplit, full_masks
@@ -290,3 +291,21 @@ def test_layers_not_called_exactly_once_are_refused() -> None:
         with pytest.raises(UnsupportedLayerError, match=times):
             twin.sub_units(x)
         assert torch.equal(twin(x), model(x))
+
+
+def test_what_is_captured_survives_activations_that_work_in_place() -> None:
+    """Units are pre-activations: a ReLU that overwrites them must not reach what was captured."""
+    model = InPlace().eval()
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    splits = [random_split(name, model.get_submodule(name).weight) for name in ("first", "second")]
+    twin = graft(model, splits)
+    with torch.no_grad():
+        first = model.first(x)
+        expected = {"first": first, "second": model.second(first.relu())}
+        units, sub_units = twin.units(x), twin.sub_units(x)
+    for split in splits:
+        z = expected[split.layer].flatten(2).transpose(1, 2)
+        assert (z < 0).any()
+        assert torch.equal(units[split.layer], z)
+        merged = np.add.reduceat(sub_units[split.layer].double().numpy(), split.first, axis=2)
+        np.testing.assert_allclose(merged, z.double().numpy(), atol=1e-6)
