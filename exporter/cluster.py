@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import HDBSCAN
 
+from exporter.clustering.leaves import leaf_clusters
+from exporter.clustering.reach import reach
 from exporter.contributions import normalise
 from exporter.layer_split import MAX_PARTS
 from handlers.errors import UsageError
@@ -65,12 +67,13 @@ def cluster_unit(vectors: NDArray[np.float32], *, min_cluster_size: int, cluster
     if len(some) < max(2, min_cluster_size):
         return Clusters(labels, probabilities)
     points = unit_vectors[some]
-    if clusterer == "projected" and points.shape[1] > PROJECTED_SIZE:
-        points = points @ _projection(points.shape[1], seed)
-    fitted = HDBSCAN(min_cluster_size=min_cluster_size, min_samples=None, algorithm="brute", cluster_selection_method="leaf", copy=True)
-    fitted.fit(points)
-    labels[some] = fitted.labels_
-    probabilities[some] = fitted.probabilities_
+    if clusterer == "projected":
+        if points.shape[1] > PROJECTED_SIZE:
+            points = points @ _projection(points.shape[1], seed)
+        labels[some], probabilities[some] = leaf_clusters(reach(points, min_cluster_size), min_cluster_size)
+    else:
+        fitted = HDBSCAN(min_cluster_size=min_cluster_size, algorithm="brute", cluster_selection_method="leaf", copy=True).fit(points)
+        labels[some], probabilities[some] = fitted.labels_, fitted.probabilities_
     return _largest(Clusters(labels, probabilities), MAX_PARTS)
 
 

