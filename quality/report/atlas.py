@@ -12,6 +12,7 @@ from handlers.catalogue import Catalogue, SubUnitRow, Top, UnitRow
 from handlers.heatmap import grid_of
 
 TINY = 48  # pixels
+RARE = 0.01  # share of instances below which a sub-unit counts as hardly active
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,19 @@ class Layout:
 def unit_cards(
     catalogue: Catalogue, layout: Layout | None, *, limit: int = 8, parts_shown: int = 6, images_shown: int = 8
 ) -> tuple[UnitCard, ...]:
-    """The cards of the ``limit`` most telling units: half by largest MS-Score gain, half by most sub-units, each unit once."""
+    """The cards of the ``limit`` units whose sub-units belong together more than the unit does, well-supported ones first.
+
+    Not the units with the most sub-units: those tend to be mixed ones whose parts overlap, which shows a reader little.
+    """
     split = [unit for unit in catalogue.most_split(catalogue.count()) if unit.parts > 1]
-    gains = {(unit.layer, unit.unit): _gain(unit, catalogue.parts_of(unit.layer, unit.unit)) for unit in split}
-    by_gain = sorted((u for u in split if gains[u.layer, u.unit] is not None), key=lambda u: gains[u.layer, u.unit] or 0.0, reverse=True)
-    chosen: list[UnitRow] = []
-    for unit in [*by_gain[: (limit + 1) // 2], *split]:
-        if unit not in chosen and len(chosen) < limit:
-            chosen.append(unit)
-    return tuple(
-        _card(catalogue, unit, gains[unit.layer, unit.unit], layout, parts_shown=parts_shown, images=images_shown) for unit in chosen
-    )
+    parts = {unit: catalogue.parts_of(unit.layer, unit.unit) for unit in split}
+    gains = {unit: _gain(unit, parts[unit]) for unit in split}
+
+    def order(unit: UnitRow) -> tuple[bool, bool, float]:
+        return not _well_supported(parts[unit], parts_shown, images_shown), gains[unit] is None, -(gains[unit] or 0.0)
+
+    chosen = sorted(split, key=order)[:limit]
+    return tuple(_card(catalogue, unit, gains[unit], layout, parts_shown=parts_shown, images=images_shown) for unit in chosen)
 
 
 def mean_ms_scores(catalogue: Catalogue) -> dict[str, float]:
@@ -84,6 +87,11 @@ def mean_ms_scores(catalogue: Catalogue) -> dict[str, float]:
     units = [unit.ms_score for unit in split if unit.ms_score is not None]
     parts = [part.ms_score for unit in split for part in catalogue.parts_of(unit.layer, unit.unit) if part.ms_score is not None]
     return {name: sum(scores) / len(scores) for name, scores in (("units", units), ("sub_units", parts)) if scores}
+
+
+def _well_supported(parts: Sequence[SubUnitRow], parts_shown: int, images_shown: int) -> bool:
+    """Whether all sub-units fit on the card, each with enough images, and none is so rare that its score is chance."""
+    return len(parts) <= parts_shown and all(len(part.tops) >= images_shown and part.active >= RARE for part in parts)
 
 
 def _gain(unit: UnitRow, parts: Sequence[SubUnitRow]) -> float | None:

@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 
 from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
-from handlers.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from handlers.catalogue import Catalogue, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
 from quality.gate import judge
 from quality.policy import load_policy
 from quality.report import render, write_report
+from quality.report.atlas import unit_cards
 from quality.report.numbers import small
 from quality.verdict_formats import verdict_json
 
@@ -194,3 +195,26 @@ def test_small_numbers_read_well():
     assert small(0) == "0"
     assert small(None) == "–"
     assert small(1.5e-6) == "1.5\u202f×\u202f10⁻⁶"
+
+
+def test_the_units_shown_are_those_with_the_largest_gain_among_the_well_supported(tmp_path: Path):
+    images = [ImageRow(i, f"{i}.png", None, png(i)) for i in range(8)]
+    eight = tuple(Top(i, 1, 8.0 - i) for i in range(8))
+    # unit: parts, gain, share of instances on which its sub-units are active, top images of each
+    kinds = {
+        0: (2, 0.1, 0.5, eight),
+        1: (2, 0.4, 0.5, eight),
+        2: (7, 0.9, 0.5, eight),
+        3: (2, 0.8, 0.001, eight),
+        4: (2, 0.7, 0.5, eight[:3]),
+    }
+    units = [UnitRow(LAYER, unit, parts, 0.1, eight) for unit, (parts, *_) in kinds.items()]
+    rows = []
+    for unit, (parts, gain, active, tops) in kinds.items():
+        for part in range(parts):
+            rows.append(SubUnitRow(len(rows), LAYER, unit, part, 0.5, 0.5, active, 0.1, 5.0, 0.1 + gain, 0.5, None, None, None, tops))
+    write_catalogue(tmp_path / "catalogue.sqlite", images, units, rows)
+    opened = Catalogue(tmp_path / "catalogue.sqlite")
+    order = [card.identifier.rsplit("u", 1)[1] for card in unit_cards(opened, None)]
+    opened.close()
+    assert order == ["1", "0", "2", "3", "4"]
