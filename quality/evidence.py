@@ -61,6 +61,33 @@ class Evidence:
         return read_measurement(self.dimensions[dimension], HIGHER_IS_BETTER[dimension])
 
 
+def essence(evidence: Evidence) -> dict[str, Any]:
+    """What a comparison reads of a baseline, for the verdict; ``from_essence`` is the inverse."""
+    quality = None
+    if evidence.quality is not None:
+        subject, suite = mapping(evidence.quality.get("subject")), evidence.suite
+        quality = {
+            "schema_version": evidence.quality.get("schema_version"),
+            "subject": {"artefact_sha256": subject.get("artefact_sha256")},
+            "suite": {"sha256": suite.get("sha256")},
+            "dimensions": {name: _plain(entry) for name, entry in evidence.dimensions.items()},
+        }
+    return {"artefact_sha256": evidence.artefact_sha256, "quality": quality}
+
+
+def from_essence(data: Mapping[str, Any]) -> Evidence:
+    """The baseline that a verdict was given against."""
+    quality = data.get("quality")
+    return Evidence("", str(data.get("artefact_sha256")), quality if isinstance(quality, dict) else None, None)
+
+
+def _plain(entry: object) -> dict[str, Any]:
+    """Value, interval and direction, with None for what JSON cannot hold."""
+    found, raw = mapping(entry), mapping(entry).get("interval")
+    interval = [number(end) for end in raw] if isinstance(raw, list) else raw
+    return {"value": number(found.get("value")), "interval": interval, "higher_is_better": found.get("higher_is_better")}
+
+
 def gather(bundle: Bundle) -> Evidence:
     """Read quality.json and equivalence.json of an opened bundle."""
     problems: list[str] = []

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from types import MappingProxyType
 
 from handlers.bundle import Bundle
 from quality.checks import check_claims, check_drop, check_limit, check_lossless_quality, check_score, present, same_suite
-from quality.evidence import QUALITY_SCHEMA_VERSION, Evidence, gather, mapping
-from quality.policy import Policy
-from quality.verdict import Check, State, Verdict
+from quality.evidence import QUALITY_SCHEMA_VERSION, Evidence, essence, from_essence, gather, mapping
+from quality.policy import Policy, parse_policy
+from quality.preset_checks import PresetEvidence, gather_presets, preset_outcomes, rule_on
+from quality.verdict import Check, PresetRuling, State, Verdict
 from quality.waivers import WAIVABLE, Waiver
 
 
@@ -33,10 +35,32 @@ def judge(
     """
     day = today or datetime.now(UTC).date()
     candidate = None if bundle is None else gather(bundle)
-    return decide(candidate, policy, None if baseline is None else gather(baseline), waivers, day)
+    presets = () if bundle is None else gather_presets(bundle)
+    return decide(candidate, policy, None if baseline is None else gather(baseline), waivers, day, presets)
 
 
-def decide(candidate: Evidence | None, policy: Policy, baseline: Evidence | None, waivers: Sequence[Waiver], today: date) -> Verdict:
+def judged_again(bundle: Bundle, verdict: Verdict) -> Verdict:
+    """The verdict that the bundle's measurements get today by the policy, baseline, waivers and day of ``verdict``.
+
+    A verdict that was written by hand, or whose measurements or policy changed since, differs from it.
+
+    Raises:
+        ValueError, UsageError: what the verdict holds of them cannot be read.
+    """
+    policy = parse_policy(verdict.policy_text.encode(), "the verdict's policy")
+    waivers = [Waiver.from_json(waiver) for waiver in verdict.waivers]
+    baseline = None if verdict.baseline is None else from_essence(verdict.baseline)
+    return decide(gather(bundle), policy, baseline, waivers, date.fromisoformat(verdict.judged_on), gather_presets(bundle))
+
+
+def decide(
+    candidate: Evidence | None,
+    policy: Policy,
+    baseline: Evidence | None,
+    waivers: Sequence[Waiver],
+    today: date,
+    presets: Sequence[PresetEvidence] = (),
+) -> Verdict:
     """The pure decision; see ``judge``."""
     if candidate is None:
         nothing = [Check("candidate", "fail", "There is no candidate to judge.")]
@@ -56,8 +80,10 @@ def decide(candidate: Evidence | None, policy: Policy, baseline: Evidence | None
         checks += check_lossless_quality("disentangled", policy.disentangled, candidate.quality)
         checks += check_lossless_quality("served", policy.served, candidate.quality)
     checks += check_claims(policy, candidate.equivalence or {})
+    rulings = {preset.name: rule_on(preset, candidate, policy) for preset in presets}
+    checks += preset_outcomes(rulings, policy.presets)
     checks, used = _waive(checks, waivers, candidate.artefact_sha256, today)
-    return _verdict(state, checks, candidate=candidate, policy=policy, baseline=baseline, used=used, today=today)
+    return _verdict(state, checks, candidate=candidate, policy=policy, baseline=baseline, used=used, today=today, rulings=rulings)
 
 
 def _integrity(candidate: Evidence, policy: Policy) -> list[Check]:
@@ -174,18 +200,21 @@ def _verdict(
     baseline: Evidence | None,
     used: Sequence[Waiver],
     today: date,
+    rulings: Mapping[str, PresetRuling] = MappingProxyType({}),
 ) -> Verdict:
     return Verdict(
         state=state,
         checks=tuple(checks),
         policy_name=policy.name,
         policy_sha256=policy.sha256,
+        policy_text=policy.text,
         model="" if candidate is None else candidate.model,
         artefact_sha256="" if candidate is None else candidate.artefact_sha256,
         quality_sha256="" if candidate is None else candidate.quality_sha256,
         equivalence_sha256="" if candidate is None else candidate.equivalence_sha256,
-        baseline=None if baseline is None else baseline.artefact_sha256,
+        baseline=None if baseline is None else essence(baseline),
         waivers=tuple(waiver.to_json() for waiver in used),
         judged_on=today.isoformat(),
         valid_until=min(waiver.expires for waiver in used).isoformat() if used else None,
+        presets=dict(rulings),
     )

@@ -69,11 +69,23 @@ class Tolerances:
 
 
 @dataclass(frozen=True)
+class PresetRule:
+    """How steering presets are judged: by the policy's dimensions but ``exempt``, each compared with the unsteered model.
+
+    A preset that fails is never served; with ``severity`` fail it stops the whole release too.
+    """
+
+    severity: Severity = "warn"
+    exempt: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Policy:
-    """A whole policy; ``sha256`` is that of the file's bytes and is written into every verdict."""
+    """A whole policy; ``text`` and its ``sha256`` are written into every verdict, so that the decision can be made again."""
 
     name: str
     description: str
+    text: str
     sha256: str
     dimensions: tuple[DimensionRule, ...]
     claims: Mapping[str, float]
@@ -83,6 +95,7 @@ class Policy:
     baseline_required: bool = True
     min_images: int = 1
     suite_sha256: str | None = None
+    presets: PresetRule = PresetRule()
 
     @property
     def compares(self) -> bool:
@@ -115,7 +128,7 @@ def parse_policy(content: bytes, file: str = "policy.toml") -> Policy:
     top = Table.parse(text, file)
     if top.integer("schema_version") != SCHEMA_VERSION:
         raise top.error("schema_version", f"this version reads schema_version {SCHEMA_VERSION} only")
-    baseline, suite, lossless = top.table("baseline"), top.table("suite"), top.table("lossless")
+    baseline, suite, lossless, presets = (top.table(name) for name in ("baseline", "suite", "lossless", "presets"))
     rules = top.table("dimensions")
     unknown = [key for key in rules.keys if key not in DIMENSIONS]
     if unknown:
@@ -125,6 +138,7 @@ def parse_policy(content: bytes, file: str = "policy.toml") -> Policy:
     policy = Policy(
         name=top.text("name"),
         description=top.text("description", "-"),
+        text=text,
         sha256=hashlib.sha256(content).hexdigest(),
         dimensions=tuple(_dimension(rules.table(key), key) for key in rules.keys),
         claims=_claims(lossless.table("claims")),
@@ -134,8 +148,9 @@ def parse_policy(content: bytes, file: str = "policy.toml") -> Policy:
         baseline_required=baseline.boolean("required", True),
         min_images=suite.integer("min_images", 1, low=1),
         suite_sha256=suite.sha256("sha256") if suite.has("sha256") else None,
+        presets=PresetRule(_severity(presets, "warn"), presets.texts("exempt", DIMENSIONS)),
     )
-    for table in (baseline, suite, lossless, top):
+    for table in (baseline, suite, lossless, presets, top):
         table.finish()
     return policy
 
@@ -195,5 +210,5 @@ def _tolerances(table: Table) -> Tolerances:
     return tolerances
 
 
-def _severity(table: Table) -> Severity:
-    return "warn" if table.choice("severity", ("fail", "warn"), "fail") == "warn" else "fail"
+def _severity(table: Table, default: Severity = "fail") -> Severity:
+    return "warn" if table.choice("severity", ("fail", "warn"), default) == "warn" else "fail"

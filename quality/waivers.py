@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -31,6 +32,11 @@ class Waiver:
             "expires": self.expires.isoformat(),
             "artefact_sha256": self.artefact_sha256,
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, str]) -> Waiver:
+        """The inverse of ``to_json``; ValueError, KeyError or TypeError on other forms."""
+        return cls(data["dimension"], data["reason"], data["owner"], date.fromisoformat(data["expires"]), data["artefact_sha256"])
 
 
 def load_waivers(path: Path | str) -> tuple[Waiver, ...]:
