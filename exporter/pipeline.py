@@ -79,16 +79,16 @@ class ExportSettings:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}.", "Give at least 1.")
 
-    def for_instances(self, count: int) -> SplitSettings:
-        """The settings of the split of a layer with that many activation instances.
+    def for_instances(self, count: int, layer: str = "the layer") -> SplitSettings:
+        """The settings of the split of ``layer``, given its number of activation instances.
 
         Raises:
             UsageError: there are too few.
         """
         if count < FEWEST_INSTANCES:
             raise UsageError(
-                f"The images give {count} activation instances; at least {FEWEST_INSTANCES} are needed.",
-                "Give more images or raise tokens_per_image.",
+                f"The images give {count} activation instances of {layer}; at least {FEWEST_INSTANCES} are needed.",
+                "Give more images, or raise tokens_per_image if the layer has more tokens.",
             )
         top_k = min(self.top_k or min(max(count // 12, FEWEST_INSTANCES), 2_000), count)
         smallest = self.min_cluster_size or max(round(top_k / 100), 5)
@@ -199,7 +199,7 @@ def _split(job: _Job, probing: ImageSource) -> list[LayerSplit]:
     )
 
     def one(layer: Layer, probe: Probe) -> LayerSplit:
-        return split_layer(layer, probe, settings.for_instances(len(probe.z)), job.progress(f"split {layer.name}"))
+        return split_layer(layer, probe, settings.for_instances(len(probe.z), layer.name), job.progress(f"split {layer.name}"))
 
     return [one(layer, probes.pop(layer.name)) for layer in job.layers]  # pop: a layer's probe is freed once it is split
 

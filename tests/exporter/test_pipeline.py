@@ -144,7 +144,7 @@ def test_what_cannot_be_used_is_refused_before_any_work(model: str, images: Path
     (tmp_path / "taken").mkdir()
     with pytest.raises(UsageError, match="taken already exists"):
         export(model, images, "last", tmp_path / "taken")
-    with pytest.raises(UsageError, match=r"give 60 activation instances; at least 100 are needed"):
+    with pytest.raises(UsageError, match=r"give 60 activation instances of blocks\.1\.mlp\.fc2; at least 100 are needed"):
         export(model, images, "last", tmp_path / "bundle", ExportSettings(tokens_per_image=1))
     with pytest.raises(UsageError, match="batch_size is 0"):
         ExportSettings(batch_size=0)
