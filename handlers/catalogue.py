@@ -111,6 +111,15 @@ class Catalogue:
         rows = self._connection.execute("SELECT rowid FROM names WHERE names MATCH ? ORDER BY rank, rowid LIMIT ?", (query, limit))
         return tuple(self.sub_unit(row[0]) for row in rows.fetchall())
 
+    def named(self, name: str) -> tuple[int, ...]:
+        """Indices of the sub-units with exactly that name, whatever its case."""
+        rows = self._connection.execute("SELECT id FROM sub_units WHERE name=? COLLATE NOCASE ORDER BY id", (name,))
+        return tuple(row[0] for row in rows.fetchall())
+
+    def maxima(self) -> tuple[float, ...]:
+        """Largest activation of each sub-unit over the probing images, by index."""
+        return tuple(row[0] for row in self._connection.execute("SELECT maximum FROM sub_units ORDER BY id").fetchall())
+
     def image(self, image_id: int) -> ImageRow:
         """One image; UsageError if there is none."""
         rows = self._connection.execute("SELECT id, name, label, png FROM images WHERE id=?", (image_id,))

@@ -4,48 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers import operations
-from handlers.bundle import Bundle, LayerInfo
+from handlers import lookups, operations
+from handlers.bundle import Bundle
 from handlers.catalogue import Catalogue
 from handlers.edits import Edit
 from handlers.errors import BundleError, ImageError, RequestError, UsageError
+from handlers.forms import Form, parse
 from handlers.images import decode
+from handlers.passes import Row, Session, effects_of, run_rows
 from handlers.preprocess import Preprocess
-from handlers.requests import OPERATIONS, Describe, Feature, Inspect, Limits, Predict, Request, Search, Steer, parse
+from handlers.requests import OPERATIONS, Describe, Feature, Inspect, Predict, Request, Search, Steer
 from handlers.session import GraphSession
-
-
-class Result(Protocol):
-    """What a session returns: output (N, C), units and sub-units by layer, (N, T, U) and (N, T, S)."""
-
-    @property
-    def output(self) -> NDArray[np.float32]: ...
-    @property
-    def units(self) -> dict[str, NDArray[np.float32]]: ...
-    @property
-    def sub_units(self) -> dict[str, NDArray[np.float32]]: ...
-
-
-class Session(Protocol):
-    """The part of ``GraphSession`` that serving needs."""
-
-    @property
-    def layers(self) -> tuple[LayerInfo, ...]: ...
-    @property
-    def output_name(self) -> str: ...
-    def run(self, pixel_values: NDArray[np.float32], edits: Sequence[Sequence[Edit]] | None = None, inspect: bool = False) -> Result: ...
+from handlers.settings import Settings
+from handlers.steering import Steered, read_presets, resolve
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request as it came: its body, and the route's meaning."""
+    """One HTTP request as it came: its body, and the route's meaning."""
 
     body: Any
     explain: bool = False
@@ -63,13 +46,22 @@ class Answer:
 
 @dataclass
 class _Work:
-    """A request on its way: its rows of the batch, or the error that ends it."""
+    """A request on its way: the image, the edits of its rows of the batch, and the first row."""
+
+    request: Request
+    pixels: NDArray[np.uint8] | None = None
+    rows: list[tuple[Edit, ...]] = field(default_factory=list)
+    steered: Steered | None = None
+    first: int = 0
+
+
+@dataclass
+class _Asked:
+    """A call on its way: its form and requests, or the error that ends it."""
 
     operation: str = "invalid"
-    request: Request | None = None
-    pixels: NDArray[np.uint8] | None = None
-    edits: operations.Steered | None = None
-    row: int = -1
+    form: Form | None = None
+    works: list[_Work] = field(default_factory=list)
     error: RequestError | None = None
 
 
@@ -79,58 +71,68 @@ class Service:
     Args:
         bundle: opened and verified.
         session: on the bundle's graph.
-        limits: what a request may at most ask for.
+        settings: limits, steering, preset.
+        model: its name, for the forms of answer that repeat it.
+
+    Raises:
+        BundleError: files of the bundle contradict each other.
+        UsageError: the settings name a preset that the bundle does not have.
     """
 
-    def __init__(self, bundle: Bundle, session: Session, limits: Limits = Limits()) -> None:
-        self.bundle, self.session, self.limits = bundle, session, limits
+    def __init__(self, bundle: Bundle, session: Session, settings: Settings = Settings(), *, model: str = "elude") -> None:
+        self.bundle, self.session, self.settings, self.model = bundle, session, settings, model
         self.preprocess = Preprocess.from_json(bundle.json("preprocess.json"))
         self.catalogue = Catalogue(bundle.path("catalogue.sqlite")) if bundle.has("catalogue.sqlite") else None
         sub_units = sum(layer.sub_units for layer in session.layers)
         if session.layers != bundle.manifest.layers or (self.catalogue and self.catalogue.count() != sub_units):
             raise BundleError(f"{bundle.root}: manifest, graph and catalogue name different sub-units.", "Export the bundle again.")
+        self.presets = read_presets(bundle, session.layers, self.catalogue, settings.limits)
+        self._base = self._preset(settings.preset, UsageError).edits if settings.preset else ()
         # One pass when loading: a graph that cannot run is found before the first request, which is then as fast as the others.
         blank = np.zeros((1, *self.preprocess.input_size[1:], 3), np.uint8)
         classes = session.run(self.preprocess.normalise(blank)).output.shape[1]
         self.labels = None if session.output_name == "embedding" else _labels(bundle, classes)
 
     @classmethod
-    def open(cls, path: str | Path, limits: Limits = Limits(), *, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> Service:
+    def open(
+        cls,
+        path: str | Path,
+        settings: Settings = Settings(),
+        *,
+        model: str = "elude",
+        providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    ) -> Service:
         """Open a bundle, compare every hash, and load its graph with one thread.
 
         Raises:
             BundleError: something in the bundle does not match its manifest.
         """
         bundle = Bundle.open(path, verify=True)
-        return cls(bundle, GraphSession(bundle.path("model.onnx"), providers=providers), limits)
+        return cls(bundle, GraphSession(bundle.path("model.onnx"), providers=providers), settings, model=model)
 
     def answer(self, calls: Sequence[Call]) -> list[Answer]:
         """Answer each call on its own; those with an image share one forward pass."""
-        works = [self._prepare(call) for call in calls]
+        asked = [self._prepare(call) for call in calls]
         pixels: list[NDArray[np.uint8]] = []
         edits: list[tuple[Edit, ...]] = []
-        for work in works:
+        inspecting = False
+        for work in (work for one in asked if one.error is None for work in one.works):
             if work.pixels is not None:
-                work.row = len(pixels)
-                pixels.append(work.pixels)
-                edits.append(())
-                if work.edits is not None:
-                    pixels.append(work.pixels)
-                    edits.append(work.edits.edits)
-        result = None
-        if pixels:
-            inspecting = any(isinstance(work.request, Inspect) and work.pixels is not None for work in works)
-            result = self.session.run(self.preprocess.normalise(np.stack(pixels)), edits if any(edits) else None, inspecting)
-        return [self._finish(work, result) for work in works]
+                work.first = len(pixels)
+                pixels += [work.pixels] * len(work.rows)
+                edits += work.rows
+                inspecting = inspecting or isinstance(work.request, (Inspect, Search))
+        rows = run_rows(self.session, self.preprocess.normalise(np.stack(pixels)), edits, inspecting) if pixels else []
+        return [self._finish(one, rows) for one in asked]
 
     def describe(self) -> dict[str, Any]:
-        """What is served: model, layers, operations, limits, hashes, and the gate's ``verdict`` if there is one.
+        """What is served: model, layers, operations, presets, limits, hashes, model card, and the gate's ``verdict`` if there is one.
 
-        A missing verdict is left out rather than null, as TorchServe drops nulls on its management address.
+        What is not there is left out rather than null, as TorchServe drops nulls on its management address.
         """
         manifest = self.bundle.manifest
         layers = [{"name": layer.name, "kind": layer.kind, "units": layer.units, "sub_units": layer.sub_units} for layer in manifest.layers]
-        return {
+        found: dict[str, Any] = {
             "source": manifest.source.to_json(),
             "artefact_sha256": self.bundle.artefact_sha256,
             "schema_version": manifest.schema_version,
@@ -141,69 +143,157 @@ class Service:
             "labels": self.labels,
             "preprocess": self.preprocess.to_json(),
             "operations": list(OPERATIONS),
-            "limits": asdict(self.limits),
-        } | ({"verdict": self.bundle.json("verdict.json")} if self.bundle.has("verdict.json") else {})
+            "limits": asdict(self.settings.limits),
+            "steering": self.settings.steering,
+            "presets": {name: list(preset.described) for name, preset in self.presets.items()},
+            "files": manifest.files,
+        }
+        if self.settings.preset:
+            found["preset"] = self.settings.preset
+        if self.bundle.has("README.md"):
+            found["card"] = self.bundle.path("README.md").read_text(encoding="utf-8")
+        return found | ({"verdict": self.bundle.json("verdict.json")} if self.bundle.has("verdict.json") else {})
 
-    def _prepare(self, call: Call) -> _Work:
-        work = _Work()
+    def _prepare(self, call: Call) -> _Asked:
+        asked = _Asked()
+        where = ""
         try:
-            work.request = Describe() if call.describe else parse(call.body, explain=call.explain, limits=self.limits)
-            work.operation = type(work.request).__name__.lower()
-            if isinstance(work.request, Steer):
-                work.edits = operations.resolve(work.request.edits, self.session.layers, self.catalogue)
-            if isinstance(work.request, Inspect) and work.request.layer not in (None, *(layer.name for layer in self.session.layers)):
-                names = ", ".join(layer.name for layer in self.session.layers)
-                raise RequestError(f"Field 'layer' is {work.request.layer!r}.", f"Inspected layers: {names}.", 404)
-            if isinstance(work.request, (Predict, Inspect, Steer)):
-                work.pixels = self.preprocess.pixels(decode(work.request.image, "image", self.limits.image))
+            form = Form((Describe(),)) if call.describe else parse(call.body, explain=call.explain, limits=self.settings.limits)
+            asked.form, asked.operation = form, type(form.requests[0]).__name__.lower()
+            for i, request in enumerate(form.requests):
+                where = form.where(i)
+                asked.works.append(self._work(request))
         except RequestError as error:
-            work.error = error
+            asked.error = RequestError(where + error.message, error.remedy, error.status)
         except ImageError as error:
-            work.error = RequestError(error.message, error.remedy)
+            asked.error = RequestError(where + error.message, error.remedy)
+        return asked
+
+    def _work(self, request: Request) -> _Work:
+        work = _Work(request)
+        match request:
+            case Steer():
+                work.steered = self._steered(request)
+                work.rows = [(), work.steered.edits]
+            case Inspect():
+                operations.chosen_layers(request.layer, self.session.layers)
+                if request.by == "effect":
+                    self._target(request.target, None)
+                elif request.target is not None:
+                    raise RequestError("Field 'target' is only for 'by': 'effect'.")
+                work.rows = [self._base]
+            case Predict():
+                work.rows = [self._base]
+            case Search():
+                lookups.need(self.catalogue)
+                if (request.query is None) == (request.image is None):
+                    raise RequestError("A search needs either 'query' or 'image'.")
+                work.rows = [()]
+        image = None if isinstance(request, (Feature, Describe)) else request.image
+        if image is not None:
+            work.pixels = self.preprocess.pixels(decode(image, "image", self.settings.limits.image))
         return work
 
-    def _finish(self, work: _Work, result: Result | None) -> Answer:
-        if work.error is None:
-            try:
-                content = self._content(work, result)
-                # TorchServe's own classifier indents its answer by 2; the others may hold large maps.
-                text = json.dumps(content, indent=2 if work.operation == "predict" else None, allow_nan=False)
-                return Answer(200, text.encode(), work.operation)
-            except ValueError:
-                work.error = RequestError("The model's answer is not finite.", "Use smaller values in the edits.", 422)
-            except RequestError as error:
-                work.error = error
-            except UsageError as error:
-                work.error = operations.as_request_error(error)
-        body = {"code": work.error.status, "type": "RequestError", "message": str(work.error)}
-        return Answer(work.error.status, json.dumps(body).encode(), work.operation)
+    def _steered(self, request: Steer) -> Steered:
+        if self.settings.steering == "off":
+            raise RequestError("Steering is switched off on this server.", "Ask its operator.", 403)
+        if (request.edits is None) == (request.preset is None):
+            raise RequestError("Field 'edits' is missing." if request.edits is None else "A request has either 'edits' or 'preset'.")
+        if request.preset is not None:
+            return self._preset(request.preset, RequestError)
+        if self.settings.steering == "presets":
+            raise RequestError("Only presets may be served here.", f"Use one of {', '.join(self.presets) or 'none'}.", 403)
+        return resolve(request.edits or (), self.session.layers, self.catalogue, self.settings.limits)
 
-    def _content(self, work: _Work, result: Result | None) -> dict[str, Any]:
-        request, row = work.request, work.row
-        match request:
-            case Feature():
-                return operations.feature(request, self.session.layers, operations.need(self.catalogue))
-            case Search():
-                return operations.search(request, operations.need(self.catalogue))
-            case Describe() | None:
-                return self.describe()
-        if result is None:
-            raise AssertionError("a request with an image has a row of the forward pass")
-        output = result.output[row]
+    def _preset(self, name: str, error: type[RequestError] | type[UsageError]) -> Steered:
+        if name in self.presets:
+            return self.presets[name]
+        message, remedy = f"There is no preset {name!r}.", f"Presets: {', '.join(self.presets) or 'none'}."
+        raise error(message, remedy, 404) if error is RequestError else error(message, remedy)
+
+    def _finish(self, asked: _Asked, rows: Sequence[Row | RequestError]) -> Answer:
+        if asked.error is None and asked.form is not None:
+            where = ""
+            try:
+                contents = []
+                for i, work in enumerate(asked.works):
+                    where = asked.form.where(i)
+                    contents.append(self._content(work, rows))
+                where = ""
+                content = asked.form.wrap(contents, self.model)
+                # TorchServe's own classifier indents its answer by 2; the others may hold large maps.
+                plain = asked.operation == "predict" and asked.form.kind == "plain"
+                text = json.dumps(content, indent=2 if plain else None, allow_nan=False).encode()
+                if len(text) <= self.settings.limits.max_response:
+                    return Answer(200, text, asked.operation)
+                most = self.settings.limits.max_response
+                asked.error = RequestError(f"The answer has {len(text)} bytes; at most {most} are allowed.", "Ask for less.", 422)
+            except ValueError:
+                asked.error = RequestError(f"{where}The model's answer is not finite.", "Use smaller values in the edits.", 422)
+            except RequestError as error:
+                asked.error = RequestError(where + error.message, error.remedy, error.status)
+            except UsageError as error:  # a look-up that found nothing
+                asked.error = RequestError(where + error.message, error.remedy, 404)
+        return _refusal(asked.error or RequestError("The request was not read.", status=500), asked.operation)
+
+    def _content(self, work: _Work, rows: Sequence[Row | RequestError]) -> dict[str, Any]:
+        request = work.request
+        if work.pixels is None:
+            return self._looked_up(request)
+        own = []
+        for row in rows[work.first : work.first + len(work.rows)]:
+            if isinstance(row, RequestError):
+                raise row
+            own.append(row)
         match request:
             case Predict():
-                return operations.predict(output, self.labels, request.top_k)
-            case Steer() if work.edits is not None:
-                return operations.steer(request, work.edits, output, result.output[row + 1], self.labels)
-            case Inspect():
-                units = {name: values[row] for name, values in result.units.items()}
-                sub_units = {name: values[row] for name, values in result.sub_units.items()}
-                size = self.preprocess.input_size[1:]
-                prediction = operations.predict(output, self.labels, 5)
-                return {"prediction": prediction} | operations.inspect(
-                    request, units, sub_units, layers=self.session.layers, image_size=size, catalogue=self.catalogue
-                )
+                return operations.predict(own[0].output, self.labels, request.top_k)
+            case Steer() if work.steered is not None:
+                return operations.steer(work.steered, own[0].output, own[1].output, self.labels, request.top_k)
+            case Search():
+                return lookups.search_by_image(request, own[0].sub_units, self.session.layers, lookups.need(self.catalogue))
+            case Inspect() if work.pixels is not None:
+                return self._inspected(request, work.pixels, own[0])
         raise AssertionError(f"no answer is written for {type(request).__name__}")
+
+    def _looked_up(self, request: Request) -> dict[str, Any]:
+        if isinstance(request, Feature):
+            return lookups.feature(request, self.session.layers, lookups.need(self.catalogue))
+        return lookups.search(request, lookups.need(self.catalogue)) if isinstance(request, Search) else self.describe()
+
+    def _inspected(self, request: Inspect, pixels: NDArray[np.uint8], row: Row) -> dict[str, Any]:
+        effects = None
+        if request.by == "effect":
+            chosen = operations.chosen_layers(request.layer, self.session.layers)
+            candidates = operations.strongest(row.sub_units, chosen, request.candidates, magnitude=True)
+            target = self._target(request.target, row)
+            change = effects_of(self.session, self.preprocess.normalise(pixels[None]), self._base, candidates, target, row)
+            effects = operations.Effects((self.labels or [])[target], change)
+        prediction = operations.predict(row.output, self.labels, 5)
+        return {"prediction": prediction} | operations.inspect(
+            request,
+            row.units,
+            row.sub_units,
+            layers=self.session.layers,
+            image_size=self.preprocess.input_size[1:],
+            catalogue=self.catalogue,
+            effects=effects,
+        )
+
+    def _target(self, name: str | None, row: Row | None) -> int:
+        """Number of the class that effects are measured on: the named one, otherwise the predicted one."""
+        if self.labels is None:
+            raise RequestError("This model has no classes, so there is no effect on one.", "Use 'by': 'activation'.")
+        if name is None:
+            return 0 if row is None else int(row.output.argmax())
+        if name not in self.labels:
+            raise RequestError(f"Field 'target' is {name!r}: there is no such class.", "Classes are listed by 'describe'.", 404)
+        return self.labels.index(name)
+
+
+def _refusal(error: RequestError, operation: str) -> Answer:
+    body = {"code": error.status, "type": "RequestError" if error.status < 500 else "ModelError", "message": str(error)}
+    return Answer(error.status, json.dumps(body).encode(), operation)
 
 
 def _labels(bundle: Bundle, classes: int) -> list[str]:

@@ -35,12 +35,12 @@ def read(cls: type[_T], value: Any, limits: Any, where: str = "") -> _T:
         RequestError: naming the field.
     """
     if not isinstance(value, Mapping):
-        raise RequestError(f"{where or 'The request'} must be a JSON object, not {_shown(value)}.")
+        raise RequestError(f"{where or 'The request'} must be a JSON object, not {shown(value)}.")
     plan = _plan(cls)  # type: ignore[arg-type]  # a class is hashable, which its type variable does not say
     prefix = f"{where}." if where else ""
     for name in value:
         if name not in plan:
-            raise RequestError(f"Field {_shown(prefix + str(name))} is unknown.", f"Known fields: {', '.join(plan)}.")
+            raise RequestError(f"Field {shown(prefix + str(name))} is unknown.", f"Known fields: {', '.join(plan)}.")
     found: dict[str, Any] = {}
     for name, (entry, kind) in plan.items():
         if name in value:
@@ -91,8 +91,10 @@ def _text(value: Any, where: str, rules: Mapping[str, Any], maximum: float) -> s
         raise _wrong(where, "text", value)
     if len(value) > maximum:
         raise RequestError(f"Field '{where}' has {len(value)} characters; at most {maximum} are allowed.")
+    if any("\ud800" <= character <= "\udfff" for character in value):  # halves of a pair, which JSON may hold and no text does
+        raise RequestError(f"Field '{where}' is not valid Unicode.")
     if "choices" in rules and value not in rules["choices"]:
-        raise RequestError(f"Field '{where}' is {_shown(value)}.", f"Use one of {', '.join(rules['choices'])}.")
+        raise RequestError(f"Field '{where}' is {shown(value)}.", f"Use one of {', '.join(rules['choices'])}.")
     return value
 
 
@@ -100,15 +102,16 @@ def _number(kind: type, value: Any, where: str, minimum: float, maximum: float) 
     if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
         raise _wrong(where, "a whole number" if kind is int else "a number", value)
     if not minimum <= value <= maximum:  # also false for NaN
-        raise RequestError(f"Field '{where}' is {_shown(value)}; it must lie between {minimum} and {maximum}.")
+        raise RequestError(f"Field '{where}' is {shown(value)}; it must lie between {minimum} and {maximum}.")
     return value if kind is int else float(value)
 
 
 def _wrong(where: str, expected: str, value: Any) -> RequestError:
-    return RequestError(f"Field '{where}' must be {expected}, not {_shown(value)}.")
+    return RequestError(f"Field '{where}' must be {expected}, not {shown(value)}.")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A refused value as a message may repeat it: short, and never a whole object."""
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "a list"
     if isinstance(value, int) and abs(value) >= 10**_MAX_SHOWN:  # Python refuses to print integers of thousands of digits

@@ -12,21 +12,22 @@ import os
 import re
 import tempfile
 import zipfile
-from dataclasses import asdict
 from pathlib import Path
 
 import handlers
 from handlers.bundle import MANIFEST, Bundle
 from handlers.errors import UsageError
-from handlers.requests import Limits
+from handlers.settings import Settings
+from handlers.steering import PRESETS
 from handlers.torchserve.handler import CONTENTS
 
 HANDLER = "elude_handler.py"
 CONFIG = "model-config.yaml"
+RETRY_S = 30  # a worker that cannot load for so long makes the server's health bad; by default it would stay good for five minutes
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold
 
 
-def package(bundle: Bundle, out: str | Path, *, name: str, version: str, limits: Limits = Limits()) -> Path:
+def package(bundle: Bundle, out: str | Path, *, name: str, version: str, settings: Settings = Settings()) -> Path:
     """Write the archive of a bundle.
 
     Args:
@@ -34,26 +35,30 @@ def package(bundle: Bundle, out: str | Path, *, name: str, version: str, limits:
         out: the ``.mar`` file, or a folder to write ``NAME.mar`` to; an existing file is replaced.
         name: the model's name in URLs.
         version: digits and dots, e.g. ``1.0``.
-        limits: what a request may at most ask for.
+        settings: limits, steering, the preset to serve. Several versions of one bundle may differ in these alone.
 
     Returns:
         path of the ``.mar``.
 
     Raises:
         BundleError: the bundle does not match its manifest.
-        UsageError: TorchServe does not take such a name or version.
+        UsageError: TorchServe does not take such a name or version, or the bundle has no such preset.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_\-.]*", name):
         raise UsageError(f"The model's name {name!r} cannot be used.", "Use letters, digits, '_', '-' and '.'.")
     if not re.fullmatch(r"\d+(\.\d+)*", version):
         raise UsageError(f"The version {version!r} cannot be used.", "Use digits and dots, e.g. '1.0'.")
     bundle = Bundle.open(bundle.root, verify=True)
+    if settings.preset is not None and not (bundle.has(PRESETS) and settings.preset in bundle.json(PRESETS)):
+        raise UsageError(f"The bundle has no preset {settings.preset!r}.", f"Add it to its {PRESETS} with Bundle.add.")
     code = Path(handlers.__file__).parent
     files = {f"bundle/{file}": bundle.root / file for file in (MANIFEST, *bundle.manifest.files)}
     files |= {f"handlers/{path.relative_to(code).as_posix()}": path for path in run_time_code(code)}
     files[HANDLER] = code / "torchserve" / "handler.py"
-    # Only settings of our own: TorchServe's in this file would silently override those of its operator. JSON is YAML.
-    texts = {CONFIG: json.dumps({"elude": {"limits": asdict(limits)}}, indent=1) + "\n"}
+    # Of TorchServe's own settings only the one that can be given nowhere else; others would silently override those of its operator.
+    # JSON is YAML.
+    configuration = {"maxRetryTimeoutInSec": RETRY_S, "elude": settings.to_json()}
+    texts = {CONFIG: json.dumps(configuration, indent=1) + "\n"}
     hashes = {entry: _sha256(path) for entry, path in files.items()} | {
         entry: hashlib.sha256(text.encode()).hexdigest() for entry, text in texts.items()
     }

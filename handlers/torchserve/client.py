@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import ipaddress
 import json
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -24,24 +26,37 @@ class ServerError(EludeError):
         self.status = status
 
 
+class _NoAnswer(UsageError):
+    """The connection broke or nothing came in time; worth another attempt."""
+
+
 class Client:
     """Asks one model.
 
     Args:
         url: the inference address, e.g. ``http://127.0.0.1:8080``.
-        token: inference key; None where the server asks for none.
+        token: inference key, or a function that gives the current one; None where the server asks for none.
         model: its name in URLs.
         version: of several served side by side; the default version otherwise.
-        timeout: seconds for one request.
+        timeout: seconds for one attempt. TorchServe loses the requests that it is collecting for a batch when their worker dies, and
+            never answers them: only the client's own timeout ends the wait.
+        retries: further attempts after a timeout, a dead worker or an overload. Every operation only reads, so asking twice is safe.
     """
 
     def __init__(
-        self, url: str, token: str | None = None, *, model: str = "elude", version: str | None = None, timeout: float = 60
+        self,
+        url: str,
+        token: str | Callable[[], str] | None = None,
+        *,
+        model: str = "elude",
+        version: str | None = None,
+        timeout: float = 30,
+        retries: int = 2,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"{url!r} is not the address of a server.", "Write it as http://127.0.0.1:8080.")
-        self.url, self._token, self.timeout = url.rstrip("/"), token, timeout
+        self.url, self._token, self.timeout, self.retries = url.rstrip("/"), token, timeout, retries
         self._path = quote(model, safe="") + (f"/{quote(version, safe='')}" if version else "")
         # A proxy meant for the outside must not be asked for this machine's own server.
         proxies = [urllib.request.ProxyHandler({})] if _is_loopback(parts.hostname) else []
@@ -58,12 +73,20 @@ class Client:
         return answer
 
     def inspect(self, image: bytes, **options: Any) -> dict[str, Any]:
-        """The sub-units that fire most; options: ``top_k``, ``layer``, ``heat_map`` (``grid``, ``png``, ``none``)."""
+        """The sub-units that fire most.
+
+        Options: ``top_k``, ``layer``, ``heat_map`` (``grid``, ``png``, ``none``), ``by`` (``activation``, ``effect``), ``target`` (label),
+        ``candidates``.
+        """
         return self.call("inspect", image=_base64(image), **options)
 
-    def steer(self, image: bytes, edits: Sequence[Mapping[str, Any]], **options: Any) -> dict[str, Any]:
-        """Both predictions; an edit is ``{"id": …, "action": "scale" | "ablate" | "set" | "add", "value": …, "patches": …}``."""
-        return self.call("steer", image=_base64(image), edits=[dict(edit) for edit in edits], **options)
+    def steer(self, image: bytes, edits: Sequence[Mapping[str, Any]] | None = None, **options: Any) -> dict[str, Any]:
+        """Both predictions; an edit is ``{"id": …, "action": "scale" | "ablate" | "set" | "add", "value": …, "patches": …}``.
+
+        ``concept`` instead of ``id`` edits all sub-units of that name; ``preset=NAME`` instead of edits applies a named list.
+        """
+        given = {} if edits is None else {"edits": [dict(edit) for edit in edits]}
+        return self.call("steer", image=_base64(image), **given, **options)
 
     def feature(self, identifier: str, **options: Any) -> dict[str, Any]:
         """One sub-unit: statistics, name, examples."""
@@ -72,6 +95,10 @@ class Client:
     def search(self, query: str, **options: Any) -> dict[str, Any]:
         """Sub-units by name."""
         return self.call("search", query=query, **options)
+
+    def search_by_image(self, image: bytes, **options: Any) -> dict[str, Any]:
+        """Sub-units that this image activates most, compared with their strongest probing image."""
+        return self.call("search", image=_base64(image), **options)
 
     def describe(self) -> dict[str, Any]:
         """What is served."""
@@ -91,9 +118,19 @@ class Client:
             ServerError: the server could not answer it (5xx).
             UsageError: there is no server.
         """
+        for attempt in range(self.retries + 1):
+            try:
+                return self._send(path, body, content_type)
+            except (ServerError, _NoAnswer):
+                if attempt == self.retries:
+                    raise
+            time.sleep(0.2 * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _send(self, path: str, body: bytes | None, content_type: str) -> bytes:
         headers = {"Content-Type": content_type} if body is not None else {}
         if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+            headers["Authorization"] = f"Bearer {self._token() if callable(self._token) else self._token}"
         request = urllib.request.Request(self.url + path, data=body, headers=headers)
         try:
             with self._opener.open(request, timeout=self.timeout) as response:
@@ -101,11 +138,14 @@ class Client:
                 return content
         except urllib.error.HTTPError as error:
             message = _message(error.read(), error.code)
-            if error.code >= 500:
+            # TorchServe reports a worker that was killed (by SIGKILL or for memory) as 413.
+            if error.code >= 500 or (error.code == 413 and message == "Worker died."):
                 raise ServerError(message, error.code) from error
             raise RequestError(message, status=error.code) from error
-        except (urllib.error.URLError, OSError) as error:
-            raise UsageError(f"No answer from {self.url}: {error}.", "Is the server running?") from error
+        except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            kind = UsageError if isinstance(reason, ConnectionRefusedError) else _NoAnswer
+            raise kind(f"No answer from {self.url}: {error}.", "Is the server running?") from error
 
 
 def _message(content: bytes, status: int) -> str:

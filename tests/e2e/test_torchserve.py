@@ -32,7 +32,7 @@ from exporter.load import load_model
 from handlers.bundle import Bundle, LayerInfo, write_bundle
 from handlers.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
 from handlers.errors import EvaluationError, RequestError, UsageError
-from handlers.requests import Limits
+from handlers.settings import Limits, Settings
 from handlers.service import Call, Service
 from handlers.torchserve.client import Client, ServerError
 from handlers.torchserve.server import Server, ServerSettings
@@ -40,7 +40,7 @@ from model_store.archive import package
 
 pytestmark = pytest.mark.server
 ROOT = Path(__file__).parent.parent.parent
-LIMITS = Limits(max_edits=8)
+SETTINGS = Settings(Limits(max_edits=8))
 
 
 def images(count: int) -> list[bytes]:
@@ -85,7 +85,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def archive(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return package(bundle, tmp_path_factory.mktemp("archive"), name="fashion", version="1.0", limits=LIMITS)
+    return package(bundle, tmp_path_factory.mktemp("archive"), name="fashion", version="1.0", settings=SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def client(server: Server) -> Client:
 
 @pytest.fixture(scope="module")
 def local(bundle: Bundle) -> Service:
-    return Service.open(bundle.root, LIMITS)
+    return Service.open(bundle.root, SETTINGS, model="fashion")
 
 
 def group(pid: int) -> list[int]:

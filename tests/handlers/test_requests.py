@@ -10,13 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handlers import forms
+from handlers.bundle import LayerInfo
 from handlers.edits import Edit
 from handlers.errors import RequestError, UsageError
-from handlers.requests import Describe, EditRequest, Feature, Inspect, Limits, Predict, Search, Steer, parse
+from handlers.requests import Describe, EditRequest, Feature, Inspect, Predict, Request, Search, Steer
+from handlers.settings import Limits, Settings, read_settings
+from handlers.steering import Steered, resolve
 
 IMAGE = b"\x89PNG something"
 TEXT = base64.b64encode(IMAGE).decode()
 ID = "blocks.0.mlp.fc2/u1.s0"
+
+
+def parse(body: Any, **options: Any) -> Request:
+    (request,) = forms.parse(body, **options).requests
+    return request
 
 
 def test_every_form_is_read() -> None:
@@ -28,14 +37,14 @@ def test_every_form_is_read() -> None:
     assert parse({"image": TEXT}, explain=True) == Inspect(IMAGE)
     assert parse(json.dumps({"op": "inspect", "image": TEXT, "heat_map": "png"}).encode()) == Inspect(IMAGE, heat_map="png")
     assert parse({"op": "feature", "id": ID}) == Feature(ID)
-    assert parse({"op": "search", "query": "ear", "limit": 3}) == Search("ear", 3)
+    assert parse({"op": "search", "query": "ear", "limit": 3}) == Search("ear", limit=3)
     assert parse({"op": "describe"}) == Describe()
     steer = {
         "op": "steer",
         "image": TEXT,
         "edits": [{"id": ID, "action": "scale", "value": 2, "patches": 4}, {"id": ID, "action": "ablate"}],
     }
-    assert parse(steer) == Steer(IMAGE, (EditRequest(ID, "scale", 2.0, 4), EditRequest(ID, "ablate")))
+    assert parse(steer) == Steer(IMAGE, (EditRequest(id=ID, action="scale", value=2.0, patches=4), EditRequest(id=ID, action="ablate")))
 
 
 def edit(**changes: Any) -> dict[str, Any]:
@@ -65,6 +74,7 @@ def edit(**changes: Any) -> dict[str, Any]:
         ({"image": TEXT, "top_k": 10**5000}, "far too large"),
         ({"op": "inspect", "image": TEXT, "heat_map": "svg"}, "'heat_map' is 'svg'. Use one of grid, png, none"),
         ({"op": "inspect", "image": TEXT, "layer": 3}, "'layer' must be text"),
+        ({"op": "search", "query": "\ud800"}, "'query' is not valid Unicode"),
         ({"op": "search", "query": "x" * 201}, "'query' has 201 characters"),
         ({"op": "steer", "image": TEXT, "edits": {}}, "'edits' must be a list, not an object"),
         ({"op": "steer", "image": TEXT, "edits": [3]}, r"edits\[0\] must be a JSON object, not 3"),
@@ -98,20 +108,102 @@ def test_the_explanations_route_explains_only() -> None:
         parse({"op": "search", "query": "x"}, explain=True)
 
 
+def resolved(**edit: Any) -> Steered:
+    return resolve([EditRequest(**edit)], [LayerInfo("fc", "linear", 2, 3, (1, 2), 5)], None, Limits())
+
+
 def test_actions_become_edits() -> None:
-    assert EditRequest(ID, "scale", 2.0, 3).to_edit(7, "e") == Edit(7, 2.0, 0.0, 3)
-    assert EditRequest(ID, "ablate").to_edit(7, "e") == Edit(7, 0.0, 0.0)
-    assert EditRequest(ID, "set", 2.0).to_edit(7, "e") == Edit(7, 0.0, 2.0)
-    assert EditRequest(ID, "add", 2.0).to_edit(7, "e") == Edit(7, 1.0, 2.0)
-    with pytest.raises(RequestError, match=r"'e\.value' must be left out"):
-        EditRequest(ID, "ablate", 1.0).to_edit(7, "e")
-    with pytest.raises(RequestError, match=r"'e\.value' is missing: set needs one"):
-        EditRequest(ID, "set").to_edit(7, "e")
+    assert resolved(id="fc/u1.s1", action="scale", value=2.0, patches=3).edits == (Edit(7, 2.0, 0.0, 3),)
+    assert resolved(id="fc/u1.s1", action="ablate").edits == (Edit(7, 0.0, 0.0),)
+    assert resolved(id="fc/u1.s1", action="set", value=2.0).edits == (Edit(7, 0.0, 2.0),)
+    assert resolved(id="fc/u1.s1", action="add", value=2.0).edits == (Edit(7, 1.0, 2.0),)
+    with pytest.raises(RequestError, match=r"'edits\[0\]\.value' must be left out"):
+        resolved(id="fc/u1.s1", action="ablate", value=1.0)
+    with pytest.raises(RequestError, match=r"'edits\[0\]\.value' is missing: set needs one"):
+        resolved(id="fc/u1.s1", action="set")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"instances": []}, "'instances' must be a list of at least one"),
+        ({"instances": [TEXT], "x": 1}, "'x' is unknown"),
+        ({"instances": [TEXT] * 17}, "17 entries; at most 16"),
+        ({"instances": [TEXT, 3]}, r"'instances\[1\]' must be an image or a request, not 3"),
+        ({"instances": [{"image": TEXT, "top_k": 0}]}, r"instances\[0\]: Field 'top_k' is 0"),
+        ({"inputs": []}, "list of one tensor"),
+        ({"inputs": [{"name": "x"}]}, "'inputs\\[0\\].name' is 'x'"),
+        ({"inputs": [{"name": "image", "datatype": "FP32"}]}, "'inputs\\[0\\].datatype' is 'FP32'"),
+        ({"inputs": [{"name": "image", "datatype": "BYTES", "data": [TEXT], "shape": [2]}]}, r"the data has 1 elements\. Send \[1\]"),
+        ({"inputs": [{"name": "image", "datatype": "BYTES", "data": [3], "shape": [1]}]}, r"data\[0\]' must be text"),
+        ({"inputs": [{"name": "request", "datatype": "BYTES", "data": ["{"], "shape": [1]}]}, "not JSON"),
+        ({"inputs": [{"name": "request", "datatype": "BYTES", "data": ["3"], "shape": [1]}]}, "must be an image or a request"),
+        ({"inputs": [{}], "parameters": 3}, "'parameters' must be an object"),
+        ({"inputs": [{}], "id": 3}, "'id' must be a text"),
+    ],
+)
+def test_kserve_forms_that_do_not_fit(body: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        forms.parse(body)
+
+
+def test_kserve_forms() -> None:
+    form = forms.parse({"instances": [TEXT, {"b64": TEXT}, {"image": {"b64": TEXT}, "top_k": 2}, {"op": "search", "query": "x"}]})
+    assert form.requests == (Predict(IMAGE), Predict(IMAGE), Predict(IMAGE, 2), Search("x"))
+    assert form.wrap([1, 2, 3, 4], "m") == {"predictions": [1, 2, 3, 4]}
+    assert forms.parse({"instances": [TEXT]}, explain=True).requests == (Inspect(IMAGE),)
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [TEXT, TEXT]}
+    form = forms.parse({"id": "7", "inputs": [tensor], "parameters": {"top_k": 1}})
+    assert form.requests == (Predict(IMAGE, 1), Predict(IMAGE, 1))
+    labels, probabilities = form.wrap([{"a": 0.5}, {"b": 0.25}], "m")["outputs"]
+    assert (labels["data"], labels["shape"], probabilities["data"]) == (["a", "b"], [2, 1], [0.5, 0.25])
+    tensor = {"name": "request", "datatype": "BYTES", "shape": [1], "data": [json.dumps({"op": "feature", "id": ID})]}
+    form = forms.parse({"inputs": [tensor]})
+    assert form.requests == (Feature(ID),)
+    assert form.wrap([{"x": 1}], "m") == {
+        "model_name": "m",
+        "outputs": [{"name": "answer", "datatype": "BYTES", "shape": [1], "data": ['{"x": 1}']}],
+    }
+
+
+def test_settings(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.from_json(Settings().to_json()) == Settings()
+    wrong = (
+        {"steer": 1},
+        {"steering": "maybe"},
+        {"log": True},
+        {"preset": 3},
+        {"recheck_s": -1},
+        {"recheck_s": "2"},
+        {"limits": {"x": 1}},
+        3,
+    )
+    for value in wrong:
+        with pytest.raises(UsageError):
+            Settings.from_json(value)
+    file = tmp_path / "over.json"
+    monkeypatch.setenv("ELUDE_SETTINGS", str(file))
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_settings({})
+    file.write_text("[]")
+    with pytest.raises(UsageError, match="not a JSON object"):
+        read_settings({})
+    file.write_text('{"limits": {"max_edits": 3}, "steering": "off"}')
+    configured = {"limits": {"max_edits": 9, "max_top_k": 7}, "log": "all"}
+    assert read_settings(configured) == Settings(Limits(max_edits=3, max_top_k=7), "off", None, "all")
 
 
 def test_limits_from_configuration() -> None:
     assert Limits.from_json({"max_edits": 2}) == Limits(max_edits=2)
-    for wrong in ({"edits": 2}, {"max_edits": 0}, {"max_edits": "2"}, {"max_edits": True}, {"max_value": float("inf")}, [1]):
+    for wrong in (
+        {"edits": 2},
+        {"max_edits": 0},
+        {"max_edits": "2"},
+        {"max_edits": True},
+        {"max_edits": 2.5},
+        {"max_value": float("inf")},
+        [1],
+    ):
         with pytest.raises(UsageError, match="Limit"):
             Limits.from_json(wrong)
 
@@ -123,7 +215,9 @@ values = st.recursive(
     ),
     max_leaves=8,
 )
-names = st.sampled_from(["op", "image", "edits", "top_k", "layer", "heat_map", "id", "query", "limit", "examples", "y"])
+names = st.sampled_from(
+    ["op", "image", "edits", "top_k", "layer", "heat_map", "id", "query", "limit", "examples", "y", "instances", "inputs", "concept", "by"]
+)
 operations = st.sampled_from(["predict", "inspect", "steer", "feature", "search", "describe", "other"])
 
 
@@ -131,7 +225,7 @@ operations = st.sampled_from(["predict", "inspect", "steer", "feature", "search"
 @given(body=st.dictionaries(names, values, max_size=6), op=operations, explain=st.booleans())
 def test_any_json_is_read_or_refused(body: dict[str, Any], op: str, explain: bool) -> None:
     try:
-        parse(body | {"op": op}, explain=explain)
+        forms.parse(body | {"op": op}, explain=explain)
     except RequestError as error:
         refused = error
         assert 400 <= refused.status < 500

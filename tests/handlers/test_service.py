@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,10 +20,11 @@ from PIL import Image
 from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
 from handlers.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
 from handlers.edits import Edit
-from handlers.errors import BundleError
+from handlers.errors import BundleError, UsageError
+from handlers.passes import Row, effects_of, run_rows
 from handlers.preprocess import Preprocess
-from handlers.requests import Limits
 from handlers.service import Answer, Call, Service
+from handlers.settings import Limits, Settings
 
 LAYER = "fc"
 LAYERS = (LayerInfo(LAYER, "linear", 2, 3, (1, 2), 0),)
@@ -235,7 +238,7 @@ def test_answers_that_are_not_finite_hurt_only_their_own_request(tmp_path: Path)
 
 
 def test_limits_apply(tmp_path: Path) -> None:
-    small = Service(make_bundle(tmp_path / "b"), WorkedSession(), Limits(max_pixels=3))
+    small = Service(make_bundle(tmp_path / "b"), WorkedSession(), Settings(Limits(max_pixels=3)))
     status, answer = ask(small, PICTURE)
     assert (status, "2×2 pixels; at most 3" in answer["message"]) == (400, True)
 
@@ -259,3 +262,165 @@ def test_a_catalogue_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_answer_is_json_for_every_error(service: Service) -> None:
     answer: Answer = service.answer([Call({"op": "nope"})])[0]
     assert json.loads(answer.body).keys() == {"code", "type", "message"}
+
+
+class Breaks(WorkedSession):
+    """Fails, with an error of ONNX Runtime, every pass that holds a white image."""
+
+    def run(self, pixel_values: NDArray[np.float32], edits: Sequence[Sequence[Edit]] | None = None, inspect: bool = False) -> Result:
+        if any(pixels.min() == 1.0 for pixels in pixel_values):
+            raise ort.capi.onnxruntime_pybind11_state.RuntimeException("a node failed")
+        return super().run(pixel_values, edits, inspect)
+
+
+def test_a_pass_that_fails_hurts_only_the_request_at_fault(tmp_path: Path) -> None:
+    service = Service(make_bundle(tmp_path / "b"), Breaks())
+    steer = {"op": "steer", "image": TEXT, "edits": [{"id": "fc/u0.s0", "action": "ablate"}]}
+    calls = [Call(PICTURE), Call(png(np.full((2, 2, 3), 255))), Call(PICTURE, explain=True), Call(steer)]
+    answers = service.answer(calls)
+    assert [answer.status for answer in answers] == [200, 500, 200, 200]
+    assert "could not be run on this request: RuntimeException" in json.loads(answers[1].body)["message"]
+    assert [answers[i] for i in (0, 2, 3)] == [service.answer([calls[i]])[0] for i in (0, 2, 3)]
+
+
+def test_a_programming_error_is_not_swallowed(tmp_path: Path) -> None:
+    class Wrong(WorkedSession):
+        def run(self, *args: Any, **kwargs: Any) -> Result:
+            if self.passes:
+                raise ZeroDivisionError
+            return super().run(*args, **kwargs)
+
+    with pytest.raises(ZeroDivisionError):
+        Service(make_bundle(tmp_path / "b"), Wrong()).answer([Call(PICTURE)])
+
+
+def test_inspect_by_effect_by_hand(service: Service) -> None:
+    body = {"op": "inspect", "image": TEXT, "by": "effect", "target": "odd", "heat_map": "none"}
+    status, answer = ask(service, body)
+    assert status == 200
+    # Logit of "odd" is the mean of blue = green + (blue - green): 0.05 of it from green, 0.2 from the rest, nothing from red.
+    assert [(row["id"], pytest.approx(row["effect"], abs=1e-7)) for row in answer["sub_units"]] == [
+        ("fc/u1.s1", 0.2),
+        ("fc/u1.s0", 0.05),
+        ("fc/u0.s0", 0.0),
+    ]
+    assert answer["effects"] == {"target": "odd", "measured": 3, "method": "logit minus logit with the sub-unit ablated"}
+    predicted = ask(service, {"op": "inspect", "image": TEXT, "by": "effect", "candidates": 1})[1]
+    assert (predicted["effects"]["target"], predicted["effects"]["measured"]) == ("bright", 1)
+    assert predicted["sub_units"][0]["effect"] == pytest.approx(0.25)
+    assert ask(service, body | {"target": "none"})[0] == 404
+    assert ask(service, body | {"by": "activation"})[0] == 400
+    assert ask(service, body | {"candidates": 65})[0] == 400
+
+
+def test_effects_are_measured_in_passes_of_bounded_size(tmp_path: Path) -> None:
+    session = WorkedSession()
+    row = run_rows(session, np.zeros((1, 3, 2, 2), np.float32), [()], True)[0]
+    assert isinstance(row, Row)
+    session.passes.clear()
+    effects_of(session, np.zeros((1, 3, 2, 2), np.float32), (), [0, 1, 2] * 11, 0, row)
+    assert [rows for rows, _ in session.passes] == [16, 16, 1]
+
+
+def test_steer_by_concept(service: Service) -> None:
+    by_id = {"op": "steer", "image": TEXT, "edits": [{"id": "fc/u0.s0", "action": "scale", "value": 2}]}
+    by_name = {"op": "steer", "image": TEXT, "edits": [{"concept": "Red Thing", "action": "scale", "value": 2}]}
+    assert ask(service, by_name) == ask(service, by_id)
+    for edit, status in (
+        ({"concept": "blue thing", "action": "ablate"}, 404),
+        ({"concept": "red thing", "id": "fc/u0.s0", "action": "ablate"}, 400),
+        ({"action": "ablate"}, 400),
+    ):
+        assert ask(service, {"op": "steer", "image": TEXT, "edits": [edit]})[0] == status
+
+
+def test_a_concept_of_many_sub_units_counts_each(tmp_path: Path) -> None:
+    path = make_bundle(tmp_path / "b").root
+    connection = sqlite3.connect(path / "catalogue.sqlite")
+    connection.execute("UPDATE sub_units SET name='thing'")
+    connection.commit()
+    connection.close()
+    bundle = Bundle.open(path, verify=False)
+    body = {"op": "steer", "image": TEXT, "edits": [{"concept": "thing", "action": "ablate"}]}
+    status, answer = ask(Service(bundle, WorkedSession()), body)
+    assert (status, [edit["id"] for edit in answer["edits"]]) == (200, ["fc/u0.s0", "fc/u1.s0", "fc/u1.s1"])
+    status, answer = ask(Service(bundle, WorkedSession(), Settings(Limits(max_edits=2))), body)
+    assert (status, "more than the 2 edits" in answer["message"]) == (400, True)
+
+
+def test_search_by_image(service: Service) -> None:
+    status, answer = ask(service, {"op": "search", "image": TEXT})
+    assert status == 200
+    # Each was at most 1.0 on the probing images, so the quotient is the activation.
+    assert [(row["id"], pytest.approx(row["relative"])) for row in answer["sub_units"]] == [
+        ("fc/u0.s0", 1.0),
+        ("fc/u1.s1", 0.8),
+        ("fc/u1.s0", 0.2),
+    ]
+    for body in ({"op": "search"}, {"op": "search", "query": "x", "image": TEXT}):
+        status, answer = ask(service, body)
+        assert (status, answer["message"]) == (400, "A search needs either 'query' or 'image'.")
+
+
+PRESET = {"less red": [{"id": "fc/u0.s0", "action": "scale", "value": 0.5}], "no red": [{"concept": "red thing", "action": "ablate"}]}
+
+
+def with_presets(path: Path, presets: Any = PRESET) -> Bundle:
+    return make_bundle(path).add({"presets.json": json.dumps(presets).encode()})
+
+
+def test_presets_are_named_edits(tmp_path: Path) -> None:
+    service = Service(with_presets(tmp_path / "b"), WorkedSession())
+    by_hand = ask(service, {"op": "steer", "image": TEXT, "edits": PRESET["less red"]})
+    assert ask(service, {"op": "steer", "image": TEXT, "preset": "less red"}) == by_hand
+    assert ask(service, {"op": "steer", "image": TEXT, "preset": "more"})[0] == 404
+    assert ask(service, {"op": "steer", "image": TEXT, "preset": "no red", "edits": []})[0] == 400
+    assert ask(service, {"op": "steer", "image": TEXT})[1]["message"] == "Field 'edits' is missing."
+    assert list(ask(service, None, describe=True)[1]["presets"]) == ["less red", "no red"]
+
+
+def test_steering_can_be_limited_to_presets_or_off(tmp_path: Path) -> None:
+    bundle = with_presets(tmp_path / "b")
+    free = {"op": "steer", "image": TEXT, "edits": PRESET["less red"]}
+    named = {"op": "steer", "image": TEXT, "preset": "less red"}
+    for steering, expected in (("free", (200, 200)), ("presets", (403, 200)), ("off", (403, 403))):
+        service = Service(bundle, WorkedSession(), Settings(steering=steering))
+        assert (ask(service, free)[0], ask(service, named)[0]) == expected
+
+
+def test_a_preset_can_be_what_is_served(tmp_path: Path) -> None:
+    bundle = with_presets(tmp_path / "b")
+    plain = Service(bundle, WorkedSession())
+    served = Service(bundle, WorkedSession(), Settings(preset="no red"))
+    steered = ask(plain, {"op": "steer", "image": TEXT, "preset": "no red"})[1]
+    assert ask(served, PICTURE)[1] == steered["steered"] != ask(plain, PICTURE)[1]
+    assert ask(served, PICTURE, explain=True)[1]["prediction"] == steered["steered"]
+    assert ask(served, {"op": "steer", "image": TEXT, "edits": []})[1]["unsteered"] == ask(plain, PICTURE)[1]
+    assert served.describe()["preset"] == "no red"
+    with pytest.raises(UsageError, match="no preset 'other'"):
+        Service(bundle, WorkedSession(), Settings(preset="other"))
+
+
+@pytest.mark.parametrize("presets", [[], {"a": {}}, {"a": [{"id": "fc/u9.s0", "action": "ablate"}]}, {"a": [{"action": "x"}]}])
+def test_wrong_presets_do_not_load(tmp_path: Path, presets: Any) -> None:
+    with pytest.raises(BundleError, match=r"presets\.json"):
+        Service(with_presets(tmp_path / "b", presets), WorkedSession())
+
+
+def test_kserve_forms(service: Service) -> None:
+    one = ask(service, PICTURE)[1]
+    assert ask(service, {"instances": [TEXT, {"image": {"b64": TEXT}}]}) == (200, {"predictions": [one, one]})
+    status, answer = ask(service, {"instances": [TEXT, TEXT[:16]]})
+    assert (status, answer["message"].startswith("instances[1]: image")) == (400, True)
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [TEXT]}
+    status, answer = ask(service, {"inputs": [tensor], "id": "7"})
+    assert (status, answer["id"], answer["model_name"], answer["outputs"][0]["data"]) == (200, "7", "elude", list(one))
+    status, answer = ask(service, {"inputs": [tensor], "parameters": {"op": "inspect", "top_k": 1}})
+    assert json.loads(answer["outputs"][0]["data"][0]) == ask(service, {"op": "inspect", "image": TEXT, "top_k": 1})[1]
+
+
+def test_an_answer_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    service = Service(make_bundle(tmp_path / "b"), WorkedSession(), Settings(Limits(max_response=100)))
+    assert ask(service, {"op": "predict", "image": TEXT, "top_k": 1})[0] == 200
+    status, answer = ask(service, PICTURE, explain=True)
+    assert (status, "at most 100 are allowed" in answer["message"]) == (422, True)

@@ -12,7 +12,7 @@ import pytest
 
 from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
 from handlers.errors import BundleError, UsageError
-from handlers.requests import Limits
+from handlers.settings import Limits
 from handlers.torchserve.archives import read_archive
 from handlers.torchserve.handler import check_contents
 from model_store.archive import package

@@ -1,0 +1,120 @@
+"""From edits by identifier or by concept to edits of the graph, and the presets: named lists of edits in the bundle's ``presets.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.bundle import Bundle, LayerInfo
+from handlers.catalogue import Catalogue
+from handlers.edits import Edit
+from handlers.errors import BundleError, RequestError
+from handlers.requests import EditRequest
+from handlers.settings import Limits
+from handlers.validation import read
+
+PRESETS = "presets.json"
+
+
+@dataclass(frozen=True)
+class Steered:
+    """Edits of a request resolved to indices, and how the answer repeats them."""
+
+    edits: tuple[Edit, ...]
+    described: tuple[dict[str, Any], ...]
+
+
+def resolve(requested: Sequence[EditRequest], layers: Sequence[LayerInfo], catalogue: Catalogue | None, limits: Limits) -> Steered:
+    """Identifiers and concepts to indices.
+
+    Raises:
+        RequestError: 404 for an unknown sub-unit or concept, 400 for a sub-unit that is edited twice, too many edits, or a value that
+            does not fit its action.
+    """
+    edits: dict[int, Edit] = {}
+    described: list[dict[str, Any]] = []
+    for i, entry in enumerate(requested):
+        where = f"edits[{i}]"
+        for index in _indices(entry, layers, catalogue, where):
+            if index in edits:
+                raise RequestError(
+                    f"Field '{where}' names {entry.id or entry.concept!r}, which this request already edits.", "Edit each once."
+                )
+            if len(edits) == limits.max_edits:
+                raise RequestError(
+                    f"Field '{where}' makes more than the {limits.max_edits} edits that are allowed.", "Edit fewer sub-units."
+                )
+            edits[index] = _edit(entry, index, where)
+            described.append({"id": identifier_of(index, layers), "action": entry.action, "value": entry.value, "patches": entry.patches})
+            described[-1]["name"] = catalogue.sub_unit(index).name if catalogue else None
+    return Steered(tuple(edits.values()), tuple(described))
+
+
+def _indices(entry: EditRequest, layers: Sequence[LayerInfo], catalogue: Catalogue | None, where: str) -> Sequence[int]:
+    if (entry.id is None) == (entry.concept is None):
+        raise RequestError(f"Field '{where}' must have either 'id' or 'concept'.")
+    if entry.id is not None:
+        return (index_of(entry.id, layers, f"{where}.id"),)
+    found = catalogue.named(entry.concept or "") if catalogue else ()
+    if not found:
+        raise RequestError(f"Field '{where}.concept' is {entry.concept!r}: no sub-unit has that name.", "Find one with 'search'.", 404)
+    return found
+
+
+def _edit(entry: EditRequest, index: int, where: str) -> Edit:
+    if entry.action == "ablate":
+        if entry.value is not None:
+            raise RequestError(f"Field '{where}.value' must be left out: ablate takes none.")
+        return Edit.ablate(index, entry.patches)
+    if entry.value is None:
+        raise RequestError(f"Field '{where}.value' is missing: {entry.action} needs one.")
+    make = {"scale": Edit.scale, "set": Edit.set, "add": Edit.add}[entry.action]
+    return make(index, entry.value, entry.patches)
+
+
+def index_of(identifier: str, layers: Sequence[LayerInfo], where: str) -> int:
+    """Index over all layers of ``LAYER/u31.s4``; RequestError naming ``where`` if there is none."""
+    layer_name, _, rest = identifier.partition("/u")
+    unit, _, part = rest.partition(".s")
+    for layer in layers:
+        if layer.name == layer_name and unit.isdecimal() and part.isdecimal() and len(unit) < 10 and len(part) < 10:
+            u, p = int(unit), int(part)
+            if u < layer.units and p < layer.parts[u] and identifier == f"{layer.name}/u{u}.s{p}":
+                return layer.first + sum(layer.parts[:u]) + p
+    raise RequestError(f"Field '{where}' is {identifier!r}: there is no such sub-unit.", "Find one with 'inspect' or 'search'.", 404)
+
+
+def identifier_of(index: int, layers: Sequence[LayerInfo]) -> str:
+    """The reverse of ``index_of``, for an index that exists."""
+    layer = next(entry for entry in layers if entry.first <= index < entry.first + entry.sub_units)
+    left = index - layer.first
+    for unit, parts in enumerate(layer.parts):
+        if left < parts:
+            return f"{layer.name}/u{unit}.s{left}"
+        left -= parts
+    raise AssertionError(f"layer {layer.name} has {layer.sub_units} sub-units, fewer than its parts say")
+
+
+def read_presets(bundle: Bundle, layers: Sequence[LayerInfo], catalogue: Catalogue | None, limits: Limits) -> dict[str, Steered]:
+    """The presets of a bundle, none if it has no ``presets.json``: ``{name: [{"id", "action", "value", "patches"}, …]}``.
+
+    Raises:
+        BundleError: the file is not of that form or names an unknown sub-unit.
+    """
+    if not bundle.has(PRESETS):
+        return {}
+    listed = bundle.json(PRESETS)
+    if not isinstance(listed, dict):
+        raise BundleError(f"{bundle.root}: {PRESETS} must be an object of named lists of edits.")
+    made = {}
+    for name, edits in listed.items():
+        if not isinstance(edits, list):
+            raise BundleError(f"{bundle.root}: {PRESETS}: {name!r} must be a list of edits.")
+        try:
+            made[name] = resolve(
+                [read(EditRequest, edit, limits, f"{name}[{i}]") for i, edit in enumerate(edits)], layers, catalogue, limits
+            )
+        except RequestError as error:
+            raise BundleError(f"{bundle.root}: {PRESETS}: preset {name!r}: {error.message}", error.remedy) from error
+    return made
