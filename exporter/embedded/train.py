@@ -6,7 +6,7 @@ Run off-line, once; the results are committed beside this file::
 
 ``--data`` is a folder with the four ``*-ubyte.gz`` files of Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, MIT licence;
 Debian ships them as ``dataset-fashion-mnist``). The model sees three equal channels, so that it keeps the contract of
-every other image model. Garments lie on black; a quarter of the training images get a background tiled from other
+every other image model. Garments lie on black; a fifth of the training images get a background tiled from other
 garments instead, so that clutter is no reason to fail.
 """
 
@@ -24,16 +24,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-import exporter.torchvision_compat  # noqa: F401 - before timm
+import exporter.torchvision_compat  # noqa: F401  # isort: skip - before timm
 import timm  # isort: skip
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
 ARCHITECTURE = "vit_tiny_patch16_224"
-MODEL_ARGS = dict(img_size=28, patch_size=4, embed_dim=96, depth=6, num_heads=3, mlp_ratio=4, num_classes=10)
+# Average pooling, so that every token of the last block counts for the classes: a class token would be all that is read of it.
+MODEL_ARGS = dict(
+    img_size=28, patch_size=4, embed_dim=96, depth=6, num_heads=3, mlp_ratio=4, num_classes=10, class_token=False, global_pool="avg"
+)
 MEAN, STD = 0.2860, 0.3530
-CYCLES = ((14, 2e-3), (10, 1e-3))  # (epochs, highest learning rate)
+EPOCHS, LEARNING_RATE = 10, 2e-3
 HERE = Path(__file__).parent
 
 
@@ -53,7 +56,7 @@ def read_split(data: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def augment(x: torch.Tensor, g: torch.Generator) -> torch.Tensor:
-    """Flip, shift by up to 2 pixels, clutter a quarter of the backgrounds, add noise to a fifth; in place of crops."""
+    """Flip, shift by up to 2 pixels, clutter a fifth of the backgrounds, add noise to a sixth; in place of crops."""
     n = len(x)
     flip = torch.rand(n, generator=g) < 0.5
     x = torch.where(flip[:, None, None, None], x.flip(3), x)
@@ -63,12 +66,12 @@ def augment(x: torch.Tensor, g: torch.Generator) -> torch.Tensor:
     cols = (torch.arange(28) + dx[:, None])[:, None, :]
     x = padded[torch.arange(n)[:, None, None], 0, rows, cols][:, None]
 
-    cluttered = torch.rand(n, generator=g) < 0.25
+    cluttered = torch.rand(n, generator=g) < 0.2
     tile = x[torch.randperm(n, generator=g), :, 10:18, 10:18].repeat(1, 1, 4, 4)[..., :28, :28]
     tile = tile * (0.2 + 0.6 * torch.rand(n, 1, 1, 1, generator=g))
     x = torch.where(cluttered[:, None, None, None] & (x < 0.05), tile, x)
 
-    noisy = (torch.rand(n, generator=g) < 0.2)[:, None, None, None]
+    noisy = (torch.rand(n, generator=g) < 1 / 6)[:, None, None, None]
     return torch.where(noisy, (x + 0.1 * torch.randn(x.shape, generator=g)).clamp(0, 1), x)
 
 
@@ -80,24 +83,25 @@ def model_input(x: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def accuracy(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     model.eval()
-    right = sum((model(model_input(a)).argmax(1) == b).sum().item() for a, b in zip(x.split(500), y.split(500)))
+    right = sum((model(model_input(a)).argmax(1) == b).sum().item() for a, b in zip(x.split(500), y.split(500), strict=True))
     return right / len(y)
 
 
-def train_cycle(model: torch.nn.Module, data: Path, epochs: int, rate: float, seed: int) -> None:
-    """One one-cycle schedule of AdamW, from the model's present weights; reproducible from ``seed`` alone."""
+def train(data: Path, seed: int) -> torch.nn.Module:
+    """One one-cycle schedule of AdamW on all training images."""
     torch.manual_seed(seed)
     g = torch.Generator().manual_seed(seed)
+    model = timm.create_model(ARCHITECTURE, **MODEL_ARGS)
     x, y = read_split(data, "train")
     decay = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}])
-    steps = epochs * (len(x) // 256)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.2)
-    for epoch in range(epochs):
+    steps = EPOCHS * (len(x) // 256)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, steps, pct_start=0.2)
+    for epoch in range(EPOCHS):
         model.train()
         start = time.time()
-        for index in torch.randperm(len(x), generator=g)[: steps // epochs * 256].split(256):
+        for index in torch.randperm(len(x), generator=g)[: steps // EPOCHS * 256].split(256):
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(model_input(augment(x[index], g)))
             loss = F.cross_entropy(logits.float(), y[index])
@@ -106,8 +110,8 @@ def train_cycle(model: torch.nn.Module, data: Path, epochs: int, rate: float, se
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             schedule.step()
-        print(f"epoch {epoch + 1}/{epochs}  loss {loss.item():.3f}  {time.time() - start:.0f} s", flush=True)
-    model.eval()
+        print(f"epoch {epoch + 1}/{EPOCHS}  loss {loss.item():.3f}  {time.time() - start:.0f} s", flush=True)
+    return model.eval()
 
 
 def pack(x: torch.Tensor, y: torch.Tensor, per_class: int, path: Path, seed: int) -> None:
@@ -159,20 +163,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--from-cycle", type=int, default=0, help="go on from the saved weights of the cycle before")
     parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args()
     pack(*read_split(args.data, "train"), 300, args.out / "probe.tar", args.seed)
     pack(*read_split(args.data, "t10k"), 100, args.out / "evaluation.tar", args.seed)
-    torch.manual_seed(args.seed)
-    model = timm.create_model(ARCHITECTURE, **MODEL_ARGS)
-    if args.from_cycle:
-        model.load_state_dict(load_file(args.out / "model" / "model.safetensors"))
-    for cycle, (epochs, rate) in list(enumerate(CYCLES))[args.from_cycle :]:
-        train_cycle(model, args.data, epochs, rate, args.seed + cycle)
-        top1 = accuracy(model, *read_split(args.data, "t10k"))
-        write_model(model, top1, args.out / "model")
-        print(f"cycle {cycle + 1}: top-1 on the 10,000 test images {top1:.4f}", flush=True)
+    model = train(args.data, args.seed)
+    top1 = accuracy(model, *read_split(args.data, "t10k"))
+    write_model(model, top1, args.out / "model")
+    print(f"top-1 on the 10,000 test images {top1:.4f}")
 
 
 if __name__ == "__main__":
