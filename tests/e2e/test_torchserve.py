@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import json
 import os
@@ -11,9 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import textwrap
-import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -22,19 +19,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _serving import differs, images, make_bundle
 from PIL import Image
 
 import exporter.torchvision_compat  # noqa: F401
-from exporter.graph import emit
-from exporter.layer_split import LayerSplit
-from exporter.layers import find_layers
-from exporter.load import load_model
-from handlers.bundle import Bundle, LayerInfo, write_bundle
-from handlers.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from handlers.bundle import Bundle
 from handlers.errors import EvaluationError, RequestError, UsageError
-from handlers.settings import Limits, Settings
 from handlers.service import Call, Service
-from handlers.torchserve.client import Client, ServerError
+from handlers.settings import Limits, Settings
+from handlers.torchserve.client import Client
 from handlers.torchserve.server import Server, ServerSettings
 from model_store.archive import package
 
@@ -43,44 +36,9 @@ ROOT = Path(__file__).parent.parent.parent
 SETTINGS = Settings(Limits(max_edits=8))
 
 
-def images(count: int) -> list[bytes]:
-    with tarfile.open(ROOT / "exporter/embedded/evaluation.tar") as tar:
-        files = [member for member in tar.getmembers() if member.isfile()]
-        return [tar.extractfile(member).read() for member in files[:: len(files) // count][:count]]  # type: ignore[union-attr]
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The embedded model with its last block's fc2 split at random, which serving cannot tell from a good split."""
-    model = load_model("embedded")
-    layers = find_layers(model.module, "last")
-    layer, rng = layers[0], np.random.default_rng(0)
-    parts = rng.integers(1, 4, layer.units)
-    masks = rng.integers(1, 2 ** parts[:, None], (layer.units, layer.inputs)).astype(np.uint64)
-    zeros = np.zeros((int(parts.sum()), layer.inputs), np.float32)
-    split = LayerSplit(layer.name, parts, masks, np.full(layer.units, 0.5, np.float32), zeros)
-    info = LayerInfo(layer.name, layer.kind, layer.units, layer.inputs, tuple(int(p) for p in parts), 0)
-    path, tops = tmp_path_factory.mktemp("bundle") / "b", (Top(0, 1, 2.0),)
-    rows = [
-        SubUnitRow(i, layer.name, int(u), int(p), 0.5, 0.5, 0.1, 0.0, 2.0, None, 0.5, f"concept {i}", "test", None, tops)
-        for i, (u, p) in enumerate(zip(split.parent, split.part, strict=True))
-    ]
-    with write_bundle(path, source=model.source, layers=[info], parameters=1, versions={}) as folder:
-        size = model.preprocess.input_size
-        emit(
-            model.module,
-            [split],
-            folder / "model.onnx",
-            layers=layers,
-            input_size=size,
-            source=model.source,
-            preprocess=model.preprocess,
-        )
-        (folder / "preprocess.json").write_text(json.dumps(model.preprocess.to_json()))
-        (folder / "labels.json").write_text(json.dumps(model.labels))
-        units = [UnitRow(layer.name, u, int(parts[u]), None, tops) for u in range(layer.units)]
-        write_catalogue(folder / "catalogue.sqlite", [ImageRow(0, "a", None, images(1)[0])], units, rows)
-    return Bundle.open(path)
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "b")
 
 
 @pytest.fixture(scope="module")
@@ -184,28 +142,7 @@ def test_unlike_requests_at_once_each_get_their_own_answer(client: Client, local
         assert status == expected.status
         if status == 200:
             assert isinstance(content, bytes)
-            assert_close(json.loads(content), json.loads(expected.body))
-
-
-def assert_close(got: object, expected: object) -> None:
-    """Equal but for rounding: the runtime may order sums by the size of the batch."""
-    if isinstance(expected, dict):
-        assert isinstance(got, dict)
-        assert got.keys() == expected.keys()
-        for name in expected:
-            assert_close(got[name], expected[name])
-    elif isinstance(expected, list):
-        assert isinstance(got, list)
-        assert len(got) == len(expected)
-        for a, b in zip(got, expected, strict=True):
-            assert_close(a, b)
-    elif isinstance(expected, float):
-        assert got == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    elif isinstance(expected, int) and not isinstance(expected, bool):
-        assert isinstance(got, int)
-        assert abs(got - expected) <= 1  # a heat map's step
-    else:
-        assert got == expected
+            assert not differs(json.loads(content), json.loads(expected.body))
 
 
 def test_the_key_is_needed(server: Server) -> None:
@@ -274,20 +211,6 @@ def test_ctrl_c_stops_everything(archive: Path, tmp_path: Path) -> None:
     assert child.wait(60) != 0
     child.stdout.close()
     assert group(pid) == []
-
-
-def test_a_killed_worker_comes_back(server: Server, client: Client) -> None:
-    image = images(1)[0]
-    expected = client.predict(image)
-    (worker,) = [pid for pid in group(server.pid) if b"model_service_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(worker, signal.SIGKILL)
-    # TorchServe may lose the first request after the kill: it then waits for the response timeout, so ask with a short one.
-    impatient = server.client(timeout=3)
-    answer, deadline = {}, time.monotonic() + 60
-    while not answer and time.monotonic() < deadline:
-        with contextlib.suppress(ServerError, UsageError):
-            answer = impatient.predict(image)
-    assert answer == expected
 
 
 def test_a_picture_of_another_kind(client: Client) -> None:

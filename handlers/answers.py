@@ -1,0 +1,142 @@
+"""The form of each answer as JSON Schema, for ``docs/openapi.json``; the tests hold every answer of the service against it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_Schema = dict[str, Any]
+_TEXT: _Schema = {"type": "string"}
+_NUMBER: _Schema = {"type": "number"}
+_WHOLE: _Schema = {"type": "integer"}
+
+
+def _ref(name: str) -> _Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _list(items: _Schema) -> _Schema:
+    return {"type": "array", "items": items}
+
+
+def _or_null(schema: _Schema) -> _Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _closed(properties: dict[str, _Schema], *optional: str) -> _Schema:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+_ROW = {
+    "id": _TEXT,
+    "index": _WHOLE,
+    "layer": _TEXT,
+    "unit": _WHOLE,
+    "part": _WHOLE,
+    "rho": _or_null(_NUMBER),
+    "omega": _NUMBER,
+    "active": _NUMBER | {"description": "fraction of the probing instances where it is above 0"},
+    "mean": _NUMBER,
+    "maximum": _NUMBER,
+    "ms_score": _or_null(_NUMBER),
+    "share": _NUMBER | {"description": "mean share of the unit's weights"},
+    "name": _or_null(_TEXT),
+    "name_method": _or_null(_TEXT),
+    "name_score": _or_null(_NUMBER),
+}
+_PROBABILITIES = {"type": "object", "additionalProperties": _NUMBER, "description": "by label, most probable first"}
+_EMBEDDING = _closed({"embedding": _list(_NUMBER)})
+_MAP = _closed(
+    {
+        "rows": _WHOLE,
+        "columns": _WHOLE,
+        "maximum": _NUMBER | {"description": "the activation that 255 stands for"},
+        "values": _list(_list({"type": "integer", "minimum": 0, "maximum": 255})),
+        "png": {"type": "string", "contentEncoding": "base64"},
+    },
+    "values",
+    "png",
+)
+_INSPECTED = _closed(
+    {
+        "id": _TEXT,
+        "index": _WHOLE,
+        "name": _or_null(_TEXT),
+        "activation": _NUMBER | {"description": "largest over the tokens"},
+        "token": _WHOLE | {"description": "where it is largest"},
+        "share": _ROW["share"],
+        "effect": _NUMBER | {"description": "logit of the target minus that logit with this sub-unit ablated"},
+        "unit": _closed({"id": _TEXT, "parts": _WHOLE, "activation": _NUMBER}),
+        "heat_map": _ref("HeatMap"),
+    },
+    "share",
+    "effect",
+    "heat_map",
+)
+_CHECK = _closed({"max_residual": _NUMBER, "max_unit": _NUMBER})
+_EFFECTS = _closed({"target": _TEXT, "measured": _WHOLE, "method": _TEXT})
+_EDIT = _closed({"id": _TEXT, "action": _TEXT, "value": _or_null(_NUMBER), "patches": _WHOLE, "name": _or_null(_TEXT)})
+_EXAMPLE = _closed(
+    {
+        "image": _TEXT,
+        "label": _or_null(_TEXT),
+        "token": _WHOLE,
+        "activation": _NUMBER,
+        "png": {"type": "string", "contentEncoding": "base64"},
+    }
+)
+_FOUND = _closed(_ROW | {"activation": _NUMBER, "relative": _NUMBER}, "activation", "relative")
+
+SHARED: dict[str, _Schema] = {
+    "Prediction": {"anyOf": [_EMBEDDING, _PROBABILITIES]},
+    "HeatMap": _MAP,
+    "Refusal": {"type": "object", "properties": {"code": _WHOLE, "type": _TEXT, "message": _TEXT}, "required": ["code", "message"]},
+}
+ANSWERS: dict[str, _Schema] = {
+    "predict": _ref("Prediction"),
+    "inspect": _closed(
+        {
+            "prediction": _ref("Prediction"),
+            "effects": _EFFECTS,
+            "sub_units": _list(_INSPECTED),
+            "sum_check": {"type": "object", "additionalProperties": _CHECK, "description": "by layer: are sub-units adding up to units?"},
+        },
+        "effects",
+    ),
+    "steer": _closed(
+        {
+            "unsteered": _ref("Prediction"),
+            "steered": _ref("Prediction"),
+            "edits": _list(_EDIT),
+            "change": _PROBABILITIES | {"description": "steered minus unsteered probability, by label"},
+            "max_output_change": _NUMBER,
+        },
+        "change",
+    ),
+    "feature": _closed(_ROW | {"siblings": _list(_TEXT), "examples": _list(_EXAMPLE)}),
+    "search": _closed({"query": _or_null(_TEXT), "sub_units": _list(_FOUND)}),
+    "describe": {
+        "type": "object",
+        "properties": {
+            "source": {"type": "object"},
+            "artefact_sha256": _TEXT,
+            "schema_version": _WHOLE,
+            "versions": {"type": "object"},
+            "parameters": _WHOLE,
+            "expansion_factor": _NUMBER,
+            "layers": _list(_closed({"name": _TEXT, "kind": _TEXT, "units": _WHOLE, "sub_units": _WHOLE})),
+            "labels": _or_null(_list(_TEXT)),
+            "preprocess": {"type": "object"},
+            "operations": _list(_TEXT),
+            "limits": {"type": "object"},
+            "steering": _TEXT,
+            "presets": {"type": "object", "additionalProperties": _list(_EDIT)},
+            "preset": _TEXT,
+            "files": {"type": "object", "additionalProperties": _TEXT, "description": "sha256 by file"},
+            "card": _TEXT,
+            "verdict": {"type": "object"},
+        },
+        "required": ["source", "artefact_sha256", "layers", "operations", "limits", "steering", "presets", "files"],
+        "additionalProperties": False,
+    },
+}
