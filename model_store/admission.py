@@ -1,69 +1,79 @@
-"""What may enter the store: a bundle with a passed verdict on exactly its bytes, and an archive made of exactly that bundle."""
+"""What may enter the store: a bundle whose verdict can be reached again from what it holds, and an archive made of exactly that bundle."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import zipfile
-from datetime import UTC, date, datetime
+from collections.abc import Sequence
+from datetime import date
 from pathlib import Path, PurePosixPath
 
-from handlers.bundle import CORE_FILES, Bundle
-from handlers.errors import BundleError, GateError
+from handlers.admission import VERDICT, check_verdict
+from handlers.bundle import CORE_FILES, MANIFEST, Bundle
+from handlers.errors import BundleError, GateError, UsageError
+from handlers.steering import PRESETS
+from handlers.trust import SIGNATURE
+from quality.gate import judged_again
 from quality.verdict import Verdict
 
+NEVER_EXTRA = (*CORE_FILES, VERDICT, PRESETS, SIGNATURE)  # what serving reads must not be in the archive if it is not in the bundle
 
-def require_verdict(bundle: Bundle, today: date | None = None) -> Verdict:
-    """The bundle's verdict, if it passed, is about these bytes and these measurements, and rests on no ended waiver.
+
+def require_verdict(bundle: Bundle, today: date | None = None, policies: Sequence[str] = ()) -> Verdict:
+    """The bundle's verdict, if it passed, is about these bytes and these measurements, holds today, and comes out the same again.
+
+    Args:
+        bundle: opened with verification.
+        today: the day on which it must hold; default the present one, UTC.
+        policies: sha256 of the policies that count; empty for any.
 
     Raises:
         GateError: otherwise, with the reason.
     """
+    content = check_verdict(bundle, policies, today=today)
     remedy = "Run 'elude gate' on this bundle."
-    if not bundle.has("verdict.json"):
-        raise GateError(f"{bundle.root} has no verdict.", remedy)
     try:
-        verdict = Verdict.from_json(json.loads(bundle.path("verdict.json").read_bytes()))
-    except ValueError as error:
+        verdict = Verdict.from_json(content)
+        again = judged_again(bundle, verdict)
+    except (ValueError, KeyError, TypeError, UsageError) as error:
         raise GateError(f"The verdict of {bundle.root} cannot be used: {error}.", remedy) from error
-    if verdict.artefact_sha256 != bundle.artefact_sha256:
-        raise GateError(f"The verdict is about artefact {verdict.artefact_sha256[:12]}, not {bundle.artefact_sha256[:12]}.", remedy)
-    measured_on = (bundle.manifest.files.get("quality.json"), bundle.manifest.files.get("equivalence.json"))
-    if (verdict.quality_sha256, verdict.equivalence_sha256) != measured_on:
-        raise GateError("The verdict is about other measurements than the bundle's.", remedy)
-    if not verdict.passed:
-        reasons = " ".join(check.reason for check in verdict.failures[:3])
-        raise GateError(f"The gate stopped this bundle ({verdict.state.replace('_', ' ')}). {reasons}", "Read verdict.json or report.html.")
-    day = today or datetime.now(UTC).date()
-    try:
-        ended = verdict.valid_until is not None and date.fromisoformat(verdict.valid_until) < day
-    except ValueError as error:
-        raise GateError(f"The verdict's valid_until is {verdict.valid_until!r}, not a date.", remedy) from error
-    if ended:
-        raise GateError(f"The verdict rests on a waiver that ended on {verdict.valid_until}.", remedy)
+    # Notes on waivers that were not needed are not kept in a verdict; everything else has to be the same.
+    for found in (again, verdict):
+        if not found.passed:
+            reasons = " ".join(check.reason for check in found.failures[:3])
+            raise GateError(f"The gate stopped this bundle ({found.state.replace('_', ' ')}). {reasons}", "Read verdict.json.")
+    if _essence(again) != _essence(verdict):
+        raise GateError("The verdict does not follow from the bundle's measurements and its policy.", remedy)
     return verdict
 
 
+def _essence(verdict: Verdict) -> str:
+    content = verdict.to_json()
+    content["checks"] = [check for check in content["checks"] if not check["name"].startswith("waiver.")]
+    return json.dumps({key: value for key, value in content.items() if key != "counts"}, sort_keys=True)
+
+
 def archive_matches(archive: Path, bundle: Bundle) -> str:
-    """Check that an archive holds the bundle's core files, byte for byte and each once; return the archive's sha256.
+    """Check that an archive holds the bundle, byte for byte and each file once; give the archive's sha256.
 
     Raises:
-        BundleError: it is no archive, or a core file is missing, doubled or different; names it.
+        BundleError: it is no archive, or a file is missing, doubled or different; names it.
     """
-    expected = {name: sha256 for name, sha256 in bundle.manifest.files.items() if name in CORE_FILES}
+    expected = {**bundle.manifest.files, MANIFEST: file_sha256(bundle.root / MANIFEST)}
     remedy = "Make it again from this bundle with 'elude package'."
     found: dict[str, str] = {}
     try:
         with zipfile.ZipFile(archive) as content:
             for entry in content.infolist():
                 name = PurePosixPath(entry.filename).name
-                if name not in CORE_FILES:
+                if name not in (*expected, *NEVER_EXTRA):
                     continue
                 if name in found:
                     raise BundleError(f"{archive.name} holds {name} twice.", remedy)
                 with content.open(entry) as stream:
                     found[name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise BundleError(f"{archive.name} is not an archive: {error}.", remedy) from error
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):

@@ -1,24 +1,28 @@
-"""The record: every change of a store as one JSON line that holds its own sha256 and that of the line before.
+"""The record: every change of a store as one JSON file that holds its own sha256 and that of the one before.
 
-A line that is altered, removed from the middle, doubled or moved is found. Whoever may write to the store can still rewrite the whole
-record, or cut its end off together with the versions it names: against that only a copy of the last hash kept elsewhere helps.
+An entry that is altered, removed from the middle, doubled or moved is found. Whoever may write to the store can still write a whole new
+record, or cut its end off: against the first, entries are signed; against the second, keep the last hash elsewhere.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import date
 from typing import Any, Literal
 
 from handlers.errors import BundleError
+from handlers.trust import TrustedKey, verify
+from model_store.places import Place
+from model_store.signing import Signer
 
-RECORD = "record.jsonl"
-GENESIS = "0" * 64  # what the first line names as its predecessor
+RECORD = "record"
+GENESIS = "0" * 64  # what the first entry names as its predecessor
 Action = Literal["admit", "promote", "rollback"]
+_TEXTS = ("previous", "when", "who", "why", "version", "action", "artefact_sha256", "manifest_sha256", "verdict_sha256", "policy_sha256")
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,11 @@ class Entry:
         sequence: 0, 1, 2 …
         previous: ``sha256`` of the entry before.
         when: UTC, ISO 8601.
-        who, why: given by the caller; the store does not prove them.
+        who, why: given by the caller; only a signature proves a key.
         version: ``NAME/NUMBER``.
         stage: of a promotion or rollback.
-        manifest_sha256 … archive_sha256: of the files as admitted; of a promotion those of its version.
+        manifest_sha256 … archive_sha256: of the files as admitted; of a promotion those of its version. The manifest hashes the bundle.
+        key_id, signature: of the key that signed all other fields, None if unsigned.
     """
 
     sequence: int
@@ -48,82 +53,102 @@ class Entry:
     verdict_sha256: str
     policy_sha256: str
     archive_sha256: str | None
+    key_id: str | None = None
+    signature: str | None = None
 
-    def to_line(self) -> bytes:
-        """The line, without newline, its own hash included; the same for the same content."""
-        return _dump(asdict(self) | {"sha256": self.sha256})
+    @property
+    def series(self) -> str:
+        return self.version.rpartition("/")[0]
+
+    @property
+    def folder(self) -> str:
+        """Where the version lies: its name is made of its bytes, so that two writers never get in each other's way."""
+        key = hashlib.sha256(f"{self.manifest_sha256}{self.archive_sha256}".encode()).hexdigest()[:16]
+        return f"versions/{self.series}/{key}"
 
     @property
     def sha256(self) -> str:
         """Hash of all fields above."""
         return hashlib.sha256(_dump(asdict(self))).hexdigest()
 
+    def to_bytes(self) -> bytes:
+        """The file, its own hash included; the same for the same content."""
+        return _dump(asdict(self) | {"sha256": self.sha256}) + b"\n"
 
-def read_record(root: Path) -> tuple[Entry, ...]:
-    """All entries, their chain checked.
+    def signed(self, signer: Signer | None) -> Entry:
+        """The entry with a signature of all else."""
+        plain = replace(self, key_id=None if signer is None else signer.key_id, signature=None)
+        if signer is None:
+            return plain
+        return replace(plain, signature=base64.b64encode(signer.sign(_dump(asdict(plain)))).decode())
+
+    def signed_by(self, keys: Sequence[TrustedKey]) -> bool:
+        """Whether one of ``keys`` signed this entry, on a day on which it counted."""
+        if self.signature is None:
+            return False
+        message, day = _dump(asdict(replace(self, signature=None))), date.fromisoformat(self.when[:10])
+        try:
+            signature = base64.b64decode(self.signature, validate=True)
+        except ValueError:  # not base64: no signature
+            return False
+        fitting = [key for key in keys if key.key_id == self.key_id and (key.valid_until is None or day <= key.valid_until)]
+        return any(verify(key.public_key, signature, message) for key in fitting)
+
+
+def read_record(place: Place, keys: Sequence[TrustedKey] | None = None) -> tuple[Entry, ...]:
+    """All entries, their chain checked; with ``keys`` also that each is signed by one of them.
 
     Raises:
-        BundleError: a line cannot be read, is out of sequence, or does not name the line before; names the line.
+        BundleError: an entry is missing, cannot be read, does not name the one before, or is not signed; names it.
     """
-    path = root / RECORD
-    if not path.exists():
-        return ()
-    content = path.read_bytes()
-    lines = content.split(b"\n")
-    if lines.pop() != b"":
-        raise _broken(path, len(lines) + 1, "it does not end with a newline")
     entries: list[Entry] = []
     previous = GENESIS
-    for number, line in enumerate(lines, 1):
-        entry = _parse(path, number, line)
-        if entry.sequence != number - 1:
-            raise _broken(path, number, f"its sequence is {entry.sequence}")
+    for number, name in enumerate(place.names(RECORD)):
+        where = place.location(f"{RECORD}/{name}")
+        if name != entry_name(number):
+            raise _broken(where, f"{entry_name(number)} should be here")
+        entry = _parse(where, place.read(f"{RECORD}/{name}"))
+        if entry.sequence != number:
+            raise _broken(where, f"its sequence is {entry.sequence}")
         if entry.previous != previous:
-            raise _broken(path, number, "it does not name the line before")
+            raise _broken(where, "it does not name the entry before")
+        if keys is not None and not entry.signed_by(keys):
+            raise _broken(where, "it is not signed by a trusted key")
         previous = entry.sha256
         entries.append(entry)
     return tuple(entries)
 
 
-def write_record(root: Path, entries: Sequence[Entry]) -> None:
-    """Replace the record by ``entries`` in one rename: after a crash there is the old record or the new one, never a torn line."""
-    temporary = root / f".{RECORD}.new"
-    with temporary.open("wb") as file:
-        file.write(b"".join(entry.to_line() + b"\n" for entry in entries))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, root / RECORD)
-    sync_folder(root)
+def append(place: Place, entry: Entry) -> None:
+    """Add an entry in one step; FileExistsError if another writer was first."""
+    place.create(f"{RECORD}/{entry_name(entry.sequence)}", entry.to_bytes())
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames inside a folder survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def entry_name(sequence: int) -> str:
+    """Name of an entry's file; names sort as the entries do."""
+    return f"{sequence:08d}.json"
 
 
 def _dump(data: dict[str, Any]) -> bytes:
     return json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _parse(path: Path, number: int, line: bytes) -> Entry:
+def _parse(where: str, content: bytes) -> Entry:
     try:
-        data: Any = json.loads(line)
+        data: Any = json.loads(content)
     except ValueError as error:
-        raise _broken(path, number, f"it is not JSON: {error}") from error
+        raise _broken(where, f"it is not JSON: {error}") from error
     names = {field.name for field in fields(Entry)}
     if not isinstance(data, dict) or set(data) != names | {"sha256"}:
-        raise _broken(path, number, "its fields are not those of an entry")
-    if type(data["sequence"]) is not int or not all(isinstance(data[n], str) for n in ("previous", "version", "action", "artefact_sha256")):
-        raise _broken(path, number, "a field has the wrong type")
+        raise _broken(where, "its fields are not those of an entry")
+    optional = all(data[name] is None or isinstance(data[name], str) for name in ("stage", "archive_sha256", "key_id", "signature"))
+    if type(data["sequence"]) is not int or not optional or not all(isinstance(data[name], str) for name in _TEXTS):
+        raise _broken(where, "a field has the wrong type")
     entry = Entry(**{name: data[name] for name in names})
-    if entry.to_line() != line:
-        raise _broken(path, number, "it does not match its own hash")
+    if entry.to_bytes() != content:
+        raise _broken(where, "it does not match its own hash")
     return entry
 
 
-def _broken(path: Path, number: int, why: str) -> BundleError:
-    return BundleError(f"{path}, line {number}, was changed: {why}.", "Restore the record from a backup; do not serve from this store.")
+def _broken(where: str, why: str) -> BundleError:
+    return BundleError(f"{where} was changed: {why}.", "Restore the record from a backup; do not serve from this store.")

@@ -1,0 +1,222 @@
+"""Where a store lies: a local folder, or an object store by its fsspec URL. Both can create a file only if it is not there yet.
+
+That one operation is all that writers need to take turns: the record grows by files that nobody can replace. A folder does it by a hard
+link, an object store by a conditional put (``If-None-Match: *`` on S3). Whatever cannot do it is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import filecmp
+import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from handlers.errors import BundleError, UsageError
+
+# fsspec protocols whose ``pipe_file(mode="create")`` is one conditional request. Only s3 (against moto) and memory are tested.
+CONDITIONAL = ("s3", "s3a", "gs", "gcs", "memory")
+INCOMING = ".incoming"
+
+
+class Place(Protocol):
+    """The few operations of a store; names are relative and use '/'."""
+
+    def location(self, name: str) -> str:
+        """Path or URL of ``name``."""
+
+    def names(self, folder: str) -> list[str]:
+        """Sorted names inside ``folder``; none if there is no such folder."""
+
+    def read(self, name: str) -> bytes:
+        """Content of a file; FileNotFoundError."""
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a file in one step; FileExistsError if it is there already."""
+
+    def staging(self) -> Any:
+        """Context manager of a local folder for a version in the making; removed at the end."""
+
+    def publish(self, staged: Path, name: str) -> None:
+        """Put a folder in its place. Half a folder may be left by a crash, but nothing refers to it."""
+
+    def fetch(self, name: str, target: Path) -> Path:
+        """A local folder with the content of ``name``: itself if it is local, else copied to ``target``."""
+
+    def changed(self, name: str) -> datetime:
+        """When anything in a folder was last written."""
+
+    def remove(self, name: str) -> None:
+        """Remove a folder with all that is in it."""
+
+
+def open_place(url: str | Path, **options: Any) -> Place:
+    """The place of a path or fsspec URL such as ``s3://bucket/store``.
+
+    Args:
+        url: a path without protocol, or with ``file://``, is local.
+        options: for the fsspec file system, e.g. ``endpoint_url``.
+
+    Raises:
+        UsageError: the protocol is unknown, its library is missing, or it cannot create conditionally.
+    """
+    text = str(url)
+    protocol, separator, rest = text.partition("://")
+    if not separator or protocol in ("file", "local"):
+        return LocalPlace(Path(rest if separator else text))
+    if protocol not in CONDITIONAL:
+        raise UsageError(f"A store cannot lie at {protocol}://: no write that fails if the file exists.", f"Use {', '.join(CONDITIONAL)}.")
+    try:
+        fsspec = importlib.import_module("fsspec")
+        system = fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True, **options)
+    except ImportError as error:
+        raise UsageError(f"{text} needs a library that is not installed: {error}.", "pip install fsspec and the one it names.") from error
+    return RemotePlace(system, protocol, rest.rstrip("/"))
+
+
+class LocalPlace:
+    """A folder on this machine, or on a network file system that has hard links."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def location(self, name: str) -> str:
+        return str(self.root / name)
+
+    def names(self, folder: str) -> list[str]:
+        path = self.root / folder
+        return sorted(os.listdir(path)) if path.is_dir() else []
+
+    def read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def create(self, name: str, content: bytes) -> None:
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with self.staging() as folder:
+            temporary = folder / target.name
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, target)  # unlike a rename, fails if the target exists
+        sync_folder(target.parent)
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        (self.root / INCOMING).mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=self.root / INCOMING))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, staged: Path, name: str) -> None:
+        target = self.root / name
+        _freeze(staged)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(staged, target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if not _same(staged, target):  # what a name refers to never changes, so this was damaged: our good copy takes its place
+                os.rename(target, staged.with_name("damaged"))
+                os.rename(staged, target)
+        for folder in (target.parent, target.parent.parent, self.root):
+            sync_folder(folder)
+
+    def fetch(self, name: str, target: Path) -> Path:
+        if not (self.root / name).is_dir():
+            raise BundleError(f"{self.location(name)} is missing.", "Restore it from a backup.")
+        return self.root / name
+
+    def changed(self, name: str) -> datetime:
+        return datetime.fromtimestamp((self.root / name).stat().st_ctime, UTC)
+
+    def remove(self, name: str) -> None:
+        shutil.rmtree(self.root / name)
+
+
+class RemotePlace:
+    """An object store. There are no folders and no renames: files are uploaded one by one, and count once the record names them."""
+
+    def __init__(self, system: Any, protocol: str, root: str) -> None:
+        self._system, self._protocol, self._root = system, protocol, root
+
+    def location(self, name: str) -> str:
+        return f"{self._protocol}://{self._root}/{name}"
+
+    def names(self, folder: str) -> list[str]:
+        return sorted({PurePosixPath(path).parts[0] for path in self._files(folder)})
+
+    def read(self, name: str) -> bytes:
+        return bytes(self._system.cat_file(f"{self._root}/{name}"))
+
+    def create(self, name: str, content: bytes) -> None:
+        self._system.pipe_file(f"{self._root}/{name}", content, mode="create")
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+
+    def publish(self, staged: Path, name: str) -> None:
+        for path in sorted(staged.rglob("*")):
+            if path.is_file():
+                self._system.put_file(str(path), f"{self._root}/{name}/{path.relative_to(staged).as_posix()}")
+
+    def fetch(self, name: str, target: Path) -> Path:
+        files = self._files(name)
+        if not files:
+            raise BundleError(f"{self.location(name)} is missing.", "Restore it from a backup.")
+        for file in files:
+            if ".." in PurePosixPath(file).parts:
+                raise BundleError(f"{self.location(name)}/{file} leaves the store.", "Restore it from a backup.")
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            self._system.get_file(f"{self._root}/{name}/{file}", str(target / file))
+        return target
+
+    def changed(self, name: str) -> datetime:
+        times: list[datetime] = [self._system.modified(f"{self._root}/{name}/{file}") for file in self._files(name)]
+        return max(times)
+
+    def remove(self, name: str) -> None:
+        self._system.rm(f"{self._root}/{name}", recursive=True)
+
+    def _files(self, folder: str) -> list[str]:
+        prefix = f"{self._root}/{folder}".strip("/") + "/"
+        found = [path.lstrip("/") for path in self._system.find(prefix)]
+        return sorted(path.removeprefix(prefix) for path in found if path.startswith(prefix) and path != prefix)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside a folder survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _same(one: Path, other: Path) -> bool:
+    files = [{path.relative_to(root) for path in root.rglob("*") if path.is_file()} for root in (one, other)]
+    return files[0] == files[1] and all(filecmp.cmp(one / name, other / name, shallow=False) for name in files[0])
+
+
+def _freeze(folder: Path) -> None:
+    """Flush every file and folder to disk and take away the right to write files."""
+    for parent, _, files in os.walk(folder, topdown=False):
+        for file in files:
+            path = Path(parent, file)
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+            path.chmod(0o444)
+        sync_folder(Path(parent))
+    folder.chmod(0o755)

@@ -1,0 +1,58 @@
+"""Small judged bundles and their archives, for tests of the store."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
+from model_store.store import Store
+from quality.gate import judge
+from quality.policy import load_policy
+from quality.verdict_formats import verdict_json
+from quality.waivers import Waiver
+
+TODAY = datetime.now(UTC).date()
+
+
+def make(root: Path, *, content: bytes = b"graph", accuracy: float = 0.9, waive_until: date | None = None, verdict: bool = True) -> Bundle:
+    layers = (LayerInfo("fc2", "linear", 2, 4, (2, 1), 0),)
+    with write_bundle(root, source=Source("Tiny/Model", "1", "vit", "f" * 64), layers=layers, parameters=9, versions={}) as folder:
+        (folder / "model.onnx").write_bytes(content)
+        claims = {"sums": {"layers": [{"passed": True}]}} | {c: {"outputs": [{"passed": True}]} for c in ("rewrite", "runtime")}
+        equivalence = {"schema_version": 1, "passed": True, "summary": dict.fromkeys(claims, 0.0), "claims": claims}
+        (folder / "equivalence.json").write_text(json.dumps(equivalence))
+    bundle = Bundle.open(root)
+    values = {"accuracy": accuracy, "calibration_error": 0.05, "class_balance": 0.8, "corruption_robustness": 0.7, "params_m": 0.6}
+    dimensions = {
+        name: {"value": value, "interval": [value, value], "higher_is_better": name not in ("calibration_error", "params_m")}
+        for name, value in values.items()
+    }
+    quality = {
+        "schema_version": 1,
+        "subject": {"artefact_sha256": bundle.artefact_sha256},
+        "suite": {"name": "s", "sha256": "c" * 64, "images": 1000},
+        "dimensions": dimensions,
+        "lossless": {form: values for form in ("original", "disentangled", "served")},
+    }
+    bundle = bundle.add({"quality.json": json.dumps(quality).encode()})
+    if not verdict:
+        return bundle
+    waivers = [] if waive_until is None else [Waiver("accuracy", "known", "Ada", waive_until, bundle.artefact_sha256)]
+    day = TODAY if waive_until is None else min(TODAY, waive_until)
+    return bundle.add({"verdict.json": verdict_json(judge(bundle, load_policy(), waivers=waivers, today=day))})
+
+
+def pack(path: Path, bundle: Bundle, **replaced: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("manifest.json", *bundle.manifest.files):
+            archive.writestr(f"bundle/{name}", replaced.get(name.replace(".", "_"), (bundle.root / name).read_bytes()))
+        archive.writestr("handler.py", b"pass")
+    return path
+
+
+def admit(store: Store, bundle: Bundle, archive: Path | None = None) -> Any:
+    return store.admit(bundle.root, archive, who="Ada", why="release")
