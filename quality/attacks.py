@@ -118,7 +118,5 @@ def _inside(pixels: Tensor, adversarial: Tensor, epsilon: float) -> Tensor:
     result = _project(pixels, adversarial, epsilon)
     reach = float((result - pixels).abs().max())
     if not reach <= epsilon + _ROUNDING:
-        raise EvaluationError(
-            f"An attack changed a value by {reach}, more than epsilon {epsilon}.", "Report this as a defect."
-        )
+        raise EvaluationError(f"An attack changed a value by {reach}, more than epsilon {epsilon}.", "Report this as a defect.")
     return result.detach()

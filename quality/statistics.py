@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from handlers.errors import EvaluationError
 
 LEVEL = 0.95
 RESAMPLES = 1000
+Z = float(ndtri((1 + LEVEL) / 2))  # 1.96
 _CHUNK = 8_000_000  # numbers of a resampling matrix held at once: 64 MB
 _ROW_SUM_TOLERANCE = 1e-3  # float16 probabilities of 1000 classes still sum to 1 this closely
 
@@ -115,33 +116,12 @@ def resampled_means(values: NDArray[Any], resamples: int, seed: int) -> Floats:
     return np.concatenate(means) if means else np.empty((0, values.shape[1]))
 
 
-def resampled_rows(images: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Yield ``resamples`` times int64 (images,) how often each row is drawn."""
-    rng = np.random.default_rng(seed)
-    for _ in range(resamples):
-        yield np.bincount(rng.integers(images, size=images), minlength=images)
-
-
 def percentile_interval(samples: Floats, level: float = LEVEL) -> tuple[float, float] | None:
     """Percentile bootstrap interval of the resampled statistic ``samples`` (B,), None for no samples."""
     if samples.size == 0:
         return None
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def basic_interval(
-    estimate: float, samples: Floats, level: float = LEVEL, low: float = -np.inf, high: float = np.inf
-) -> tuple[float, float] | None:
-    """Basic ("reverse percentile") bootstrap interval, 2 * estimate - quantiles, clipped to [low, high].
-
-    For statistics that noise biases in one direction, such as calibration errors: resampling adds the same bias once more,
-    and reflecting it at the estimate takes it out. The estimate itself may lie outside. (Davison & Hinkley 1997, section 5.2.1.)
-    """
-    interval = percentile_interval(samples, level)
-    if interval is None:
-        return None
-    return float(np.clip(2 * estimate - interval[1], low, high)), float(np.clip(2 * estimate - interval[0], low, high))
 
 
 def wilson_interval(successes: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
@@ -151,3 +131,24 @@ def wilson_interval(successes: int, trials: int, level: float = LEVEL) -> tuple[
     centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * float(np.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def paired_difference_interval(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float]:
+    """Interval of the difference of two proportions of the same images; not empty when no image differs.
+
+    Wilson's limits of both, squared and added with their correlation. (R. G. Newcombe, Statistics in Medicine 1998, method 10.)
+    """
+    images = len(first)
+    both, only_first = int((first & second).sum()), int((first & ~second).sum())
+    only_second = int((~first & second).sum())
+    neither = images - both - only_first - only_second
+    determinant = float(both * neither - only_first * only_second)
+    if determinant > 0:
+        determinant = max(determinant - images / 2, 0)
+    product = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+    correlation = determinant / float(np.sqrt(product)) if product else 0.0
+    rates = (both + only_first) / images, (both + only_second) / images
+    (low1, high1), (low2, high2) = wilson_interval(both + only_first, images), wilson_interval(both + only_second, images)
+    down, up = (rates[0] - low1, high2 - rates[1]), (high1 - rates[0], rates[1] - low2)
+    below, above = (float(np.sqrt(max(0.0, x * x - 2 * correlation * x * y + y * y))) for x, y in (down, up))
+    return max(-1.0, rates[0] - rates[1] - below), min(1.0, rates[0] - rates[1] + above)

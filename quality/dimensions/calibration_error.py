@@ -13,19 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quality.calibration_interval import Bins, calibration_interval
 from quality.dimensions import HIGHER_IS_BETTER
 from quality.result import DimensionResult
-from quality.statistics import (
-    LEVEL,
-    RESAMPLES,
-    Floats,
-    basic_interval,
-    check_labels,
-    geometric_mean,
-    geometric_means,
-    probabilities_of,
-    resampled_rows,
-)
+from quality.statistics import RESAMPLES, Floats, check_labels, geometric_mean, probabilities_of
 
 BINS = 15
 
@@ -53,8 +44,8 @@ def calibration_error(outputs: NDArray[Any], labels: NDArray[Any], *, resamples:
 
     Returns:
         value in [0, 1]. Finite samples bias both errors upwards: factor ``noise_floor`` is what a perfectly calibrated model with these
-        probabilities would measure on as many images, on average. So the interval is a basic bootstrap one, may lie below the value, and
-        it begins at 0 if the value is within what perfect calibration gives ("consistency resampling", Bröcker & Smith 2007).
+        probabilities would measure on as many images, on average. So the interval is about the corrected value, may lie below ``value``,
+        and begins at 0 if perfect calibration could have measured as much.
 
     Raises:
         EvaluationError: for outputs or labels that do not fit.
@@ -63,21 +54,14 @@ def calibration_error(outputs: NDArray[Any], labels: NDArray[Any], *, resamples:
     labels = check_labels(labels, *probabilities.shape)
     ece = expected_calibration_error(probabilities, labels)
     ace = adaptive_calibration_error(probabilities, labels)
-    top1, bin_of = _top1_gaps(probabilities, labels, BINS)
-    gaps, order = _sorted_gaps(probabilities, labels)
-    samples = np.empty((resamples, 2))
-    for i, counts in enumerate(resampled_rows(len(labels), resamples, seed)):
-        samples[i, 0] = np.abs(np.bincount(bin_of, weights=top1 * counts)).sum() / len(labels)
-        drawn = np.stack([np.repeat(gaps[:, c], counts[order[:, c]]) for c in range(gaps.shape[1])], axis=1)
-        samples[i, 1] = _equal_mass(drawn, BINS)
     value = geometric_mean([ece, ace])
-    interval = basic_interval(value, geometric_means(samples), low=0.0, high=1.0)
     factors = {"ece": ece, "ace": ace}
-    if interval is not None:
-        perfect = _of_perfect_model(probabilities, order, resamples, seed)
-        factors["noise_floor"] = float(perfect.mean())
-        if value <= np.quantile(perfect, (1 + LEVEL) / 2):
-            interval = (0.0, max(interval[1], value))
+    interval = None
+    if resamples:
+        _, top1_bins = _top1_gaps(probabilities, labels, BINS)
+        sorted_gaps, order = _sorted_gaps(probabilities, labels)
+        bins = Bins.of(top1_bins, sorted_gaps, order, BINS)
+        interval, factors["noise_floor"] = calibration_interval(probabilities, bins, value, resamples, seed)
     return DimensionResult(
         value,
         HIGHER_IS_BETTER["calibration_error"],
@@ -116,20 +100,6 @@ def _equal_mass(gaps: Floats, bins: int) -> float:
     images = len(gaps)
     starts = np.unique(np.arange(bins) * images // bins)
     return float(np.abs(np.add.reduceat(gaps, starts, axis=0)).sum(axis=0).mean() / images)
-
-
-def _of_perfect_model(probabilities: Floats, order: NDArray[np.int64], resamples: int, seed: int) -> Floats:
-    """float64 (resamples,) calibration errors when the labels are drawn from the ``probabilities`` themselves."""
-    rng = np.random.default_rng([seed, 1])
-    images, classes = probabilities.shape
-    cumulative = probabilities.cumsum(axis=1)[:, :-1]
-    ascending = np.take_along_axis(probabilities, order, axis=0)
-    errors = np.empty((resamples, 2))
-    for i in range(resamples):
-        labels = (rng.random((images, 1)) >= cumulative).sum(axis=1)
-        errors[i, 0] = expected_calibration_error(probabilities, labels)
-        errors[i, 1] = _equal_mass(ascending - (labels[order] == np.arange(classes)), BINS)
-    return geometric_means(errors)
 
 
 def _reliability(probabilities: Floats, labels: NDArray[np.int64]) -> dict[str, float | None]:

@@ -6,6 +6,7 @@ standard deviation with ddof 1, the second with ddof 0. (QUBA, arXiv 2503.17110.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,16 @@ from numpy.typing import NDArray
 from handlers.errors import EvaluationError
 from quality.dimensions import HIGHER_IS_BETTER
 from quality.dimensions.accuracy import correct
+from quality.inversion import Family, invert
 from quality.result import DimensionResult
-from quality.statistics import RESAMPLES, Floats, basic_interval, check_labels, geometric_mean, geometric_means, probabilities_of
+from quality.statistics import RESAMPLES, Floats, check_labels, geometric_mean, probabilities_of
+
+_MEMBERS = 25  # of the family of models that the interval tries
+_WIDEST = 4.0  # how far beyond the measured spread the family goes, in units of the noise of one accuracy
 
 
 def class_balance(
-    outputs: NDArray[Any], labels: NDArray[Any], names: list[str] | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+    outputs: NDArray[Any], labels: NDArray[Any], names: Sequence[str] | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> DimensionResult:
     """Class balance with ``factors`` accuracy_balance and confidence_balance.
 
@@ -27,12 +32,12 @@ def class_balance(
         outputs: (N, C) logits or probabilities.
         labels: integer (N,). Classes without images are left out.
         names: C names of the classes for the tables.
-        resamples: bootstrap resamples within each class, 0 for none.
-        seed: of the resamples.
+        resamples: simulations of each model that the interval tries, 0 for no interval.
+        seed: of the simulations.
 
     Returns:
-        value in [0, 1]; basic bootstrap interval (few images a class make a model look less balanced than it is);
-        tables ``accuracy`` and ``confidence_std`` per class.
+        value in [0, 1]; tables ``accuracy`` and ``confidence_std`` per class. Few images a class make a model look less balanced than it
+        is, so the interval is about the corrected value and may not hold ``value`` itself.
 
     Raises:
         EvaluationError: for outputs or labels that do not fit, or images of one class only.
@@ -42,29 +47,69 @@ def class_balance(
     present = np.unique(labels)
     if len(present) < 2:
         raise EvaluationError("Class balance compares classes, and the images are all of one.", "Give images of at least two classes.")
-    hits = correct(outputs, labels).astype(np.float64)
+    hits = correct(outputs, labels)
     confidence = probabilities[np.arange(len(labels)), labels]
-    rng = np.random.default_rng(seed)
-    means, stds = np.empty(len(present)), np.empty(len(present))
-    mean_samples, std_samples = np.empty((resamples, len(present))), np.empty((resamples, len(present)))
-    for i, c in enumerate(present):
-        rows = np.flatnonzero(labels == c)
-        means[i], stds[i] = hits[rows].mean(), confidence[rows].std()
-        drawn = rows[rng.integers(len(rows), size=(resamples, len(rows)))]
-        mean_samples[:, i], std_samples[:, i] = hits[drawn].mean(axis=1), confidence[drawn].std(axis=1)
-    factors = _factors(means[None], stds[None])[0]
-    value = geometric_mean(factors)
+    groups = [np.flatnonzero(labels == c) for c in present]
+    means = np.array([hits[rows].mean() for rows in groups])
+    stds = np.array([confidence[rows].std() for rows in groups])
+    factors = [float(1 - means.std(ddof=1)), float(1 - stds.mean())]
+    interval = None
+    if resamples:
+        interval = _interval(means, [confidence[rows] for rows in groups], resamples, seed)
     label = [names[c] if names else str(c) for c in present]
     return DimensionResult(
-        value,
+        geometric_mean(factors),
         HIGHER_IS_BETTER["class_balance"],
         len(labels),
-        basic_interval(value, geometric_means(_factors(mean_samples, std_samples)), low=0.0, high=1.0),
-        {"accuracy_balance": float(factors[0]), "confidence_balance": float(factors[1])},
+        interval,
+        {"accuracy_balance": factors[0], "confidence_balance": factors[1]},
         {"accuracy": dict(zip(label, means.tolist(), strict=True)), "confidence_std": dict(zip(label, stds.tolist(), strict=True))},
     )
 
 
-def _factors(accuracies: Floats, stds: Floats) -> Floats:
-    """(B, 2) factors of class accuracies (B, classes) and confidence deviations (B, classes)."""
-    return np.stack([1 - accuracies.std(axis=1, ddof=1), 1 - stds.mean(axis=1)], axis=1)
+def _interval(means: Floats, confidences: Sequence[Floats], resamples: int, seed: int) -> tuple[float, float]:
+    """Interval of the class balance, by inversion along the spread of the class accuracies, with the noise of the second factor added.
+
+    The family: the measured accuracies moved towards their mean, from all equal to further apart than measured. Half an answer added to
+    each class keeps one that was always right from having no noise.
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.array([len(values) for values in confidences])
+    centre = float((means * counts).sum() / counts.sum())
+    smoothed = (means * counts + centre) / (counts + 1)
+    measured = float(means.std(ddof=1))
+    halves = (means * counts + 0.5) / (counts + 1)  # a class that was always right may not always be
+    noise = float(np.sqrt((halves * (1 - halves) / counts).mean()))
+    direction = smoothed - centre if measured > noise / 10 else np.resize([1.0, -1.0], len(counts)) * noise
+    direction = direction / direction.std(ddof=1)
+    accuracies = np.clip(centre + np.linspace(0, measured + _WIDEST * noise, _MEMBERS)[:, None] * direction, 0, 1)
+    simulated = [(rng.binomial(counts, row, (resamples, len(counts))) / counts).std(axis=1, ddof=1) for row in accuracies]
+    family = Family(accuracies.std(axis=1, ddof=1), np.stack(simulated))
+    steady, error = _steadiness(confidences)
+    noisy = np.clip(steady + error * rng.standard_normal((_MEMBERS, resamples)), 0, 1)
+    # as a loss, 1 - balance, which ascends with the spread; a steadier second factor can push it below that of equal accuracies
+    truths = 1 - np.sqrt((1 - family.truths) * steady)
+    estimates = 1 - np.sqrt((1 - family.corrected(family.simulated)) * noisy)
+    estimate = 1 - float(np.sqrt((1 - family.corrected(measured)) * steady))
+    low, high = invert(estimate, truths, estimates, low=0.0)
+    return max(0.0, 1 - high), min(1.0, 1 - low)
+
+
+def _steadiness(groups: Sequence[Floats]) -> tuple[float, float]:
+    """1 - the mean over classes of the standard deviation of the confidence, corrected for its bias, and its standard error.
+
+    Both by the jackknife within each class; a class of one or two images tells nothing of its noise and stays uncorrected.
+    """
+    corrected, variances = [], []
+    for values in groups:
+        n = len(values)
+        whole = float(values.std())
+        if n < 3:
+            corrected.append(whole)
+            variances.append(0.0)
+            continue
+        sums, squares = values.sum() - values, (values**2).sum() - values**2
+        without = np.sqrt(np.maximum(squares / (n - 1) - (sums / (n - 1)) ** 2, 0))
+        corrected.append(n * whole - (n - 1) * float(without.mean()))
+        variances.append((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
+    return 1 - float(np.mean(corrected)), float(np.sqrt(np.sum(variances))) / len(groups)

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from handlers.errors import EvaluationError
 from quality.dimensions import HIGHER_IS_BETTER
 from quality.result import DimensionResult
-from quality.statistics import RESAMPLES, percentile_interval, resampled_means
+from quality.statistics import paired_difference_interval
 
 
-def object_focus(same: NDArray[np.bool_], rand: NDArray[np.bool_], *, resamples: int = RESAMPLES, seed: int = 0) -> DimensionResult:
+def object_focus(same: NDArray[np.bool_], rand: NDArray[np.bool_]) -> DimensionResult:
     """Object focus of bool (N,) right answers on backgrounds of the same and of another class, of the same objects in the same order.
 
     Returns:
-        value in [0, 2], above 1 if foreign backgrounds help; factors ``mixed_same`` and ``mixed_rand``.
+        value in [0, 2], above 1 if foreign backgrounds help; Newcombe's interval for paired images; factors
+         ``mixed_same`` and ``mixed_rand``.
 
     Raises:
         EvaluationError: for no images or other numbers of them.
@@ -27,11 +28,11 @@ def object_focus(same: NDArray[np.bool_], rand: NDArray[np.bool_], *, resamples:
         raise EvaluationError(
             f"Object focus compares the same objects, not {len(same)} with {len(rand)}.", "Give both backgrounds of each."
         )
-    means = resampled_means(np.stack([same, rand], axis=1), resamples, seed)
+    low, high = paired_difference_interval(same, rand)
     return DimensionResult(
         float(1 - (same.mean() - rand.mean())),
         HIGHER_IS_BETTER["object_focus"],
         len(same),
-        percentile_interval(1 - (means[:, 0] - means[:, 1])),
+        (1 - high, 1 - low),
         {"mixed_same": float(same.mean()), "mixed_rand": float(rand.mean())},
     )

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from handlers.errors import EvaluationError
 from quality.dimensions import HIGHER_IS_BETTER
 from quality.result import DimensionResult
-from quality.statistics import RESAMPLES, geometric_mean, geometric_means, percentile_interval, probabilities_of, resampled_means
+from quality.statistics import (
+    RESAMPLES,
+    geometric_mean,
+    geometric_means,
+    percentile_interval,
+    probabilities_of,
+    resampled_means,
+    wilson_interval,
+)
 
 
 def ood_robustness(
@@ -61,7 +69,13 @@ def relative_accuracies(
         alone = [resampled_means(hits[:, None], resamples, seed + i) for i, hits in enumerate([clean, *sets.values()])]
         means = np.concatenate(alone, axis=1)
     means = means[means[:, 0] > 0]
-    return ratios, geometric_mean(list(ratios.values())), percentile_interval(geometric_means(means[:, 1:] / means[:, :1]))
+    value = geometric_mean(list(ratios.values()))
+    interval = percentile_interval(geometric_means(means[:, 1:] / means[:, :1]))
+    if interval is not None and any(not hits.any() for hits in sets.values()):
+        # resampling no right answer gives none: such a set may still have as many as Wilson's interval of 0 allows
+        most = [float(hits.mean()) if hits.any() else wilson_interval(0, len(hits))[1] for hits in sets.values()]
+        interval = (0.0, max(interval[1], geometric_mean(np.array(most) / clean.mean())))
+    return ratios, value, interval
 
 
 def category_predictions(outputs: NDArray[Any], categories: Sequence[Sequence[int]]) -> NDArray[np.int64]:

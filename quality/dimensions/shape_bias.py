@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from handlers.errors import EvaluationError
 from quality.dimensions import HIGHER_IS_BETTER
 from quality.result import DimensionResult
-from quality.statistics import RESAMPLES, percentile_interval, resampled_means
+from quality.statistics import wilson_interval
 
 
 def shape_bias(
@@ -19,9 +19,6 @@ def shape_bias(
     shapes: NDArray[np.int64],
     textures: NDArray[np.int64],
     names: list[str] | None = None,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> DimensionResult:
     """n_shape / (n_shape + n_texture).
 
@@ -30,8 +27,6 @@ def shape_bias(
         shapes: int64 (N,), the class of the shape.
         textures: int64 (N,), the class of the texture, another one.
         names: of the classes, for the table.
-        resamples: bootstrap resamples, 0 for none.
-        seed: of the resamples.
 
     Returns:
         value in [0, 1]; factors ``shape``, ``texture`` and ``neither``, shares of all images; table ``per_shape``.
@@ -45,8 +40,6 @@ def shape_bias(
     by_shape, by_texture = answers.sum(axis=0)
     if by_shape + by_texture == 0:
         raise EvaluationError("Shape bias is undefined: no answer names the shape or the texture.", "Check the labels of the images.")
-    means = resampled_means(answers, resamples, seed)
-    means = means[means.sum(axis=1) > 0]
     table: dict[str, float | None] = {}
     for c in np.unique(shapes):
         shape, texture = answers[shapes == c].sum(axis=0)
@@ -56,7 +49,7 @@ def shape_bias(
         float(by_shape / (by_shape + by_texture)),
         HIGHER_IS_BETTER["shape_bias"],
         images,
-        percentile_interval(means[:, 0] / means.sum(axis=1)),
+        wilson_interval(int(by_shape), int(by_shape + by_texture)),  # given how many answers name one of the two
         {"shape": float(by_shape / images), "texture": float(by_texture / images), "neither": float(1 - (by_shape + by_texture) / images)},
         {"per_shape": table},
     )
