@@ -115,11 +115,16 @@ def parent(layer: LayerInfo, local: int) -> tuple[int, int]:
     return unit, local - int(ends[unit] - layer.parts[unit])
 
 
-def steer(
-    edits: Steered, plain: NDArray[np.float32], steered: NDArray[np.float32], labels: Sequence[str] | None, top_k: int
-) -> dict[str, Any]:
-    """Both predictions side by side; ``change`` is steered minus unsteered, for the classes that either of them names."""
-    before, after = predict(plain, labels, top_k), predict(steered, labels, top_k)
+def steer(edits: Steered, outputs: Sequence[NDArray[np.float32]], labels: Sequence[str] | None, top_k: int) -> dict[str, Any]:
+    """The steered prediction, and beside it the unsteered one if ``outputs`` holds both, unsteered first.
+
+    ``change`` is steered minus unsteered, for the classes that either of them names.
+    """
+    after = predict(outputs[-1], labels, top_k)
+    if len(outputs) == 1:
+        return {"steered": after, "edits": list(edits.described)}
+    plain, steered = outputs
+    before = predict(plain, labels, top_k)
     answer: dict[str, Any] = {"unsteered": before, "steered": after, "edits": list(edits.described)}
     if labels is not None:
         difference = dict(zip(labels, (probabilities(steered) - probabilities(plain)).tolist(), strict=True))

@@ -62,12 +62,13 @@ class Inspect:
 
 @dataclass(frozen=True)
 class Steer:
-    """The prediction with edited sub-units beside the one without."""
+    """The prediction with edited sub-units, beside the one without."""
 
     image: bytes = field(metadata=_IMAGE)
     edits: tuple[EditRequest, ...] | None = field(default=None, metadata={"limit": "max_edits", "about": "applied at once"})
     preset: str | None = field(default=None, metadata={"maximum": 200, "about": "a named list of edits, instead of edits"})
     top_k: int = field(default=5, metadata=_TOP_K)
+    compare: bool = field(default=True, metadata={"about": "also give the unsteered prediction, which costs a second row of the pass"})
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ class Service:
         match request:
             case Steer():
                 work.steered = self._steered(request)
-                work.rows = [(), work.steered.edits]
+                work.rows = [(), work.steered.edits] if request.compare else [work.steered.edits]
             case Inspect():
                 operations.chosen_layers(request.layer, self.session.layers)
                 if request.by == "effect":
@@ -249,7 +249,7 @@ class Service:
             case Predict():
                 return operations.predict(own[0].output, self.labels, request.top_k)
             case Steer() if work.steered is not None:
-                return operations.steer(work.steered, own[0].output, own[1].output, self.labels, request.top_k)
+                return operations.steer(work.steered, [row.output for row in own], self.labels, request.top_k)
             case Search():
                 return lookups.search_by_image(request, own[0].sub_units, self.session.layers, lookups.need(self.catalogue))
             case Inspect() if work.pixels is not None:

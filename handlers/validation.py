@@ -68,10 +68,18 @@ def _convert(kind: Any, value: Any, where: str, rules: Mapping[str, Any], limits
         return tuple(_convert(get_args(kind)[0], entry, f"{where}[{i}]", {}, limits) for i, entry in enumerate(value))
     if is_dataclass(kind) and isinstance(kind, type):
         return read(kind, value, limits, where)
+    return _scalar(kind, value, where, rules, maximum)
+
+
+def _scalar(kind: Any, value: Any, where: str, rules: Mapping[str, Any], maximum: float) -> Any:
     if kind is bytes:
         return _bytes(value, where, maximum)
     if kind is str:
         return _text(value, where, rules, maximum)
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise _wrong(where, "true or false", value)
+        return value
     return _number(kind, value, where, -maximum if rules.get("symmetric") else rules.get("minimum", -math.inf), maximum)
 
 

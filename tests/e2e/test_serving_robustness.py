@@ -8,8 +8,11 @@ import http.client
 import io
 import json
 import os
+import shutil
 import signal
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from collections import Counter
@@ -23,11 +26,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from handlers.errors import EludeError
+from handlers.errors import EludeError, RequestError, UsageError
 from handlers.service import Service
 from handlers.settings import Settings
 from handlers.torchserve.client import Client, ServerError
-from handlers.torchserve.server import Server, ServerSettings
+from handlers.torchserve.server import Server, ServerSettings, free_ports
 from model_store.archive import package
 
 pytestmark = pytest.mark.server
@@ -51,6 +54,56 @@ def server(archive: Path) -> Iterator[Server]:
         yield running
 
 
+class Web:
+    """The second front end in a process of its own, with the part of ``Server`` that the shared tests use."""
+
+    def __init__(self, bundle: Path) -> None:
+        (self.inference_port,) = free_ports(1)
+        command = [sys.executable, "-m", "handlers.web", str(bundle), "--model", MODEL, "--port", str(self.inference_port)]
+        environment = os.environ | {"ELUDE_TOKEN": "key of the tests", "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(command, env=environment)
+        client = Client(f"http://127.0.0.1:{self.inference_port}", self.key("inference"), model=MODEL)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                client.send("/ping")
+                return
+            except UsageError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+    def key(self, kind: str) -> str:
+        return "key of the tests"
+
+    def client(self) -> Client:
+        return Client(f"http://127.0.0.1:{self.inference_port}", self.key("inference"), model=MODEL)
+
+    def pids(self) -> list[int]:
+        return [self._process.pid] if self._process.poll() is None else []
+
+    def stop(self) -> int:
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def web(archive: Path) -> Iterator[Web]:
+    running = Web(archive.parent / "b")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(params=["server", "web"])
+def front(request: pytest.FixtureRequest) -> Server | Web:
+    """Each front end in turn: both must pass the same tests."""
+    found: Server | Web = request.getfixturevalue(request.param)
+    return found
+
+
+def pids(front: Server | Web) -> list[int]:
+    return front.pids() if isinstance(front, Web) else workers(front)
+
+
 def workers(server: Server) -> list[int]:
     """Processes of the workers."""
     status = json.loads(server._management().send(f"/models/{MODEL}"))
@@ -63,15 +116,15 @@ def memory(pid: int) -> float:
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
 
 
-def connect(server: Server) -> Connection:
+def connect(server: Server | Web) -> Connection:
     return Connection(server.inference_port, server.key("inference"), MODEL)
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_a_mixed_load_gets_no_wrong_answer(server: Server, local: Service, count: int) -> None:
+def test_a_mixed_load_gets_no_wrong_answer(front: Server | Web, local: Service, count: int) -> None:
     asks = mixed(local, count, seed=count)
     begin = time.monotonic()
-    answers, seconds = load(asks, 32, lambda: connect(server).send)
+    answers, seconds = load(asks, 32, lambda: connect(front).send)
     took = time.monotonic() - begin
     faults = [found for ask, (status, body) in zip(asks, answers, strict=True) if (found := wrong(ask, status, body))]
     same = sum(body == ask.answer for ask, (_, body) in zip(asks, answers, strict=True))
@@ -211,7 +264,7 @@ def hostile() -> dict[str, tuple[bytes, str]]:
     return {name: (body.encode() if isinstance(body, str) else body, kind) for name, (body, kind) in found.items()}
 
 
-def ask_raw(server: Server, body: bytes, kind: str) -> tuple[int, bytes, float]:
+def ask_raw(server: Server | Web, body: bytes, kind: str) -> tuple[int, bytes, float]:
     begin = time.perf_counter()
     connection = connect(server)
     with contextlib.closing(connection):
@@ -219,26 +272,26 @@ def ask_raw(server: Server, body: bytes, kind: str) -> tuple[int, bytes, float]:
     return status, answer, time.perf_counter() - begin
 
 
-def test_hostile_requests_are_refused_at_once_with_a_message(server: Server, local: Service) -> None:
-    before = set(workers(server))
+def test_hostile_requests_are_refused_at_once_with_a_message(front: Server | Web, local: Service) -> None:
+    before = set(pids(front))
     sizes, slowest = [], ("", 0.0)
     for _ in range(3):
         for name, (body, kind) in hostile().items():
-            status, answer, seconds = ask_raw(server, body, kind)
+            status, answer, seconds = ask_raw(front, body, kind)
             assert 400 <= status < 500, (name, status, answer[:300])
             message = json.loads(answer)["message"]
             assert 10 < len(message) < 600, (name, message)
             if seconds > 1:  # another process may have had the core
-                seconds = min(seconds, *(ask_raw(server, body, kind)[2] for _ in range(2)))
+                seconds = min(seconds, *(ask_raw(front, body, kind)[2] for _ in range(2)))
             assert seconds < 1, (name, seconds)
             slowest = max(slowest, (name, seconds), key=lambda pair: pair[1])
         sizes.append(sum(memory(pid) for pid in before))
     print(f"workers' memory after each round of {len(hostile())}: {[round(size) for size in sizes]} MiB; slowest {slowest}")
-    assert set(workers(server)) == before
+    assert set(pids(front)) == before
     assert sizes[-1] - sizes[0] < 60
 
 
-def test_unusual_but_valid_images_are_answered(server: Server, local: Service) -> None:
+def test_unusual_but_valid_images_are_answered(front: Server | Web, local: Service) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 40, 3), np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -256,7 +309,7 @@ def test_unusual_but_valid_images_are_answered(server: Server, local: Service) -
     }
     answers = {}
     for name, picture in pictures.items():
-        status, answers[name], _ = ask_raw(server, picture, "image/png")
+        status, answers[name], _ = ask_raw(front, picture, "image/png")
         assert status == 200, name
     assert answers["turned"] == answers["upright"]
 
@@ -299,10 +352,35 @@ bodies = st.one_of(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], derandomize=True
 )
 @given(body=bodies, kind=st.sampled_from(["application/json", "image/png", "text/plain", "application/octet-stream"]))
-def test_anything_is_answered_or_refused(server: Server, body: bytes, kind: str) -> None:
-    status, answer, _ = ask_raw(server, body, kind)
+def test_anything_is_answered_or_refused(front: Server | Web, body: bytes, kind: str) -> None:
+    status, answer, _ = ask_raw(front, body, kind)
     assert status in (200, 400, 404, 413, 422), (status, answer)
     assert isinstance(json.loads(answer), dict)
+
+
+def test_the_second_front_end_keeps_its_key_and_tells_its_health(web: Web, archive: Path) -> None:
+    image, client = images(1)[0], web.client()
+    assert list(client.predict(image)) == list(client.explain(image)["prediction"])
+    assert client.describe()["steering"] == "free"
+    for token in (None, "wrong"):
+        for path in (f"/predictions/{MODEL}", "/metrics", "/ping"):
+            with pytest.raises(RequestError, match="key is missing or wrong") as caught:
+                Client(client.url, token, model=MODEL).send(path, image if "pred" in path else None)
+            assert caught.value.status == 401
+    with pytest.raises(RequestError, match="Model not found"):
+        Client(client.url, web.key("inference"), model="other").predict(image)
+    assert 'elude_requests_total{operation="predict",status="200"}' in client.send("/metrics").decode()
+
+
+def test_the_second_front_end_turns_unhealthy_and_stops(local: Service, tmp_path: Path) -> None:
+    copy = tmp_path / "b"
+    shutil.copytree(local.bundle.root, copy)
+    web = Web(copy)
+    assert json.loads(web.client().send("/ping"))["status"] == "Healthy"
+    (copy / "labels.json").write_text("[]")
+    with pytest.raises(ServerError, match=r"Unhealthy.*labels\.json was changed"):
+        Client(f"http://127.0.0.1:{web.inference_port}", web.key("inference"), retries=0).send("/ping")
+    assert web.stop() in (0, -signal.SIGTERM)
 
 
 def test_metrics_count_by_operation_and_status(server: Server, local: Service) -> None:

@@ -160,6 +160,16 @@ def test_steer_by_hand(service: Service) -> None:
     assert answer["max_output_change"] == pytest.approx(0.75)
 
 
+def test_steer_without_comparison_is_one_row(service: Service) -> None:
+    body = {"op": "steer", "image": TEXT, "edits": [{"id": "fc/u0.s0", "action": "scale", "value": -2}]}
+    both = ask(service, body)[1]
+    assert isinstance(service.session, WorkedSession)
+    service.session.passes.clear()
+    assert ask(service, body | {"compare": False}) == (200, {"steered": both["steered"], "edits": both["edits"]})
+    assert service.session.passes == [(1, False)]
+    assert ask(service, body | {"compare": "no"})[1]["message"] == "Field 'compare' must be true or false, not 'no'."
+
+
 def test_steer_without_edits_changes_nothing(service: Service) -> None:
     answer = ask(service, {"op": "steer", "image": TEXT, "edits": []})[1]
     assert answer["steered"] == answer["unsteered"]
