@@ -9,6 +9,10 @@ can win: K-1 comparisons of neighbours instead of 2^K - 2 sets. Equal neighbours
 
 ``literal`` is the paper's: exactly one winning set shares the input, otherwise all clusters do. ``smallest`` takes the smallest winning set
 when there are several. Where no set wins (also where all representatives are 0) all clusters share under both.
+
+``signed`` is not the paper's and knows no margin: the input goes to the cluster with the largest r_c[j], sign and all (of equal ones the
+first). The choice maximises the sum over c of w^c . (own mean - mean of the others), as that sum is linear in the shares: an input that
+holds the unit back goes to the cluster that it holds back least. docs/method.md has what it gains and what it costs.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from numpy.typing import NDArray
 from exporter.layer_split import full_masks
 from handlers.errors import UsageError
 
-MarginRule = Literal["literal", "smallest"]
+MarginRule = Literal["literal", "smallest", "signed"]
 MARGIN_RULES: tuple[str, ...] = get_args(MarginRule)
 MARGINS: NDArray[np.float64] = np.arange(1, 21) / 20  # 0.05, 0.10, … 1.00
 
@@ -32,7 +36,7 @@ def winning_masks(representatives: NDArray[np.float32], margins: NDArray[np.floa
     Args:
         representatives: (clusters, inputs), 1 to 64 clusters.
         margins: (margins,), each in (0, 1].
-        rule: ``literal`` or ``smallest``.
+        rule: one of ``MARGIN_RULES``.
 
     Returns:
         uint64 (margins, inputs): bit c set where cluster c shares the input.
@@ -49,6 +53,10 @@ def winning_masks(representatives: NDArray[np.float32], margins: NDArray[np.floa
     full = full_masks(np.array([clusters]))[0]
     if clusters == 1:
         return np.full((len(margins), inputs), full, np.uint64)
+    if rule == "signed":
+        winner = np.uint64(1) << representatives.argmax(axis=0).astype(np.uint64)
+        some = np.where(representatives.any(axis=0), winner, full)
+        return np.repeat(some[None], len(margins), axis=0)
     size = np.abs(representatives.astype(np.float64))
     order = np.argsort(-size, axis=0, kind="stable")
     falling = np.take_along_axis(size, order, axis=0)

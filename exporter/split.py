@@ -41,7 +41,7 @@ class SplitSettings:
     Attributes:
         top_k: instances per unit, those with its largest activations; the paper takes 4 to 16 % of all.
         min_cluster_size: fewest instances of a cluster; 0.25 to 1 % of ``top_k``.
-        margin_rule: ``literal`` or ``smallest`` (exporter.margin).
+        margin_rule: ``literal``, ``smallest`` or ``signed`` (exporter.margin).
         clusterer: ``hdbscan`` or ``projected`` (exporter.cluster).
         seed: of whatever is random in the clusterer.
     """

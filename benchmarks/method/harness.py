@@ -121,6 +121,26 @@ def score(found: Peaks, top: int = TOP) -> dict[str, NDArray[np.float64]]:
     return scores | {"purity": np.where(dead, np.nan, most)}
 
 
+def redundancy(found: Peaks, unit: NDArray[np.int64], top: int = TOP) -> dict[str, float]:
+    """How alike the features are: ``nearest``, the mean over features of the largest cosine between the mean (centred) embedding of its top
+    pictures and that of a feature of another unit; ``pictures``, how many pictures are among the top of any; ``firing``, the part of all
+    pictures where a feature is above 0.
+    """
+    order = np.argsort(-found.value, axis=0, kind="stable")[:top]
+    token = np.take_along_axis(found.token, order, axis=0)
+    z, means = outputs(), []
+    for feature in range(order.shape[1]):
+        e = z[order[:, feature], token[:, feature]] - _centre()
+        means.append((e / np.linalg.norm(e, axis=1)[:, None]).mean(axis=0))
+    directions = np.stack(means) / np.linalg.norm(np.stack(means), axis=1)[:, None]
+    similar = np.where(unit[:, None] == unit, -1, directions @ directions.T)
+    return {
+        "nearest": float(similar.max(axis=1).mean()),
+        "pictures": len(np.unique(order)),
+        "firing": float((found.value > 0).mean()),
+    }
+
+
 @cached
 def _centre() -> NDArray[np.float64]:
     centre: NDArray[np.float64] = outputs().mean(axis=(0, 1), dtype=np.float64)

@@ -48,7 +48,7 @@ def positive(module: nn.Module) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("rule", ["literal", "smallest"])
+@pytest.mark.parametrize("rule", ["literal", "smallest", "signed"])
 @pytest.mark.parametrize("clusterer", ["hdbscan", "projected"])
 @pytest.mark.parametrize("module", [nn.Linear(80, 4), nn.Conv2d(32, 4, 3, groups=2, bias=False)], ids=str)
 def test_planted_concepts_become_sub_units(module: nn.Module, clusterer: str, rule: str) -> None:
