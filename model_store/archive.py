@@ -19,7 +19,7 @@ from handlers.bundle import MANIFEST, Bundle
 from handlers.errors import UsageError
 from handlers.settings import Settings
 from handlers.steering import PRESETS
-from handlers.torchserve.handler import CONTENTS
+from handlers.torchserve.handler import CONTENTS, contents_bytes
 
 HANDLER = "elude_handler.py"
 CONFIG = "model-config.yaml"
@@ -59,11 +59,11 @@ def package(bundle: Bundle, out: str | Path, *, name: str, version: str, setting
     # JSON is YAML.
     configuration = {"maxRetryTimeoutInSec": RETRY_S, "elude": settings.to_json()}
     texts = {CONFIG: json.dumps(configuration, indent=1) + "\n"}
+    texts["MAR-INF/MANIFEST.json"] = _torchserve_manifest(name, version)
     hashes = {entry: _sha256(path) for entry, path in files.items()} | {
         entry: hashlib.sha256(text.encode()).hexdigest() for entry, text in texts.items()
     }
-    texts[CONTENTS] = json.dumps(hashes, indent=1, sort_keys=True) + "\n"
-    texts["MAR-INF/MANIFEST.json"] = _torchserve_manifest(name, version)
+    texts[CONTENTS] = contents_bytes(hashes).decode()
     target = Path(out) if Path(out).suffix == ".mar" else Path(out) / f"{name}.mar"
     target.parent.mkdir(parents=True, exist_ok=True)
     _write(target, files, texts)

@@ -36,3 +36,18 @@ def read_archive(path: str | Path) -> ArchiveInfo:
             return ArchiveInfo(Path(path).resolve(), str(model["modelName"]), str(model["modelVersion"]))
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} is not a model archive: {error}.", "Make one with 'elude package'.") from error
+
+
+def check_archive(info: ArchiveInfo) -> None:
+    """Compare every file of an archive with its checksum before TorchServe unpacks it, whose own message does not name the file.
+
+    Raises:
+        UsageError: a file is damaged; names it.
+    """
+    try:
+        with zipfile.ZipFile(info.path) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        raise UsageError(f"{info.path} is damaged: {error}.", "Copy it again from its source.") from error
+    if damaged is not None:
+        raise UsageError(f"{info.path} is damaged: {damaged} was changed.", "Copy it again from its source.")

@@ -26,7 +26,7 @@ def check_contents(folder: Path) -> None:
     Raises:
         RuntimeError: a file is missing, changed or extra; names it. (The project's own errors are not loaded yet.)
     """
-    expected: dict[str, str] = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+    expected = _read_contents(folder)
     for name, sha256 in expected.items():
         path = folder / name
         if not path.is_file():
@@ -36,9 +36,30 @@ def check_contents(folder: Path) -> None:
                 raise RuntimeError(f"The archive is damaged: {name} was changed.")
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        own = name.startswith("MAR-INF/") or "__pycache__" in name  # TorchServe's and Python's
+        own = "__pycache__" in name  # Python's
         if path.is_file() and name not in expected and name != CONTENTS and not own:
             raise RuntimeError(f"The archive is damaged: {name} does not belong to it.")
+
+
+def _read_contents(folder: Path) -> dict[str, str]:
+    try:
+        listed: dict[str, str] = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        own = listed.pop(CONTENTS)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise RuntimeError(f"The archive is damaged: {CONTENTS} cannot be read: {type(error).__name__}.") from error
+    if own != contents_sha256(listed) or (folder / CONTENTS).read_bytes() != contents_bytes(listed):
+        raise RuntimeError(f"The archive is damaged: {CONTENTS} was changed.")
+    return listed
+
+
+def contents_bytes(hashes: dict[str, str]) -> bytes:
+    """The file ``contents.json``: the hash of every other file, and its own over these, so that it cannot change unnoticed either."""
+    return (json.dumps(hashes | {CONTENTS: contents_sha256(hashes)}, indent=1, sort_keys=True) + "\n").encode()
+
+
+def contents_sha256(hashes: dict[str, str]) -> str:
+    """The hash that ``contents.json`` holds of itself."""
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 class EludeHandler:

@@ -27,7 +27,7 @@ from typing import Any
 
 from handlers.errors import EvaluationError, RequestError, UsageError
 from handlers.settings import OVERRIDES, Settings
-from handlers.torchserve.archives import ArchiveInfo, read_archive
+from handlers.torchserve.archives import ArchiveInfo, check_archive, read_archive
 from handlers.torchserve.client import Client, ServerError
 
 _MAX_BODY = 16 * 2**20  # bytes of a request or a response: an image of 6 MiB as base64, and many heat maps
@@ -103,7 +103,7 @@ class Server:
         """Start and wait until every model has a worker that answers.
 
         Raises:
-            UsageError: TorchServe or Java is not installed, or a port is taken.
+            UsageError: TorchServe or Java is not installed, or an archive is damaged.
             EvaluationError: it did not get ready; says why and names the log.
         """
         command_start = [str(find_java()), f"-Dmodel_server_home={find_torchserve().parent}"]
@@ -197,6 +197,7 @@ class Server:
         store.mkdir()
         models: dict[str, dict[str, dict[str, object]]] = {}
         for archive in self.archives:
+            check_archive(archive)
             shutil.copyfile(archive.path, store / archive.file)
             versions = models.setdefault(archive.name, {})
             versions[archive.version] = {

@@ -274,9 +274,9 @@ def ask_raw(server: Server | Web, body: bytes, kind: str) -> tuple[int, bytes, f
 
 def test_hostile_requests_are_refused_at_once_with_a_message(front: Server | Web, local: Service) -> None:
     before = set(pids(front))
-    sizes, slowest = [], ("", 0.0)
+    sizes, slowest, bodies = [], ("", 0.0), hostile()
     for _ in range(3):
-        for name, (body, kind) in hostile().items():
+        for name, (body, kind) in bodies.items():
             status, answer, seconds = ask_raw(front, body, kind)
             assert 400 <= status < 500, (name, status, answer[:300])
             message = json.loads(answer)["message"]
@@ -286,7 +286,7 @@ def test_hostile_requests_are_refused_at_once_with_a_message(front: Server | Web
             assert seconds < 1, (name, seconds)
             slowest = max(slowest, (name, seconds), key=lambda pair: pair[1])
         sizes.append(sum(memory(pid) for pid in before))
-    print(f"workers' memory after each round of {len(hostile())}: {[round(size) for size in sizes]} MiB; slowest {slowest}")
+    print(f"workers' memory after each round of {len(bodies)}: {[round(size) for size in sizes]} MiB; slowest {slowest}")
     assert set(pids(front)) == before
     assert sizes[-1] - sizes[0] < 60
 

@@ -12,8 +12,8 @@ import pytest
 
 from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
 from handlers.errors import BundleError, UsageError
-from handlers.settings import Limits
-from handlers.torchserve.archives import read_archive
+from handlers.settings import Limits, Settings
+from handlers.torchserve.archives import check_archive, read_archive
 from handlers.torchserve.handler import check_contents
 from model_store.archive import package
 
@@ -69,19 +69,61 @@ def test_it_runs_alone_and_without_torch(unpacked: Path) -> None:
 def test_a_changed_byte_in_any_file_is_named(unpacked: Path) -> None:
     listed = json.loads((unpacked / "contents.json").read_text())
     assert len(listed) > 10
+    present = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
+    assert set(listed) == present  # contents.json and TorchServe's manifest too
     for name in listed:
         path = unpacked / name
         original = path.read_bytes()
         path.write_bytes(bytes([original[0] ^ 1]) + original[1:] if original else b"x")
-        with pytest.raises(RuntimeError, match=f"{name} was changed"):
+        with pytest.raises(RuntimeError, match=f"{name} (was changed|cannot be read)"):
             check_contents(unpacked)
         path.unlink()
-        with pytest.raises(RuntimeError, match=f"{name} is missing"):
+        with pytest.raises(RuntimeError, match=f"{name} (is missing|cannot be read)"):
             check_contents(unpacked)
         path.write_bytes(original)
     (unpacked / "numpy.py").write_text("")
     with pytest.raises(RuntimeError, match=r"numpy\.py does not belong"):
         check_contents(unpacked)
+
+
+def test_no_byte_of_contents_can_change_unnoticed(unpacked: Path) -> None:
+    path = unpacked / "contents.json"
+    original = path.read_bytes()
+    for i in range(0, len(original), 7):
+        path.write_bytes(original[:i] + bytes([original[i] ^ 1]) + original[i + 1 :])
+        with pytest.raises(RuntimeError, match=r"contents\.json"):
+            check_contents(unpacked)
+    path.write_bytes(original + b"\n")
+    with pytest.raises(RuntimeError, match=r"contents\.json was changed"):
+        check_contents(unpacked)
+
+
+def test_a_changed_byte_of_the_packed_archive_is_named(bundle: Bundle, tmp_path: Path) -> None:
+    path = package(bundle, tmp_path, name="m", version="2.1")
+    check_archive(read_archive(path))
+    original = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    for entry in entries:
+        if not entry.file_size:
+            continue
+        place = entry.header_offset + 30 + len(entry.filename.encode()) + entry.file_size // 2
+        info = read_archive(path)
+        path.write_bytes(original[:place] + bytes([original[place] ^ 1]) + original[place + 1 :])
+        with pytest.raises(UsageError, match=f"{entry.filename} was changed"):
+            check_archive(info)
+        path.write_bytes(original)
+
+
+def test_settings_travel_in_the_archive(bundle: Bundle, tmp_path: Path) -> None:
+    settings = Settings(Limits(max_edits=3), steering="presets", preset="a")
+    with pytest.raises(UsageError, match="no preset 'a'"):
+        package(bundle, tmp_path, name="m", version="1.0", settings=settings)
+    path = package(bundle.add({"presets.json": b'{"a": []}'}), tmp_path, name="m", version="1.0", settings=settings)
+    with zipfile.ZipFile(path) as archive:
+        configured = json.loads(archive.read("model-config.yaml"))
+    assert Settings.from_json(configured["elude"]) == settings
+    assert configured["maxRetryTimeoutInSec"] == 30
 
 
 @pytest.mark.parametrize(("name", "version"), [("a/b", "1.0"), ("", "1.0"), ("../m", "1.0"), ("m", "one"), ("m", "1.0-rc")])
