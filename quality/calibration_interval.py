@@ -26,14 +26,15 @@ class Bins:
         count: of equal-mass bins, and of equal-width ones without the one for exactly 1.
         top1: int64 (N,), of the top-1 confidences.
         by_class: int64 (N, C), of each probability among those of its class.
-        gaps: (C, count) mean of probability minus target. Gaps no larger than their own noise are shrunk, so that the family of models
-            moves along the model's errors and not along the noise.
+        gaps: (C, count) mean of probability minus target.
+        shrunk: the same with the gaps that are no larger than their own noise almost taken out.
     """
 
     count: int
     top1: NDArray[np.int64]
     by_class: NDArray[np.int64]
     gaps: Floats
+    shrunk: Floats
 
     @classmethod
     def of(cls, top1: NDArray[np.int64], sorted_gaps: Floats, order: NDArray[np.int64], count: int) -> Bins:
@@ -47,10 +48,22 @@ class Bins:
         squares = np.stack([np.bincount(of_rank, column**2, count) / sizes for column in sorted_gaps.T])
         noise = np.maximum(squares - means**2, 0) / sizes
         kept = np.maximum(1 - noise / np.maximum(means**2, 1e-12), _LEAST_KEPT)
-        return cls(count, top1, by_class, means * kept)
+        return cls(count, top1, by_class, means, means * kept)
 
 
 def calibration_interval(probabilities: Floats, bins: Bins, value: float, resamples: int, seed: int) -> tuple[tuple[float, float], float]:
+    """Interval that holds what fits any of two families of models, and the mean measurement of a perfectly calibrated one.
+
+    Small errors may be spread over all bins or sit in a few, and noise hides which: the same value leaves different traces. So one family
+    moves along all measured gaps, the other along those that stand out of the noise. Each gets half of the ``resamples``.
+    """
+    half = (resamples + 1) // 2
+    spread, floor = _along(bins.gaps, probabilities, bins, value, half, seed)
+    few, _ = _along(bins.shrunk, probabilities, bins, value, half, seed)
+    return (min(spread[0], few[0]), max(spread[1], few[1])), floor
+
+
+def _along(gaps: Floats, probabilities: Floats, bins: Bins, value: float, resamples: int, seed: int) -> tuple[tuple[float, float], float]:
     """Interval by inversion, and the mean measurement of a perfectly calibrated model.
 
     The family: labels are drawn from the model's own probabilities (no error), from probabilities that lie ``_FARTHEST`` times the
@@ -60,7 +73,7 @@ def calibration_interval(probabilities: Floats, bins: Bins, value: float, resamp
     rng = np.random.default_rng(seed)
     images, classes = probabilities.shape
     top1_bins, class_bins = bins.top1, bins.by_class
-    far = np.maximum(probabilities - _FARTHEST * np.take_along_axis(bins.gaps, class_bins.T, axis=1).T, 0)
+    far = np.maximum(probabilities - _FARTHEST * np.take_along_axis(gaps, class_bins.T, axis=1).T, 0)
     far += 1e-12
     far /= far.sum(axis=1, keepdims=True)
     top1 = probabilities.argmax(axis=1)

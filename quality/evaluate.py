@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from handlers.errors import EvaluationError, UsageError
 from quality.dimensions import DIMENSIONS
-from quality.extra_sets import ExtraAnswers, made_answers, ready_answers
+from quality.engines import LOCAL, Cache, fingerprint, run
+from quality.extra_sets import ExtraAnswers, made_answers, ready_answers, ready_sets
 from quality.measure import measure, unavailable
-from quality.observe import Attack, Plan, Progress, observe
+from quality.observe import Attack, Plan, Progress, Work, gather
 from quality.pool import Pool
 from quality.report_data import QualityReport, library_versions
 from quality.result import DimensionResult
@@ -42,6 +44,9 @@ def evaluate(
     resamples: int = RESAMPLES,
     batch_size: int = BATCH_SIZE,
     threads: int = 1,
+    workers: int = 0,
+    engine: str = LOCAL,
+    cache: str | Path | None = None,
 ) -> QualityReport:
     """Measure a subject; of a bundle all three forms, on the same pixels.
 
@@ -57,6 +62,9 @@ def evaluate(
         resamples: of the bootstrap intervals, 0 for none.
         batch_size: images a forward pass.
         threads: of ONNX Runtime, for a bundle.
+        workers: processes that corrupt images while the model runs; with ``engine="ray"``, of the cluster that is started here.
+        engine: ``local`` or ``ray``; the results are identical.
+        cache: a folder for finished batches, so that an evaluation that was stopped goes on. Needs a subject with a known hash.
 
     Raises:
         EvaluationError: a dimension that was asked for could not be measured.
@@ -81,11 +89,20 @@ def evaluate(
         batch_size,
         keep_pixels=suite.dark_background and bool(_MADE & set(wanted)),
     )
-    classes = subjects[main].labels or suite.images.classes
+    classes = suite.outputs or subjects[main].labels or suite.images.classes
     preprocess = subjects[main].preprocess
     attack = _attack(attacked, seed) if "adversarial_robustness" in wanted and attacked is not None else None
-    seen = observe(subjects, suite.images, preprocess, classes, plan, attack=attack, progress=progress)
-    extra = ready_answers(subjects, suite, preprocess, classes, wanted=wanted, batch_size=batch_size)
+    corrupted = {(c, s): images for c, s, images in suite.corrupted}
+    work = Work(subjects, suite.images, corrupted, ready_sets(suite, wanted), preprocess, classes, plan, attack)
+    suite_sha256, versions = suite.sha256(), library_versions()
+    kept = None
+    if cache is not None:
+        if identity["artefact_sha256"] is None:
+            raise UsageError(f"{subjects[main].name} has no hash, so a cache cannot tell it from another.", "Evaluate it without a cache.")
+        kept = Cache.open(cache, fingerprint(work, suite_sha256, identity["artefact_sha256"], {**versions, "attack": attack is not None}))
+    jobs = work.jobs()
+    seen = gather(work, jobs, run(work, jobs, engine=engine, workers=workers, cache=kept, progress=progress))
+    extra = ready_answers(seen.ready, list(subjects), suite, classes)
     if seen.pixels is not None:
         made = _MADE & set(wanted)
         labels = seen.labels[plan.subset]
@@ -120,12 +137,12 @@ def evaluate(
     }
     return QualityReport(
         identity,
-        {"name": suite.name, "sha256": suite.sha256(), "images": len(suite.images), "protocol": suite.protocol},
+        {"name": suite.name, "sha256": suite_sha256, "images": len(suite.images), "protocol": suite.protocol},
         results[main],
         {name: {d: r.value for d, r in of.items()} for name, of in results.items()} if len(subjects) > 1 else None,
         score,
         settings,
-        library_versions(),
+        versions,
     )
 
 

@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handlers.errors import EvaluationError
-from handlers.preprocess import Preprocess
 from quality.builders.composites import cue_conflict, mixed_backgrounds
 from quality.builders.masks import dark_background_masks
 from quality.builders.shifts import SHIFTS
-from quality.dimensions.ood_robustness import category_predictions, subset_predictions
+from quality.dimensions.ood_robustness import category_predictions, subset_predictions, top1_categories
 from quality.image_sets import EncodedSet
-from quality.observe import as_unit, outputs_of
-from quality.subjects import Subject
-from quality.suite import ShiftedSet, Suite
+from quality.subjects import Subject, outputs_of
+from quality.suite import TOP1, ShiftedSet, Suite
 
 _CUES = re.compile(r"(?:.*/)?[^/]*?-([A-Za-z_ ]+?)\d*\.\w+")
 
@@ -76,33 +74,53 @@ def made_answers(
 
 
 def ready_answers(
-    subjects: Mapping[str, Subject],
+    seen: Mapping[str, Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]]],
+    subjects: Collection[str],
     suite: Suite,
-    preprocess: Preprocess,
     classes: Sequence[str],
-    *,
-    wanted: Collection[str],
-    batch_size: int,
 ) -> dict[str, ExtraAnswers]:
-    """Let every subject answer the sets that the suite has ready, each streamed once."""
+    """From the predictions and labels of each subject on each ready set to answers."""
     answers = {name: ExtraAnswers() for name in subjects}
-    if "ood_robustness" in wanted:
-        for shift in suite.shifted:
-            for name, (predicted, labels) in _stream(subjects, shift, preprocess, classes, batch_size).items():
-                answers[name] = replace(answers[name], shifted={**answers[name].shifted, shift.name: predicted == labels})
-    if "object_focus" in wanted and suite.mixed is not None:
-        same, rand = (_stream(subjects, part, preprocess, classes, batch_size) for part in suite.mixed)
-        for name in subjects:
-            answers[name] = replace(answers[name], mixed=(same[name][0] == same[name][1], rand[name][0] == rand[name][1]))
-    if "shape_bias" in wanted and suite.cue_conflict is not None:
-        names = label_names(suite.cue_conflict, classes)
-        textures = texture_labels(suite.cue_conflict, names)
-        for name, (predicted, shapes) in _stream(subjects, suite.cue_conflict, preprocess, classes, batch_size).items():
+    for name in subjects:
+        right = {shift.name: _hits(seen[f"shifted/{shift.name}"][name]) for shift in suite.shifted if f"shifted/{shift.name}" in seen}
+        answers[name] = replace(answers[name], shifted=right)
+        if "mixed/same" in seen:
+            answers[name] = replace(answers[name], mixed=(_hits(seen["mixed/same"][name]), _hits(seen["mixed/rand"][name])))
+        if "cue_conflict" in seen and suite.cue_conflict is not None:
+            names = label_names(suite.cue_conflict, classes)
+            textures = texture_labels(suite.cue_conflict, names)
+            predicted, shapes = seen["cue_conflict"][name]
             conflict = shapes != textures  # some published sets hold images without a conflict
-            answers[name] = replace(
-                answers[name], conflict=(predicted[conflict], shapes[conflict], textures[conflict]), conflict_names=tuple(names)
-            )
+            found = (predicted[conflict], shapes[conflict], textures[conflict])
+            answers[name] = replace(answers[name], conflict=found, conflict_names=tuple(names))
     return answers
+
+
+def ready_sets(suite: Suite, wanted: Collection[str]) -> dict[str, ShiftedSet]:
+    """The ready sets that ``wanted`` dimensions need, by the name of their stage."""
+    sets: dict[str, ShiftedSet] = {}
+    if "ood_robustness" in wanted:
+        sets |= {f"shifted/{shift.name}": shift for shift in suite.shifted}
+    if "object_focus" in wanted and suite.mixed is not None:
+        sets |= {"mixed/same": suite.mixed[0], "mixed/rand": suite.mixed[1]}
+    if "shape_bias" in wanted and suite.cue_conflict is not None:
+        sets["cue_conflict"] = suite.cue_conflict
+    return sets
+
+
+def decisions(shift: ShiftedSet, outputs: NDArray[np.float32], classes: Sequence[str]) -> NDArray[np.int64]:
+    """int64 (N,): the answers, in the numbers of ``label_names``; -1 for none of the categories."""
+    index = {name: i for i, name in enumerate(classes)}
+    if shift.categories:
+        groups = [[index[c] for c in members] for _, members in shift.categories]
+        return top1_categories(outputs, groups) if shift.decision == TOP1 else category_predictions(outputs, groups)
+    if shift.classes:
+        return subset_predictions(outputs, [index[c] for c in shift.classes])
+    return np.asarray(outputs.argmax(axis=1))
+
+
+def _hits(answer: tuple[NDArray[np.int64], NDArray[np.int64]]) -> NDArray[np.bool_]:
+    return np.asarray(answer[0] == answer[1])
 
 
 def label_names(shift: ShiftedSet, classes: Sequence[str]) -> list[str]:
@@ -127,23 +145,3 @@ def texture_labels(shift: ShiftedSet, names: Sequence[str]) -> NDArray[np.int64]
             )
         found.append(names.index(match[1]))
     return np.array(found, np.int64)
-
-
-def _stream(
-    subjects: Mapping[str, Subject], shift: ShiftedSet, preprocess: Preprocess, classes: Sequence[str], batch_size: int
-) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Predictions and labels, in the numbers of ``label_names``."""
-    index = {name: i for i, name in enumerate(classes)}
-    groups = [[index[c] for c in members] for _, members in shift.categories] if shift.categories else []
-    allowed = [index[c] for c in shift.classes] if shift.classes else []
-    predicted: dict[str, list[NDArray[np.int64]]] = {name: [] for name in subjects}
-    labels = []
-    for batch in shift.images.batches(preprocess, label_names(shift, classes), batch_size):
-        labels.append(batch.labels)
-        for name, subject in subjects.items():
-            outputs = subject.outputs(as_unit(batch.pixels))
-            if groups:
-                predicted[name].append(category_predictions(outputs, groups))
-            else:
-                predicted[name].append(subset_predictions(outputs, allowed) if allowed else outputs.argmax(axis=1))
-    return {name: (np.concatenate(parts), np.concatenate(labels)) for name, parts in predicted.items()}

@@ -70,7 +70,7 @@ def measure(
         parameters = subject.parameters
         how["params_m"] = lambda: params_m(parameters)
     if mixed is not None:
-        how["object_focus"] = lambda: object_focus(mixed[0], mixed[1])
+        how["object_focus"] = lambda: object_focus(mixed[0], mixed[1], resamples=resamples)
     if conflict is not None:
-        how["shape_bias"] = lambda: shape_bias(conflict[0], conflict[1], conflict[2], list(extra.conflict_names))
+        how["shape_bias"] = lambda: shape_bias(conflict[0], conflict[1], conflict[2], list(extra.conflict_names), resamples=resamples)
     return {dimension: how[dimension]() for dimension in wanted}

@@ -10,8 +10,10 @@ from exporter.images import open_images
 from handlers.errors import UsageError
 from quality.corruptions import CORRUPTIONS, SEVERITIES
 from quality.image_sets import EncodedSet, ImageSet
+from quality.sources import open_source
 
 OWN, IMAGENET_1K = "own", "imagenet-1k"
+MEAN, TOP1 = "mean", "top1"
 EMBEDDED = Path(__file__).parent.parent / "exporter" / "embedded" / "evaluation.tar"
 QUICK_CORRUPTIONS = ("gaussian_noise", "defocus_blur", "brightness", "contrast", "jpeg_compression")
 
@@ -23,7 +25,9 @@ class ShiftedSet:
     Attributes:
         name: of the shift, such as "sketch".
         images: labelled with the model's classes, or with ``categories`` if given.
-        categories: for sets with coarser labels, (category, its classes) in order; the mean probability of its classes decides.
+        categories: for sets with coarser labels, (category, its classes) in order.
+        decision: how an answer becomes a category: ``mean``, the highest mean probability of its classes (model-vs-human); ``top1``, the
+            category of the most probable class, which may be none (ImageNet-9).
         classes: the model's classes that occur; only their outputs compete. None for all.
     """
 
@@ -31,6 +35,7 @@ class ShiftedSet:
     images: ImageSet
     categories: tuple[tuple[str, tuple[str, ...]], ...] | None = None
     classes: tuple[str, ...] | None = None
+    decision: str = MEAN
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Suite:
         shifted: further sets for out-of-distribution robustness.
         mixed: ready images with backgrounds of the same and of other classes, in the same order; used instead of made ones.
         cue_conflict: ready files in a folder a shape, named SHAPE-TEXTURE; used instead of made ones.
+        corrupted: ready corrupted images, (corruption, severity) to the same images in the same order; used instead of made ones.
+        outputs: the names of the model's outputs in order, where the sets call them otherwise than the model does (synsets).
     """
 
     name: str
@@ -59,6 +66,8 @@ class Suite:
     shifted: tuple[ShiftedSet, ...] = ()
     mixed: tuple[ShiftedSet, ShiftedSet] | None = None
     cue_conflict: ShiftedSet | None = None
+    corrupted: tuple[tuple[str, int, ImageSet], ...] = ()
+    outputs: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.corruptions if name not in CORRUPTIONS]
@@ -70,30 +79,49 @@ class Suite:
             raise UsageError(f"There is no protocol {self.protocol!r}.", f"Use {OWN!r} or {IMAGENET_1K!r}.")
         if len(self.images) == 0:
             raise UsageError(f"The suite {self.name!r} has no images.", "Give at least one.")
+        for name, severity, images in self.corrupted:
+            if len(images) != len(self.images):
+                raise UsageError(
+                    f"{name}/{severity} of the suite {self.name!r} has {len(images)} images, not {len(self.images)}.",
+                    "Corrupted sets hold the same images as the clean one.",
+                )
 
     def quick(self) -> Suite:
         """The same with five of the fifteen corruptions."""
-        return replace(self, corruptions=QUICK_CORRUPTIONS)
+        corruptions = tuple(name for name in QUICK_CORRUPTIONS if name in self.corruptions)
+        return replace(self, corruptions=corruptions, corrupted=tuple(item for item in self.corrupted if item[0] in corruptions))
 
     def sha256(self) -> str:
         """Hash of the images and of what is made of them: equal hashes, equal suites."""
-        digest = hashlib.sha256(repr((self.corruptions, self.severities, self.protocol, self.dark_background)).encode())
+        digest = hashlib.sha256(repr((self.corruptions, self.severities, self.protocol, self.dark_background, self.outputs)).encode())
         digest.update(self.images.sha256().encode())
         for shift in (*self.shifted, *(self.mixed or ()), *((self.cue_conflict,) if self.cue_conflict else ())):
-            digest.update(repr((shift.name, shift.categories, shift.classes, shift.images.sha256())).encode())
+            digest.update(repr((shift.name, shift.categories, shift.classes, shift.decision, shift.images.sha256())).encode())
+        for name, severity, images in self.corrupted:
+            digest.update(repr((name, severity, images.sha256())).encode())
         return digest.hexdigest()
 
 
 def open_suite(path: str | Path, *, name: str | None = None, dark_background: bool = False) -> Suite:
-    """A suite of a folder or tar with one sub-folder a class; ``embedded`` is the one shipped with the project.
+    """Open a suite.
+
+    Args:
+        path: ``embedded``, the one shipped with the project; a ``suite.toml`` or a folder that holds one; else images as for
+            ``quality.sources.open_source``, with one sub-folder a class.
+        name: for reports, of plain images.
+        dark_background: of plain images, see :class:`Suite`.
 
     Raises:
         UsageError, EvaluationError: if there are no images, or images without a class.
     """
     if str(path) == "embedded":
         return embedded_suite()
-    path = Path(path)
-    return Suite(name or path.stem, EncodedSet(open_images(path)), dark_background=dark_background)
+    file = Path(path) / "suite.toml" if Path(path).is_dir() else Path(path)
+    if file.suffix == ".toml" and file.is_file():
+        from quality.suite_file import load_suite
+
+        return load_suite(file)
+    return Suite(name or Path(path).stem, EncodedSet(open_source(str(path))), dark_background=dark_background)
 
 
 def embedded_suite() -> Suite:

@@ -11,11 +11,16 @@ from numpy.typing import NDArray
 from handlers.errors import EvaluationError
 from quality.dimensions import HIGHER_IS_BETTER
 from quality.result import DimensionResult
-from quality.statistics import paired_difference_interval
+from quality.statistics import RESAMPLES, paired_difference_interval
 
 
-def object_focus(same: NDArray[np.bool_], rand: NDArray[np.bool_]) -> DimensionResult:
+def object_focus(same: NDArray[np.bool_], rand: NDArray[np.bool_], *, resamples: int = RESAMPLES) -> DimensionResult:
     """Object focus of bool (N,) right answers on backgrounds of the same and of another class, of the same objects in the same order.
+
+    Args:
+        same: answers on backgrounds of the same class.
+        rand: answers on backgrounds of another class.
+        resamples: 0 for no interval, as in the other dimensions; this one needs no resampling.
 
     Returns:
         value in [0, 2], above 1 if foreign backgrounds help; Newcombe's interval for paired images; factors
@@ -33,6 +38,6 @@ def object_focus(same: NDArray[np.bool_], rand: NDArray[np.bool_]) -> DimensionR
         float(1 - (same.mean() - rand.mean())),
         HIGHER_IS_BETTER["object_focus"],
         len(same),
-        (1 - high, 1 - low),
+        (1 - high, 1 - low) if resamples else None,
         {"mixed_same": float(same.mean()), "mixed_rand": float(rand.mean())},
     )

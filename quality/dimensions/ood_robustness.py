@@ -89,3 +89,11 @@ def subset_predictions(outputs: NDArray[Any], classes: Sequence[int]) -> NDArray
     """int64 (N,): the class of ``classes`` with the highest output, as an index among all outputs."""
     chosen = np.asarray(classes, np.int64)
     return np.asarray(chosen[outputs[:, chosen].argmax(axis=1)])
+
+
+def top1_categories(outputs: NDArray[Any], categories: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """int64 (N,): the category of the class with the highest output, -1 if it is in none. (As ImageNet-9 is decided, Xiao et al. 2021.)"""
+    of_class = np.full(outputs.shape[1], -1, np.int64)
+    for number, classes in enumerate(categories):
+        of_class[list(classes)] = number
+    return np.asarray(of_class[outputs.argmax(axis=1)])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from handlers.errors import EvaluationError
 from quality.dimensions import HIGHER_IS_BETTER
 from quality.result import DimensionResult
-from quality.statistics import wilson_interval
+from quality.statistics import RESAMPLES, wilson_interval
 
 
 def shape_bias(
@@ -19,6 +19,8 @@ def shape_bias(
     shapes: NDArray[np.int64],
     textures: NDArray[np.int64],
     names: list[str] | None = None,
+    *,
+    resamples: int = RESAMPLES,
 ) -> DimensionResult:
     """n_shape / (n_shape + n_texture).
 
@@ -27,6 +29,7 @@ def shape_bias(
         shapes: int64 (N,), the class of the shape.
         textures: int64 (N,), the class of the texture, another one.
         names: of the classes, for the table.
+        resamples: 0 for no interval, as in the other dimensions; this one needs no resampling.
 
     Returns:
         value in [0, 1]; factors ``shape``, ``texture`` and ``neither``, shares of all images; table ``per_shape``.
@@ -49,7 +52,7 @@ def shape_bias(
         float(by_shape / (by_shape + by_texture)),
         HIGHER_IS_BETTER["shape_bias"],
         images,
-        wilson_interval(int(by_shape), int(by_shape + by_texture)),  # given how many answers name one of the two
+        wilson_interval(int(by_shape), int(by_shape + by_texture)) if resamples else None,  # given how many answers name one of the two
         {"shape": float(by_shape / images), "texture": float(by_texture / images), "neither": float(1 - (by_shape + by_texture) / images)},
         {"per_shape": table},
     )

@@ -17,10 +17,9 @@ from handlers.preprocess import Preprocess
 from quality.corruptions import corrupt
 from quality.evaluate import evaluate
 from quality.image_sets import PixelSet
-from quality.observe import as_unit
 from quality.pool import Pool
 from quality.report_data import QualityReport
-from quality.subjects import CallableSubject, Forms
+from quality.subjects import CallableSubject, Forms, as_unit
 from quality.suite import EMBEDDED, Suite, embedded_suite, open_suite
 from quality.torch_subject import TorchSubject
 

@@ -1,0 +1,90 @@
+"""ImageNet-1k's names and the coarser or smaller sets of classes that published test sets use.
+
+The 1,000 synsets in the order of the outputs, and the 200 of ImageNet-R (Hendrycks et al. 2021), are in timm's data, an own dependency.
+The 16 categories are those of Geirhos et al. (2019, 2021), github.com/bethgelab/model-vs-human, as indices of ImageNet-1k's outputs.
+ImageNet-9's categories (Xiao et al. 2021) come with its data, in ``in_to_in9.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from handlers.errors import UsageError
+
+Categories = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def _without(first: int, last: int, *left_out: int) -> tuple[int, ...]:
+    return tuple(i for i in range(first, last + 1) if i not in left_out)
+
+
+_BIRDS = (8, *_without(10, 24, 17, 21), *_without(80, 100, 84, 85, 86, 97), *_without(127, 145, 134))
+_DOGS = _without(152, 268, 192, 204, 227, 242, 251, 258, 260, 264)
+SIXTEEN: dict[str, tuple[int, ...]] = {
+    "airplane": (404,),
+    "bear": (294, 295, 296, 297),
+    "bicycle": (444, 671),
+    "bird": _BIRDS,
+    "boat": (472, 554, 625, 814, 914),
+    "bottle": (440, 720, 737, 898, 899, 901, 907),
+    "car": (436, 511, 817),
+    "cat": (281, 282, 283, 284, 285, 286),
+    "chair": (423, 559, 765, 857),
+    "clock": (409, 530, 892),
+    "dog": _DOGS,
+    "elephant": (385, 386),
+    "keyboard": (508, 878),
+    "knife": (499,),
+    "oven": (766,),
+    "truck": (555, 569, 656, 675, 717, 734, 864, 867),
+}
+
+
+@cache
+def synsets(name: str = "imagenet") -> tuple[str, ...]:
+    """``imagenet``: the 1,000 synsets in the order of the outputs; ``imagenet_r``: the 200 of ImageNet-R.
+
+    Raises:
+        UsageError: timm, which has the lists, is not installed.
+    """
+    spec = find_spec("timm")  # found, not imported: that would load torch
+    if spec is None or spec.origin is None:
+        raise UsageError("The names of ImageNet's classes come with timm, which is not installed.", "Run: pip install timm")
+    path = Path(spec.origin).parent / "data" / "_info" / f"{name}_synsets.txt"
+    if not path.is_file():
+        raise UsageError(f"This version of timm has no {path.name}.", "Install timm 1.0.20 or newer.")
+    return tuple(path.read_text("utf-8").split())
+
+
+def sixteen_categories() -> Categories:
+    """The 16 categories of model-vs-human, alphabetical, each with its synsets."""
+    names = synsets()
+    return tuple((category, tuple(names[i] for i in indices)) for category, indices in SIXTEEN.items())
+
+
+def indexed_categories(path: Path, labels: Sequence[str], outputs: Sequence[str]) -> Categories:
+    """Categories of a JSON file that maps each output's index to a category's number, -1 for none, as ImageNet-9's ``in_to_in9.json``.
+
+    Args:
+        path: of the file.
+        labels: the set's class folders, sorted, whose order is the categories' numbers.
+        outputs: the names of the model's outputs.
+
+    Raises:
+        UsageError: it cannot be read, or numbers categories that the set does not have.
+    """
+    try:
+        numbers = {int(index): int(number) for index, number in json.loads(path.read_text("utf-8")).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"{path} does not map indices to categories: {error}.", "Give the in_to_in9.json of the data set.") from error
+    if set(numbers.values()) - {-1} != set(range(len(labels))) or not set(numbers) <= set(range(len(outputs))):
+        raise UsageError(
+            f"{path} numbers {len(set(numbers.values()) - {-1})} categories of {len(numbers)} outputs, "
+            f"and there are {len(labels)} folders and {len(outputs)} outputs.",
+            "Give the file that belongs to these images.",
+        )
+    return tuple((label, tuple(outputs[i] for i, n in sorted(numbers.items()) if n == k)) for k, label in enumerate(labels))
