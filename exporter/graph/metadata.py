@@ -35,7 +35,9 @@ def split_sha256(splits: Sequence[LayerSplit]) -> str:
     return digest.hexdigest()
 
 
-def metadata(source: Source, preprocess: Preprocess, infos: Sequence[LayerInfo], splits: Sequence[LayerSplit]) -> dict[str, str]:
+def metadata(
+    source: Source, preprocess: Preprocess, infos: Sequence[LayerInfo], splits: Sequence[LayerSplit], dtype: str
+) -> dict[str, str]:
     """The ``elude.*`` entries, JSON where they are not plain text."""
     return {
         "elude.schema_version": str(GRAPH_SCHEMA_VERSION),
@@ -43,4 +45,5 @@ def metadata(source: Source, preprocess: Preprocess, infos: Sequence[LayerInfo],
         "elude.preprocess": json.dumps(preprocess.to_json(), sort_keys=True),
         "elude.layers": json.dumps([info.to_json() for info in infos], sort_keys=True),
         "elude.split_sha256": split_sha256(splits),
+        "elude.dtype": dtype,
     }

@@ -1,26 +1,45 @@
 """The plain export of a model, and the place of each layer in it.
 
-Both graphs of a comparison come from here, so the graft is all that differs. The exporter's optimiser fuses a convolution with the
-batch normalisation that follows it; the layers to be split are kept apart from that, because their pre-activation would be gone.
+Both graphs of a comparison come from here, so the graft is all that differs. The exporter's optimiser folds a batch normalisation into the
+convolution before it, for layers that are split as for all others: the site of such a layer is the folded convolution, with what undoes it.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
 from onnxscript import optimizer
 from torch import nn
 
+from exporter.graph.ops import Ops
 from handlers.errors import UnsupportedLayerError
 
 OPSET = 18
 SCOPES = "pkg.torch.onnx.name_scopes"
 PRODUCTS = ("MatMul", "Gemm", "Conv")
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A batch normalisation y = scale z + … that is part of the convolution in the graph.
+
+    Attributes:
+        weight: float32 (units, inputs, kh, kw), the layer's own weight.
+        bias: float32 (units,), the layer's own bias, 0 without.
+        scale: float32 (units,).
+    """
+
+    weight: ir.Value
+    bias: ir.Value
+    scale: ir.Value
 
 
 @dataclass(frozen=True)
@@ -31,61 +50,86 @@ class Site:
         name: path of its module.
         product: the node that multiplies by the weights: MatMul, Gemm or Conv.
         q: what it multiplies, the layer's input, (batch, …, inputs) or (batch, channels, H, W).
-        z: the layer's output, bias included, (batch, …, units) or (batch, units, h, w).
+        z: the layer's output, bias included, (batch, …, units) or (batch, units, h, w); normalised where ``folded``.
+        folded: the batch normalisation in ``product``, None without.
     """
 
     name: str
     product: ir.Node
     q: ir.Value
     z: ir.Value
+    folded: Folded | None = None
 
 
 def plain_export(
-    module: nn.Module, input_size: tuple[int, int, int], *, layers: Sequence[str] = (), output: str = "logits", opset: int = OPSET
+    module: nn.Module,
+    input_size: tuple[int, int, int],
+    *,
+    layers: Sequence[str] = (),
+    output: str = "logits",
+    opset: int = OPSET,
+    dtype: torch.dtype = torch.float32,
+    dynamic_size: bool = False,
 ) -> tuple[ir.Model, list[Site]]:
     """Export with a dynamic batch and find ``layers``.
 
     Args:
-        module: in eval mode; takes float32 (N, 3, H, W) and returns one tensor.
+        module: in eval mode; takes (N, 3, H, W) and returns one tensor.
         input_size: (3, H, W).
         layers: module paths to find.
         output: name of the graph's output.
         opset: ONNX operator set, 18 or later.
+        dtype: of weights and arithmetic; input and output are float32 whatever it is.
+        dynamic_size: leave height and width open as well; the model must allow it.
 
     Raises:
         UnsupportedLayerError: the model cannot be exported, or a layer is not run exactly once.
     """
-    batch = {0: torch.export.Dim("batch")}
+    model = _export(module if dtype == torch.float32 else copy.deepcopy(module).to(dtype), input_size, output, opset, dtype, dynamic_size)
+    found = {name: _output_of(model.graph, name) for name in layers}
+    norms = {name: _norm_of(value) for name, value in found.items()}
+    lost = {name: _lost(norm) for name, norm in norms.items() if norm is not None}
+    ends = {name: value if (norm := norms[name]) is None else norm.outputs[0] for name, value in found.items()}
+    kept = [value for value in ends.values() if not value.is_graph_output()]
+    model.graph.outputs.extend(kept)  # as outputs, so that no optimisation swallows them
+    names = {layer: value.name for layer, value in ends.items()}
+    optimizer.optimize_ir(model)
+    values = {value.name: value for value in model.graph.outputs}
+    sites = [_site(model.graph, layer, values[names[layer]], lost.get(layer)) for layer in layers]
+    for _ in kept:
+        model.graph.outputs.pop()
+    if dtype != torch.float32:
+        _single_ends(model.graph)
+    _strip(model)
+    return model, sites
+
+
+def _export(
+    module: nn.Module, input_size: tuple[int, int, int], output: str, opset: int, dtype: torch.dtype, dynamic_size: bool
+) -> ir.Model:
+    axes = {0: torch.export.Dim("batch")}
+    if dynamic_size:
+        axes |= {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # torch's own deprecations, nothing a user could act on
             program = torch.onnx.export(
                 module,
-                (torch.zeros(2, *input_size),),
+                (torch.zeros(2, *input_size, dtype=dtype),),
                 dynamo=True,
                 verbose=False,
                 optimize=False,
                 opset_version=opset,
                 input_names=["pixel_values"],
                 output_names=[output],
-                dynamic_shapes=(batch,),
+                dynamic_shapes=(axes,),
             )
     except torch.onnx.OnnxExporterError as error:
-        raise UnsupportedLayerError(f"The model cannot be exported to ONNX: {str(error).splitlines()[0]}") from error
+        remedy = "Export it with a fixed image size." if dynamic_size else ""
+        raise UnsupportedLayerError(f"The model cannot be exported to ONNX: {str(error).splitlines()[0]}", remedy) from error
     if program is None or len(program.model.graph.outputs) != 1:
         raise UnsupportedLayerError("The model does not return exactly one tensor.", "Wrap it in a module that returns its logits.")
-    model = program.model
-    found = {name: _output_of(model.graph, name) for name in layers}
-    kept = [value for value in found.values() if not value.is_graph_output()]
-    model.graph.outputs.extend(kept)  # as outputs, so that no optimisation swallows them
-    names = {layer: value.name for layer, value in found.items()}
-    optimizer.optimize_ir(model)
-    values = {value.name: value for value in model.graph.outputs}
-    sites = [_site(model.graph, layer, values[names[layer]]) for layer in layers]
-    for _ in kept:
-        model.graph.outputs.pop()
-    _strip(model)
-    return model, sites
+    return program.model
 
 
 def scopes(node: ir.Node) -> list[str]:
@@ -111,12 +155,65 @@ def _output_of(graph: ir.Graph, layer: str) -> ir.Value:
     return results[0]
 
 
-def _site(graph: ir.Graph, layer: str, z: ir.Value) -> Site:
+def _norm_of(z: ir.Value) -> ir.Node | None:
+    """The batch normalisation that is alone in reading a convolution's output, which the optimiser will fold into it."""
+    uses, producer = list(z.uses()), z.producer()
+    if producer is None or producer.op_type != "Conv" or z.is_graph_output() or len(uses) != 1:
+        return None
+    node = uses[0].node
+    constants = [value is not None and value.const_value is not None for value in node.inputs[1:]]
+    return node if node.op_type == "BatchNormalization" and uses[0].idx == 0 and all(constants) else None
+
+
+def _lost(norm: ir.Node) -> dict[str, NDArray[np.float32]]:
+    """What folding would lose: the fields of ``Folded``."""
+    conv = norm.inputs[0].producer() if norm.inputs[0] is not None else None
+    assert conv is not None
+    gamma, _, _, variance = (_numbers(value) for value in norm.inputs[1:])
+    epsilon = norm.attributes.get_float("epsilon", 1e-5)
+    weight = _numbers(conv.inputs[1])
+    bias = _numbers(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else np.zeros(len(weight))
+    values = {"weight": weight, "bias": bias, "scale": gamma / np.sqrt(variance + epsilon)}
+    return {key: value.astype(np.float32) for key, value in values.items()}
+
+
+def _numbers(value: ir.Value | None) -> NDArray[np.float64]:
+    assert value is not None
+    assert value.const_value is not None
+    return value.const_value.numpy().astype(np.float64)
+
+
+def _site(graph: ir.Graph, layer: str, z: ir.Value, lost: dict[str, NDArray[np.float32]] | None) -> Site:
     """Walk from the layer's output to the product it came from; only a bias and views may lie between."""
+    producer = z.producer()
+    if lost is not None and producer is not None and producer.inputs[0] is not None:
+        if producer.op_type == "Conv":
+            ops = Ops(graph, layer)
+            folded = Folded(**{key: ops.constant(value, f"{layer}.elude.{key}") for key, value in lost.items()})
+            return Site(layer, producer, producer.inputs[0], z, folded)
+        z = producer.inputs[0]  # it was not folded after all
     products = [node for node in _ancestors(z, layer) if node.op_type in PRODUCTS]
     if len(products) != 1 or products[0].inputs[0] is None:
         raise UnsupportedLayerError(f"{layer} is {len(products)} matrix products or convolutions in the graph; it must be exactly one.")
     return Site(layer, products[0], products[0].inputs[0], z)
+
+
+def _single_ends(graph: ir.Graph) -> None:
+    """Let a graph of another type take and give float32."""
+    pixels, result = graph.inputs[0], graph.outputs[0]
+    cast = ir.node("Cast", [pixels], {"to": pixels.dtype}, name="elude/pixels")
+    uses, first = [use for use in pixels.uses() if use.node is not cast], next(iter(graph))
+    for use in uses:
+        use.node.replace_input_with(use.idx, cast.outputs[0])
+    cast.outputs[0].shape, cast.outputs[0].type = pixels.shape, pixels.type
+    graph.insert_before(first, cast)
+    pixels.type = ir.TensorType(ir.DataType.FLOAT)
+    name = result.name
+    result.name = f"{name}.elude.own_type"
+    back = ir.node("Cast", [result], {"to": ir.DataType.FLOAT}, outputs=[ir.Value(name=name)], name="elude/result")
+    back.outputs[0].shape, back.outputs[0].type = result.shape, ir.TensorType(ir.DataType.FLOAT)
+    graph.append(back)
+    graph.outputs[0] = back.outputs[0]
 
 
 def _ancestors(value: ir.Value, layer: str) -> list[ir.Node]:

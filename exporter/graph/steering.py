@@ -2,7 +2,8 @@
 
 An edit turns activation a of a sub-unit into g·a + o. As a unit is the sum of its sub-units, that adds (g − 1)·a + o to the unit. The
 sum goes to the edited units only (a scatter, not a product with a one-hot matrix), so a NaN or an overflow stays where it was asked
-for. What an edit does not touch gets −0.0 added, which leaves every float as it is, the sign of zero included.
+for. What an edit does not touch gets −0.0 added, which leaves every float as it is, the sign of zero included. Where the export folded a
+batch normalisation y = s z + t into the layer, the graph holds y only, and s times the same change is added to it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from exporter.graph.ops import Ops, scalar
-from exporter.graph.sub_units import Grafted, batch_first, map_to_tokens, selected
+from exporter.graph.shares import single
+from exporter.graph.sub_units import Edited, Grafted, batch_first, map_to_tokens, selected
 
 INPUTS = ("steer_sub_unit", "steer_gain", "steer_offset", "steer_patches")
 
@@ -25,33 +27,34 @@ class Steering:
 
     Attributes:
         any_edit: bool (), whether there is any edit at all.
-        owner: int64 (batch, edits), number of the layer each edit belongs to, −1 for padding; (1, 0) without edits, as the next two.
-        local: int64 (batch, edits), its sub-unit's row in that layer, 0 for padding.
-        parent: int64 (batch, edits), its unit in that layer, 0 for padding.
+        owner: int64 (batch, edits), number of the layer each edit belongs to, −1 for padding; (1, 0) without edits, as ``edited``.
+        edited: its sub-unit in that layer.
         gain, offset: float32 (batch or 1, edits); patches: int64 (batch or 1, edits). The graph's inputs.
         batch: int64 (1,), size of the batch.
     """
 
     any_edit: ir.Value
     owner: ir.Value
-    local: ir.Value
-    parent: ir.Value
+    edited: Edited
     gain: ir.Value
     offset: ir.Value
     patches: ir.Value
     batch: ir.Value
 
 
-def prepare(ops: Ops, pixels: ir.Value, inputs: dict[str, ir.Value], parents: list[NDArray[np.int64]]) -> Steering:
-    """Look every edit up in a table of (layer, row in it, unit), once for all layers.
+def prepare(ops: Ops, pixels: ir.Value, inputs: dict[str, ir.Value], places: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Steering:
+    """Look every edit up in a table of (layer, row in it, unit, part), once for all layers.
+
+    ``places`` holds each layer's (unit, part) of its sub-units.
 
     The table is as long as there are sub-units, so an index that is too large fails in the look-up instead of being ignored.
     Its first column is for negative indices: padding.
     """
-    counts = [len(parent) for parent in parents]
+    counts = [len(unit) for unit, _ in places]
     layer = np.concatenate([[-1], np.repeat(np.arange(len(counts)), counts)])
     row = np.concatenate([[0], *[np.arange(count) for count in counts]])
-    table = np.stack([layer, row, np.concatenate([[0], *parents])]).astype(np.int64)
+    unit, part = (np.concatenate([[0], *[place[which] for place in places]]) for which in (0, 1))
+    table = np.stack([layer, row, unit, part]).astype(np.int64)
     index, *others = (inputs[name] for name in INPUTS)
     sizes = ops("Size", index)
     for other in others:
@@ -77,9 +80,9 @@ def prepare(ops: Ops, pixels: ir.Value, inputs: dict[str, ir.Value], parents: li
         empty = inner.constant(np.zeros((1, 0), np.int64), "elude/no_edit")
         return [inner("Identity", empty) for _ in table]
 
-    owner, local, parent = ops.branch(any_edit, look_up, nothing, "elude/edits", "The layer, row and unit of each edit.")
+    owner, *edited = ops.branch(any_edit, look_up, nothing, "elude/edits", "The layer, row, unit and part of each edit.")
     gain, offset, patches = others
-    return Steering(any_edit, owner, local, parent, gain, offset, patches, batch)
+    return Steering(any_edit, owner, Edited(*edited), gain, offset, patches, batch)
 
 
 def steer(ops: Ops, layer: Grafted, number: int, steering: Steering) -> ir.Value:
@@ -99,14 +102,16 @@ def steer(ops: Ops, layer: Grafted, number: int, steering: Steering) -> ir.Value
 def _changes(ops: Ops, layer: Grafted, number: int, steering: Steering) -> tuple[ir.Value, ir.Value]:
     """What each edit adds at each token, float32 (batch, edits, tokens), and to which unit, int64 (batch, edits)."""
     mine = ops("Equal", steering.owner, ops.constant(number))
-    rows = ops("Where", mine, steering.local, ops.constant(0))
-    unit = ops("Where", mine, steering.parent, ops.constant(0))
-    a = selected(ops, layer, rows, steering.batch)
+    every = (steering.edited.row, steering.edited.unit, steering.edited.part)
+    edited = Edited(*(ops("Where", mine, value, ops.constant(0)) for value in every))
+    a = selected(ops, layer, edited, steering.batch)
     last = ops.constant([-1])
     slope = ops("Unsqueeze", ops("Sub", steering.gain, ops.constant(scalar(1.0))), last)
     change = ops("Add", ops("Mul", slope, a), ops("Unsqueeze", steering.offset, last))
+    if layer.site.folded is not None:
+        change = ops("Mul", change, ops("Unsqueeze", ops("Gather", layer.site.folded.scale, edited.unit), last))
     active = ops("And", ops("Unsqueeze", mine, last), _where(ops, a, steering.patches))
-    return ops("Where", active, change, ops.constant(scalar(-0.0), "elude/minus_zero")), unit
+    return ops("Where", active, change, ops.constant(scalar(-0.0), "elude/minus_zero")), edited.unit
 
 
 def _where(ops: Ops, a: ir.Value, patches: ir.Value) -> ir.Value:
@@ -124,11 +129,13 @@ def _where(ops: Ops, a: ir.Value, patches: ir.Value) -> ir.Value:
 
 def _scatter(ops: Ops, layer: Grafted, changes: tuple[ir.Value, ir.Value], steering: Steering) -> ir.Value:
     change, unit = changes
+    own = single(ops, layer.site.z, layer.site.z)
     if layer.conv:
-        z, axis, new = map_to_tokens(ops, layer.site.z), 1, [-1]
+        z, axis, new = map_to_tokens(ops, own), 1, [-1]
     else:
-        z, axis, new = batch_first(ops, layer.site.z, layer.units, steering.batch), 2, [1]
+        z, axis, new = batch_first(ops, own, layer.units, steering.batch), 2, [1]
         change = ops("Transpose", change, perm=[0, 2, 1])
     target = ops("Expand", ops("Unsqueeze", unit, ops.constant(new)), ops("Shape", change))
     steered = ops("ScatterElements", z, target, change, axis=axis, reduction="add")
-    return steered if z is layer.site.z else ops("Reshape", steered, ops("Shape", layer.site.z))
+    steered = steered if z is own else ops("Reshape", steered, ops("Shape", own))
+    return steered if own is layer.site.z else ops("Cast", steered, to=layer.site.z.dtype)

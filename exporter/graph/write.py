@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import onnx_ir as ir
+import torch
 from torch import nn
 
 from exporter.graph.metadata import layer_infos, metadata
 from exporter.graph.ops import Ops
 from exporter.graph.plain import OPSET, Site, plain_export
+from exporter.graph.shares import store
 from exporter.graph.steering import INPUTS, Steering, prepare, steer
-from exporter.graph.sub_units import Grafted, batch_first, every, map_to_tokens
+from exporter.graph.sub_units import Grafted, every, whole_units
 from exporter.layer_split import LayerSplit
-from exporter.weights import sub_unit_bias, sub_unit_weights
+from exporter.weights import sub_unit_bias
 from handlers.bundle import Source
 from handlers.errors import UnsupportedLayerError, UsageError
 from handlers.preprocess import Preprocess
@@ -25,6 +27,7 @@ from handlers.preprocess import Preprocess
 if TYPE_CHECKING:
     from exporter.layers import Layer
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; protobuf ends at 2 GiB
 _DOC = (
     "Fed pixel_values only, this graph is the original model. inspect=true adds the sub-unit activations of the layers named in "
@@ -51,6 +54,8 @@ def emit(
     source: Source,
     preprocess: Preprocess,
     opset: int | None = None,
+    dtype: str = "float32",
+    dynamic_size: bool = False,
     external_above: int = EXTERNAL_ABOVE,
 ) -> None:
     """Export ``module``, graft the splits and write the file, checked with full shape inference.
@@ -64,53 +69,71 @@ def emit(
         source: where the model came from, for the metadata.
         preprocess: what the model expects, for the metadata.
         opset: ONNX operator set, default 18.
+        dtype: ``float32``, ``float16`` or ``bfloat16``: of the model's weights and arithmetic. Inputs and outputs are float32
+            whatever it is, and so is all that sub-units and edits are computed with.
+        dynamic_size: leave the image's height and width open; the model must allow it.
         external_above: bytes of weights above which they are stored beside the file.
 
     Raises:
-        UsageError: splits and layers do not fit, or the opset is below 18.
+        UsageError: splits and layers do not fit, the opset is below 18 or the dtype unknown.
         UnsupportedLayerError: the model cannot be exported or a layer not be found in the graph.
     """
     opset = OPSET if opset is None else opset
     if opset < OPSET:
         raise UsageError(f"opset {opset} is below {OPSET}.", "ScatterElements with addition and Shape of a part need 18 or later.")
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype is {dtype!r}.", f"Use one of {', '.join(DTYPES)}.")
     names = [split.layer for split in splits]
     if names != [layer.name for layer in layers] or len(set(names)) != len(names) or not names:
         raise UsageError(f"splits of {names} do not fit layers {[layer.name for layer in layers]}: same layers, same order, once each.")
     output = "embedding" if getattr(module, "num_classes", None) == 0 else "logits"
-    model, sites = plain_export(module, input_size, layers=names, output=output, opset=opset)
+    model, sites = plain_export(
+        module, input_size, layers=names, output=output, opset=opset, dtype=DTYPES[dtype], dynamic_size=dynamic_size
+    )
     grafts = [_grafted(model.graph, site, layer, split) for site, layer, split in zip(sites, layers, splits, strict=True)]
     _graft(model, grafts, splits)
     infos = layer_infos(splits, [layer.kind for layer in layers])
-    model.metadata_props.update(metadata(source, preprocess, infos, splits))
+    model.metadata_props.update(metadata(source, preprocess, infos, splits, dtype))
     model.producer_name, model.producer_version, model.doc_string = "elude", None, _DOC
     model.graph.name, model.graph.doc_string = source.model, _DOC
     _save(model, Path(path), external_above)
 
 
 def _grafted(graph: ir.Graph, site: Site, layer: Layer, split: LayerSplit) -> Grafted:
-    """Store the sub-units' weights and biases."""
-    weight = layer.module.weight
     bias = layer.module.bias
-    if not isinstance(weight, nn.Parameter):
-        raise UnsupportedLayerError(f"{layer.name} has no plain weight.")
-    w = sub_unit_weights(weight.detach().numpy(), split)
-    b = sub_unit_bias(None if bias is None else bias.detach().numpy(), split)
-    ops = Ops(graph, site.name)
-    return Grafted(
-        site,
-        ops.constant(np.ascontiguousarray(w, np.float32), f"{site.name}.sub_units.weight"),
-        ops.constant(np.ascontiguousarray(b, np.float32), f"{site.name}.sub_units.bias"),
-        split.parent.astype(np.int64),
-        layer.units,
-        layer.groups,
-    )
+    shared_bias = sub_unit_bias(None if bias is None else bias.detach().float().numpy(), split)
+    weight, transposed = _own_weight(graph, site, layer)
+    kernel = tuple(layer.module.weight.shape[2:])
+    shares = store(Ops(graph, site.name), split, weight, shared_bias, transposed=transposed, kernel=kernel)
+    return Grafted(site, shares, split.parent, split.part, layer.units, layer.inputs, layer.groups)
+
+
+def _own_weight(graph: ir.Graph, site: Site, layer: Layer) -> tuple[ir.Value, bool]:
+    """The layer's weight in the graph, and whether it lies there as (inputs, units); a copy where it is not there as it is."""
+    own = layer.module.weight.detach().float().numpy()
+    if not np.isfinite(own).all() or np.abs(own).max(initial=0.0) > np.finfo(np.float32).max / 2:
+        raise UnsupportedLayerError(
+            f"{site.name}: a weight is NaN, infinite or more than half of the largest float32.", "Repair the model."
+        )
+    if site.folded is not None:
+        return site.folded.weight, False
+    value = site.product.inputs[1]
+    found = None if value is None or value.const_value is None else value.const_value.numpy()
+    if value is not None and found is not None and value.name in graph.initializers:
+        wanted = found.astype(np.float32)
+        if wanted.shape == own.shape and (own.shape[0] != own.shape[1] or np.array_equal(wanted, own)):
+            return value, False
+        if wanted.T.shape == own.shape:
+            return value, True
+    name = f"{site.name}.elude.weight"
+    return Ops(graph, site.name).constant(np.ascontiguousarray(own), name), False
 
 
 def _graft(model: ir.Model, grafts: Sequence[Grafted], splits: Sequence[LayerSplit]) -> None:
     graph = model.graph
     inputs = _inputs(graph)
     ops = Ops(graph, "elude")
-    steering = prepare(ops, graph.inputs[0], inputs, [split.parent for split in splits])
+    steering = prepare(ops, graph.inputs[0], inputs, [(split.parent, split.part) for split in splits])
     first = next(iter(graph), None)
     assert first is not None
     graph.insert_before(first, ops.nodes)
@@ -161,12 +184,7 @@ def _inspect(ops: Ops, graft: Grafted, inspect: ir.Value, steering: Steering) ->
     tokens = _static_tokens(graft)
 
     def opened(inner: Ops) -> list[ir.Value]:
-        if graft.conv:
-            units = inner("Transpose", map_to_tokens(inner, graft.site.z), perm=[0, 2, 1])
-        else:
-            units = batch_first(inner, graft.site.z, graft.units, steering.batch)
-            units = inner("Identity", units) if units is graft.site.z else units
-        return [units, every(inner, graft, steering.batch)]
+        return [whole_units(inner, graft, steering.batch), every(inner, graft, steering.batch)]
 
     def closed(inner: Ops) -> list[ir.Value]:
         shapes = [(0, tokens or 0, width) for width in widths]

@@ -1,6 +1,6 @@
 """The check itself: run the original, its twin in float32 and float64, and the file, on the same inputs, and compare.
 
-What is checked is the file: its sub-unit weights are read back from it and added up, and its outputs come from the session class
+What is checked is the file: the sub-unit weights that it computes are added up, and its outputs come from the session class
 that serves it.
 """
 
@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from exporter.graph.metadata import split_sha256
+from exporter.graph.write import DTYPES
 from exporter.layer_split import LayerSplit
 from exporter.rewrite import Disentangled
 from exporter.verify.compare import OWN_ERROR, Array, Run, compare, errors, fan_in, rounding, rule, scale_of
+from exporter.verify.divergence import first_divergence
 from exporter.verify.report import Comparison, Equivalence, Sums
+from exporter.verify.stored import sums_of_weights
 from handlers.edits import Edit
 from handlers.errors import EquivalenceError, UsageError
 from handlers.session import GraphSession
@@ -41,7 +43,8 @@ SETTINGS = {"not optimised": False, "optimised": True}
 class _Case:
     """Inputs of one kind with torch's answers, name → array.
 
-    ``original``: the untouched model's output; ``twin``: in float32; ``exact``: in float64, of the first ``EXACT`` images.
+    ``original``: the untouched model's output; ``twin``: in float32; of the first ``EXACT`` images, ``own``: in the
+    file's type, and ``exact``: in float64.
     """
 
     kind: str
@@ -49,16 +52,18 @@ class _Case:
     edits: list[list[Edit]]
     original: Array
     twin: dict[str, Array]
+    own: dict[str, Array]
     exact: dict[str, Array]
+    dtype: str
 
     def tolerance(self, name: str, terms: int) -> float:
         """The rule of ``exporter.verify.compare`` for one output."""
         exact = self.exact[name]
-        own = errors(self.twin[name][: len(exact)], exact).max()
-        return rounding(terms, scale_of(self.twin[name])) + OWN_ERROR * (float(own) if np.isfinite(own) else 0.0)
+        own = errors(self.own[name], exact).max()
+        return rounding(terms, scale_of(self.twin[name]), self.dtype) + OWN_ERROR * (float(own) if np.isfinite(own) else 0.0)
 
 
-def verify(  # noqa: PLR0917 - the three things compared, and what they were made of
+def verify(
     original: nn.Module,
     twin: Disentangled,
     onnx_path: Path | str,
@@ -92,7 +97,8 @@ def verify(  # noqa: PLR0917 - the three things compared, and what they were mad
     sessions = {name: GraphSession(path, optimise=optimise) for name, optimise in SETTINGS.items()}
     _check_split(next(iter(sessions.values())), splits)
     terms = fan_in(original)
-    cases = _cases(original, twin, splits, np.ascontiguousarray(pixel_values, np.float32), seed)
+    dtype = next(iter(sessions.values())).metadata.get("elude.dtype", "float32")
+    cases = _cases(original, twin, splits, np.ascontiguousarray(pixel_values, np.float32), seed, dtype)
     output = next(iter(sessions.values())).output_name
     sums_terms = {layer.name: layer.inputs * layer.window for layer in layers}
     activations: dict[str, list[Comparison]] = {split.layer: [] for split in splits}
@@ -103,7 +109,7 @@ def verify(  # noqa: PLR0917 - the three things compared, and what they were mad
             got = _runtime(session, case, splits)
             for split in splits:
                 scale = max(scale_of(case.twin[f"{split.layer}.{kind}"]) for kind in ("units", "sub_units"))
-                tolerance = rounding(sums_terms[split.layer], scale)
+                tolerance = rounding(sums_terms[split.layer], scale, dtype)
                 runs = [_merged(run, split) for run in got[f"{split.layer}.sub_units"]]
                 units = [run.got for run in got[f"{split.layer}.units"]]
                 pairs = [Run(run.got, unit, run.first) for run, unit in zip(runs, units, strict=True)]
@@ -114,14 +120,16 @@ def verify(  # noqa: PLR0917 - the three things compared, and what they were mad
                 label = name.replace("output", output, 1) if name.startswith("output") else name
                 classes = name.startswith("output") and output == "logits"
                 runtime.append(compare(label, case.kind, setting, runs, case.tolerance(name, terms), classes=classes))
-    weights = _weights(path, original, splits)
+    weights = {split.layer: sums_of_weights(path, original, split, dtype) for split in splits}
     report = Equivalence(
         tuple(Sums(split.layer, *weights[split.layer], tuple(activations[split.layer])) for split in splits),
         tuple(rewrite),
         tuple(runtime),
-        rule(terms, sums_terms),
+        rule(terms, sums_terms, dtype),
         min(len(pixel_values), max(images, BATCH)),
     )
+    if not report.passed:
+        report = replace(report, divergence=first_divergence(original, path, cases[0].pixels, terms, dtype))
     report.raise_if_failed()
     return report
 
@@ -136,19 +144,28 @@ def _check_split(session: GraphSession, splits: Sequence[LayerSplit]) -> None:
         )
 
 
-def _cases(original: nn.Module, twin: Disentangled, splits: Sequence[LayerSplit], real: NDArray[np.float32], seed: int) -> list[_Case]:
+def _cases(
+    original: nn.Module, twin: Disentangled, splits: Sequence[LayerSplit], real: NDArray[np.float32], seed: int, dtype: str
+) -> list[_Case]:
     rng = np.random.default_rng(seed)
     real = np.resize(real, (BATCH, *real.shape[1:])) if len(real) < BATCH else real[:BATCH]
     random = rng.standard_normal((BATCH, *real.shape[1:])).astype(np.float32)
     count = sum(split.sub_units for split in splits)
     double = copy.deepcopy(twin).double()
     cases = []
-    for kind, pixels in (("real", real), ("random", random), ("scaled", real * np.float32(SCALE))):
+    kinds = {"real": real, "random": random, "scaled": real * np.float32(SCALE)}
+    if dtype == "float16":
+        kinds.pop("scaled")  # its numbers end at 65504
+    for kind, pixels in kinds.items():
         edits = [_edits(rng, splits, count) for _ in pixels]
         with torch.inference_mode():
             plain = original(torch.from_numpy(pixels)).numpy()
-        exact = _torch(double, pixels[:EXACT].astype(np.float64), edits[:EXACT])
-        cases.append(_Case(kind, pixels, edits, plain, _torch(twin, pixels, edits), exact))
+        single = _torch(twin, pixels, edits)
+        exact = _torch(double, pixels[:EXACT], edits[:EXACT], torch.float64)
+        own = {name: value[:EXACT] for name, value in single.items()}
+        if dtype != "float32":
+            own = _torch(copy.deepcopy(twin).to(DTYPES[dtype]), pixels[:EXACT], edits[:EXACT], DTYPES[dtype])
+        cases.append(_Case(kind, pixels, edits, plain, single, own, exact, dtype))
     return cases
 
 
@@ -161,15 +178,16 @@ def _edits(rng: np.random.Generator, splits: Sequence[LayerSplit], count: int) -
             zip(index, rng.uniform(-2, 3, (len(index), 2)), strict=True)]  # fmt: skip
 
 
-def _torch(twin: Disentangled, pixels: Array, edits: list[list[Edit]]) -> dict[str, Array]:
-    x = torch.from_numpy(pixels)
+def _torch(twin: Disentangled, pixels: Array, edits: list[list[Edit]], dtype: torch.dtype = torch.float32) -> dict[str, Array]:
+    x = torch.from_numpy(pixels).to(dtype)
     with torch.inference_mode():
-        answers = {"output": twin(x).numpy()}
-        answers |= {f"{name}.units": value.numpy() for name, value in twin.units(x).items()}
-        answers |= {f"{name}.sub_units": value.numpy() for name, value in twin.sub_units(x).items()}
+        answers = {"output": twin(x)}
+        answers |= {f"{name}.units": value for name, value in twin.units(x).items()}
+        answers |= {f"{name}.sub_units": value for name, value in twin.sub_units(x).items()}
         with twin.steer(edits):
-            answers["output, steered"] = twin(x).numpy()
-    return answers
+            answers["output, steered"] = twin(x)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    return {name: value.to(wide).numpy() for name, value in answers.items()}
 
 
 def _runtime(session: GraphSession, case: _Case, splits: Sequence[LayerSplit]) -> dict[str, list[Run]]:
@@ -200,27 +218,3 @@ def _more(session: GraphSession, original: nn.Module, pixels: NDArray[np.float32
 def _merged(run: Run, split: LayerSplit) -> Run:
     merged = np.add.reduceat(run.got.astype(np.float64), split.first, axis=-1)
     return Run(merged, run.reference, run.first)
-
-
-def _weights(path: Path, original: nn.Module, splits: Sequence[LayerSplit]) -> dict[str, tuple[int, int, float]]:
-    """Per layer: number of weights and biases, how many the file's sub-units do not add up to, and by how much at most."""
-    stored = ir.load(path).graph.initializers
-    result = {}
-    for split in splits:
-        module = original.get_submodule(split.layer)
-        assert isinstance(module, (nn.Linear, nn.Conv2d))
-        bias = torch.zeros(len(split.parts)) if module.bias is None else module.bias
-        total, wrong, largest = 0, 0, 0.0
-        for kind, value in (("weight", module.weight), ("bias", bias)):
-            tensor = stored[f"{split.layer}.sub_units.{kind}"].const_value
-            if tensor is None:
-                raise EquivalenceError(f"{path.name} has no values for {split.layer}.sub_units.{kind}.", "Export the model again.")
-            summed = np.add.reduceat(tensor.numpy().astype(np.float64), split.first, axis=0)  # exact: 29 spare bits
-            difference = errors(summed, value.detach().numpy())
-            total, wrong, largest = (
-                total + difference.size,
-                wrong + int(np.count_nonzero(difference)),
-                max(largest, float(difference.max())),
-            )
-        result[split.layer] = (total, wrong, largest)
-    return result

@@ -1,9 +1,9 @@
 """Arrays against references, and how far apart they may be.
 
-The rule: |error| ≤ 16 u sqrt(n) scale + 4 |torch32 − torch64|. u is the unit roundoff of the type; n the number of products one
+The rule: |error| ≤ 16 u sqrt(n) scale + 4 |torch own − torch64|. u is the unit roundoff of the type; n the number of products one
 output is a sum of: all fan-ins of the model's layers for what passes through the model, as rounding errors add up like a random walk over
 them, and the layer's own fan-in for its sums; scale the largest absolute value of the reference. The second term measures how
-much this model amplifies rounding on these very inputs: torch's own error in float32 against float64. A wrong graph is
+much this model amplifies rounding on these very inputs: torch's own error in the file's type against float64. A wrong graph is
 wrong by far more, and in float64 as well, so that the term does not hide it.
 """
 
@@ -20,7 +20,7 @@ from torch import nn
 from exporter.verify.report import Comparison
 
 Array = NDArray[Any]
-ROUNDOFF = float(np.finfo(np.float32).eps) / 2
+ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 FACTOR = 16.0
 OWN_ERROR = 4.0
 
@@ -34,9 +34,9 @@ class Run:
     first: int
 
 
-def rounding(terms: int, scale: float) -> float:
+def rounding(terms: int, scale: float, dtype: str = "float32") -> float:
     """16 u sqrt(terms) scale."""
-    return FACTOR * ROUNDOFF * float(np.sqrt(terms)) * scale
+    return FACTOR * ROUNDOFF[dtype] * float(np.sqrt(terms)) * scale
 
 
 def fan_in(module: nn.Module) -> int:
@@ -45,12 +45,12 @@ def fan_in(module: nn.Module) -> int:
     return max(sum(layer.weight[0].numel() for layer in layers), 1)
 
 
-def rule(terms: int, sums: dict[str, int]) -> dict[str, Any]:
+def rule(terms: int, sums: dict[str, int], dtype: str = "float32") -> dict[str, Any]:
     """The tolerance in words and numbers, for the report."""
     return {
-        "formula": "factor * roundoff * sqrt(terms) * scale + own_error_factor * max|torch float32 - torch float64|; rewrite: 0",
-        "dtype": "float32",
-        "roundoff": ROUNDOFF,
+        "formula": "factor * roundoff * sqrt(terms) * scale + own_error_factor * max|torch in dtype - torch float64|; rewrite: 0",
+        "dtype": dtype,
+        "roundoff": ROUNDOFF[dtype],
         "factor": FACTOR,
         "own_error_factor": OWN_ERROR,
         "terms": terms,

@@ -14,6 +14,11 @@ CLAIMS = {
 }
 
 
+def finite(values: dict[str, Any]) -> dict[str, Any]:
+    """With the text ``inf`` for infinities, which JSON has no number for."""
+    return {key: "inf" if value == float("inf") else value for key, value in values.items()}
+
+
 @dataclass(frozen=True)
 class Comparison:
     """How far an output is from its reference, over all elements of all runs of one kind.
@@ -50,8 +55,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; errors that are not finite become the text ``inf``."""
-        values = {key: "inf" if value == float("inf") else value for key, value in asdict(self).items()}
-        return values | {"passed": self.passed}
+        return finite(asdict(self)) | {"passed": self.passed}
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,29 @@ class Sums:
 
 
 @dataclass(frozen=True)
+class Divergence:
+    """The first value that is off.
+
+    Attributes:
+        node: name of the node that makes it; ``op``: its operator.
+        module: path of the torch module it belongs to.
+        max_abs: its largest error.
+        tolerance: what was allowed.
+        checked: how many values before it were right.
+    """
+
+    node: str
+    op: str
+    module: str
+    max_abs: float
+    tolerance: float
+    checked: int
+
+    def __str__(self) -> str:
+        return f"first off at node {self.node} ({self.op}) of {self.module}, by {self.max_abs:.3g} (allowed: {self.tolerance:.3g})"
+
+
+@dataclass(frozen=True)
 class Equivalence:
     """The three claims.
 
@@ -91,6 +118,7 @@ class Equivalence:
         runtime: claim (c).
         rule: how the tolerances were derived, with its constants.
         images: number of real images compared.
+        divergence: when a claim fails, the first value of the file's graph that is off, if one of the model's own is.
     """
 
     sums: tuple[Sums, ...]
@@ -98,6 +126,7 @@ class Equivalence:
     runtime: tuple[Comparison, ...]
     rule: dict[str, Any]
     images: int
+    divergence: Divergence | None = None
 
     @property
     def passed(self) -> bool:
@@ -129,9 +158,10 @@ class Equivalence:
         return {
             "schema_version": 1,
             "passed": self.passed,
-            "summary": {key: "inf" if value == float("inf") else value for key, value in summary.items()},
+            "summary": finite(summary),
             "images": self.images,
             "tolerance": self.rule,
+            "divergence": None if self.divergence is None else finite(asdict(self.divergence)),
             "claims": {
                 "sums": {"claim": CLAIMS["sums"], "layers": [item.to_json() for item in self.sums]},
                 "rewrite": {"claim": CLAIMS["rewrite"], "outputs": [item.to_json() for item in self.rewrite]},
@@ -147,8 +177,9 @@ class Equivalence:
         """
         if self.passed:
             return
+        where = "" if self.divergence is None else f"; {self.divergence}"
         raise EquivalenceError(
-            f"{self._failure()}.", "The export is not lossless and was refused; its report has every number.", self.to_json()
+            f"{self._failure()}{where}.", "The export is not lossless and was refused; its report has every number.", self.to_json()
         )
 
     def _failure(self) -> str:

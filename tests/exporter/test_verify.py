@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -91,9 +92,14 @@ def test_a_model_without_classes_has_no_top1(tmp_path: Path) -> None:
 
 
 def test_a_split_that_does_not_sum_is_caught(case: Emitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from exporter.weights import sub_unit_weights
+    """The nodes that compute the sub-unit weights are made wrong."""
+    from exporter.graph.ops import Ops, scalar
+    from exporter.graph.shares import rows
 
-    monkeypatch.setattr("exporter.graph.write.sub_unit_weights", lambda weight, split: sub_unit_weights(weight, split) * np.float32(1.01))
+    def wrong(ops: Ops, *arguments: Any) -> Any:
+        return ops("Mul", rows(ops, *arguments), ops.constant(scalar(1.01)))
+
+    monkeypatch.setattr("exporter.graph.sub_units.rows", wrong)
     module, path = case.module, tmp_path / "model.onnx"
     emit(module, case.splits, path, layers=case.layers, input_size=SIZE, source=SOURCE, preprocess=preprocess(SIZE))
     error = refusal(case, path)
@@ -101,13 +107,14 @@ def test_a_split_that_does_not_sum_is_caught(case: Emitted, tmp_path: Path, monk
     assert "allowed: 0" in error.message
 
 
-def test_a_single_weight_off_by_its_last_bit_is_caught(case: Emitted, tmp_path: Path) -> None:
-    def nudge(values: np.ndarray) -> None:
-        row, column = np.argwhere(values != 0)[0]
-        values[row, column] = np.nextafter(values[row, column], np.float32(np.inf))
+def test_a_single_lost_share_is_caught(case: Emitted, tmp_path: Path) -> None:
+    def lose(values: np.ndarray) -> None:
+        values[0, 0] = 0
 
-    path = tampered(case, tmp_path / "model.onnx", "blocks.1.mlp.fc2.sub_units.weight", nudge)
-    assert "blocks.1.mlp.fc2: 1 of 66 weights and biases" in refusal(case, path).message
+    path = tampered(case, tmp_path / "model.onnx", "blocks.1.mlp.fc2.sub_units.masks", lose)
+    message = refusal(case, path).message
+    assert "Claim (a) the sub-units sum to their unit fails for blocks.1.mlp.fc2: 1 of 66 weights and biases" in message
+    assert "allowed: 0" in message
 
 
 def test_a_wrong_bias_is_caught(case: Emitted, tmp_path: Path) -> None:
@@ -121,14 +128,16 @@ def test_a_wrong_bias_is_caught(case: Emitted, tmp_path: Path) -> None:
 def test_weights_exchanged_between_sub_units_are_caught(case: Emitted, tmp_path: Path) -> None:
     """They still sum, so claim (a) holds; only the comparison of sub-units with the twin can tell."""
     unit = int(np.argmax(case.splits[0].parts > 1))
-    first = int(case.splits[0].first[unit])
 
     def exchange(values: np.ndarray) -> None:
-        values[[first, first + 1]] = values[[first + 1, first]]
+        row = values[unit]
+        values[unit] = (row & 0b11111100) | ((row & 1) << 1) | ((row >> 1) & 1)
 
-    path = tampered(case, tmp_path / "model.onnx", "blocks.0.mlp.fc2.sub_units.weight", exchange)
+    path = tampered(case, tmp_path / "model.onnx", "blocks.0.mlp.fc2.sub_units.masks", exchange)
     message = refusal(case, path).message
     assert "Claim (c)" in message
+    assert "logits, steered" in message
+    assert "first off" not in message  # the model itself is right
 
 
 def test_a_changed_weight_of_the_model_is_caught(case: Emitted, tmp_path: Path) -> None:
@@ -136,8 +145,24 @@ def test_a_changed_weight_of_the_model_is_caught(case: Emitted, tmp_path: Path) 
         values[0] += 0.01
 
     path = tampered(case, tmp_path / "model.onnx", "head.weight", change)
-    message = refusal(case, path).message
-    assert "Claim (c) ONNX Runtime equals torch fails for logits on real inputs, not optimised: off by" in message
+    error = refusal(case, path)
+    assert "Claim (c) ONNX Runtime equals torch fails for logits on real inputs, not optimised: off by" in error.message
+    assert error.report["divergence"]["module"] == "head"
+    assert error.report["divergence"]["op"] in ("Gemm", "MatMul", "Add")
+
+
+@pytest.mark.parametrize("module", ["patch", "blocks.0.mlp.fc1", "blocks.1.mlp.fc2"])
+def test_the_first_wrong_node_is_named(case: Emitted, tmp_path: Path, module: str) -> None:
+    """Everything after it is off too; only the first is to be named."""
+
+    def change(values: np.ndarray) -> None:
+        values[0] += 0.1
+
+    error = refusal(case, tampered(case, tmp_path / "model.onnx", f"{module}.bias", change))
+    divergence = error.report["divergence"]
+    assert divergence["module"] == module
+    assert divergence["max_abs"] > divergence["tolerance"]
+    assert f"of {module}, by" in error.message
 
 
 def test_steering_the_wrong_unit_is_caught(case: Emitted, tmp_path: Path) -> None:
