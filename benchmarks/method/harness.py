@@ -24,6 +24,7 @@ from exporter.contributions import layer_bias, layer_weight
 from exporter.layer_split import LayerSplit
 
 TOP, PURITY_TOP = 40, 16
+TOKENS = 64  # of each held-out picture; all 257 would cost four times as much
 _BLOCK = 64
 
 
@@ -67,23 +68,23 @@ def family(split: LayerSplit, chosen: NDArray[np.int64]) -> Family:
 
 
 @cached
-def outputs(name: str = "held_out") -> NDArray[np.float32]:
-    """float32 (pictures, tokens, units): the layer's output on all tokens, computed once."""
-    path = cache() / "activations" / name / "outputs.npy"
-    if not path.exists():
-        inputs, w = activations(name).inputs, torch.from_numpy(weight())
-        z = np.empty((*inputs.shape[:2], len(w)), np.float32)
-        for start in range(0, len(inputs), _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            z[rows] = (torch.from_numpy(inputs[rows].astype(np.float32)) @ w.T).numpy() + bias()
-        np.save(path, z)
-    loaded: NDArray[np.float32] = np.load(path, mmap_mode="r")
-    return loaded
+def held_out() -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    """The layer's input (pictures, TOKENS, inputs) and output (pictures, TOKENS, units) at seeded tokens of each held-out picture."""
+    inputs = activations("held_out").inputs
+    pictures, tokens, _ = inputs.shape
+    q = np.empty((pictures, TOKENS, inputs.shape[2]), np.float16)
+    for picture in range(pictures):
+        q[picture] = inputs[picture, np.sort(np.random.default_rng([picture, 7]).choice(tokens, TOKENS, replace=False))]
+    z = np.empty((pictures, TOKENS, len(weight())), np.float32)
+    w = torch.from_numpy(weight())
+    for start in range(0, pictures, _BLOCK):
+        z[start : start + _BLOCK] = (torch.from_numpy(q[start : start + _BLOCK].astype(np.float32)) @ w.T).numpy() + bias()
+    return q, z
 
 
 def peaks(families: Mapping[str, Family]) -> dict[str, Peaks]:
     """The peaks of all families on the held-out pictures, in one pass."""
-    inputs = activations("held_out").inputs
+    inputs, _ = held_out()
     stacked = torch.from_numpy(np.concatenate([each.weight for each in families.values()]))
     offset = torch.from_numpy(np.concatenate([each.bias for each in families.values()]))
     value = np.empty((len(inputs), len(stacked)), np.float32)
@@ -107,7 +108,7 @@ def score(found: Peaks, top: int = TOP) -> dict[str, NDArray[np.float64]]:
     weights = (value - low) / np.where(dead, 1, high - low)
     pair = weights.sum(axis=0) ** 2 - (weights**2).sum(axis=0)
     dead |= (weights > 0).sum(axis=0) < 2
-    z = outputs()
+    _, z = held_out()
     scores = {}
     for name, centre in (("ms", 0.0), ("centred", _centre())):
         result = np.empty(value.shape[1])
@@ -128,7 +129,7 @@ def redundancy(found: Peaks, unit: NDArray[np.int64], top: int = TOP) -> dict[st
     """
     order = np.argsort(-found.value, axis=0, kind="stable")[:top]
     token = np.take_along_axis(found.token, order, axis=0)
-    z, means = outputs(), []
+    z, means = held_out()[1], []
     for feature in range(order.shape[1]):
         e = z[order[:, feature], token[:, feature]] - _centre()
         means.append((e / np.linalg.norm(e, axis=1)[:, None]).mean(axis=0))
@@ -143,7 +144,7 @@ def redundancy(found: Peaks, unit: NDArray[np.int64], top: int = TOP) -> dict[st
 
 @cached
 def _centre() -> NDArray[np.float64]:
-    centre: NDArray[np.float64] = outputs().mean(axis=(0, 1), dtype=np.float64)
+    centre: NDArray[np.float64] = held_out()[1].mean(axis=(0, 1), dtype=np.float64)
     return centre
 
 

@@ -24,11 +24,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from benchmarks.method import harness
-from benchmarks.method.activations import activations
+from benchmarks.method.activations import activations, layer, probe
 from benchmarks.method.model import LAYER, load
 
 TOP_K, BATCH, RATE = 32, 512, 1e-3
-DOWNSTREAM = 400  # held-out pictures that go through the last block
+TOKENS = 32  # of each probing picture
+DOWNSTREAM = 300  # held-out pictures that go through the last block
 Reconstruct = Callable[[Tensor], Tensor]
 
 
@@ -51,7 +52,7 @@ def build(kind: str, latents: int, data: Tensor) -> nn.Module:
     elif kind in ("batch_top_k", "matryoshka"):
         model = sae.BatchTopKSAE(units, latents, top_k=TOP_K * BATCH)
     elif kind == "archetypal":
-        points = data[torch.randperm(len(data))[: 4 * latents]]
+        points = data[torch.randperm(len(data))[:1000]]
         model = sae.RATopKSAE(units, latents, points=points, top_k=TOP_K, delta=1.0)
     elif kind == "matching_pursuit":
         model = sae.MpSAE(units, latents, k=TOP_K // 2)
@@ -86,11 +87,11 @@ def train(kind: str, model: nn.Module, data: Tensor, steps: int) -> None:
 
 def latent_peaks(model: nn.Module, scale: Callable[[Tensor], Tensor]) -> harness.Peaks:
     """The latents' peaks on the held-out pictures."""
-    z = harness.outputs()
+    _, z = harness.held_out()
     values, tokens = [], []
     with torch.inference_mode():
-        for start in range(0, len(z), 16):
-            block = torch.from_numpy(np.array(z[start : start + 16]))
+        for start in range(0, len(z), 64):
+            block = torch.from_numpy(z[start : start + 64])
             codes = model.encode(scale(block).flatten(0, 1))[1].reshape(*block.shape[:2], -1)
             most, where = codes.max(dim=1)
             values.append(most.numpy())
@@ -101,12 +102,13 @@ def latent_peaks(model: nn.Module, scale: Callable[[Tensor], Tensor]) -> harness
 def features(name: str, pictures: NDArray[np.int64], replace: Reconstruct | None = None) -> NDArray[np.float32]:
     """float32 (pictures, 768): CLS token and mean patch behind the last block, with the layer's output replaced."""
     model, number = load(), int(LAYER.split(".")[1])
-    z, residual = harness.outputs(name), activations(name).residual
+    inputs, residual = activations(name).inputs, activations(name).residual
+    fc2 = model.blocks[number].mlp.fc2
     found = []
     with torch.inference_mode():
         for start in range(0, len(pictures), 32):
             rows = pictures[start : start + 32]
-            block = torch.from_numpy(z[rows])
+            block = fc2(torch.from_numpy(inputs[rows].astype(np.float32)))
             block = block if replace is None else replace(block)
             x = torch.from_numpy(residual[rows].astype(np.float32)) + model.blocks[number].ls2(block)
             for later in model.blocks[number + 1 :]:
@@ -120,23 +122,23 @@ def main() -> None:
     """Train and score all kinds; keep ``results/saes.json`` in the cache."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--expansion", type=float, required=True, help="latents per unit")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--quick", action="store_true", help="few steps, one kind")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     steps = 20 if arguments.quick else arguments.steps
-    z = harness.outputs("probing")
-    generator = np.random.default_rng(0)
-    data = torch.from_numpy(np.concatenate([row[generator.choice(len(row), 64, replace=False)] for row in z]))
+    data = torch.from_numpy(probe(TOKENS, 0, layer()).z)
     mean, length = data.mean(0), (data - data.mean(0)).norm(dim=1).mean() / data.shape[1] ** 0.5
     data = (data - mean) / length
     latents = round(arguments.expansion * data.shape[1])
     labels, held_out = activations("probing").labels, activations("held_out")
     order = np.sort(np.random.default_rng(0).permutation(len(held_out.labels))[:DOWNSTREAM])
-    classifier = KNeighborsClassifier(10, metric="cosine", weights="distance").fit(features("probing", np.arange(len(labels))), labels)
+    pictures = np.arange(0, len(labels), 2)
+    classifier = KNeighborsClassifier(10, metric="cosine", weights="distance").fit(features("probing", pictures), labels[pictures])
     original = features("held_out", order)
     accuracy = float((classifier.predict(original) == held_out.labels[order]).mean())
-    spread = float((torch.from_numpy(harness.outputs()[order]).flatten(0, 1) / length).var(0, correction=0).sum()) * len(order) * z.shape[1]
+    held = ((torch.from_numpy(harness.held_out()[1]).flatten(0, 1) - mean) / length)[::4]
+    spread = float((held - held.mean(0)).square().sum())
     results: dict[str, object] = {"settings": {"latents": latents, "steps": steps, "top_k": TOP_K, "batch": BATCH, "tokens": len(data)}}
     results["original"] = {"accuracy": accuracy}
     print(results, flush=True)
@@ -145,19 +147,18 @@ def main() -> None:
         model = build(kind, latents, data)
         train(kind, model, data, steps // 2 if kind == "matching_pursuit" else steps)
         seconds = time.process_time() - begun
-        errors: list[float] = []
+        with torch.inference_mode():
+            error = sum(float((part - model(part)[2]).square().sum()) for part in held.split(4096))
 
-        def replace(block: Tensor, model: nn.Module = model, errors: list[float] = errors) -> Tensor:
-            flat = ((block - mean) / length).flatten(0, 1)
-            reconstruction = model(flat)[2]
-            errors.append(float((flat - reconstruction).square().sum()))
+        def replace(block: Tensor, model: nn.Module = model) -> Tensor:
+            reconstruction: Tensor = model(((block - mean) / length).flatten(0, 1))[2]
             return (reconstruction * length + mean).reshape(block.shape)
 
         changed = features("held_out", order, replace)
         cosine = (changed * original).sum(1) / np.linalg.norm(changed, axis=1) / np.linalg.norm(original, axis=1)
         found = latent_peaks(model, lambda block: (block - mean) / length)
         row = harness.summary(harness.score(found)) | {
-            "r2": 1 - sum(errors) / spread,
+            "r2": 1 - error / spread,
             "accuracy": float((classifier.predict(changed) == held_out.labels[order]).mean()),
             "changed": float((classifier.predict(changed) != classifier.predict(original)).mean()),
             "cosine": float(cosine.mean()),

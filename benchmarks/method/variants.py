@@ -172,7 +172,7 @@ def main() -> None:
     """Run all seeds; keep ``results/variants-SEED.json`` in the cache."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="few units, one seed")
-    parser.add_argument("--units", type=int, default=32)
+    parser.add_argument("--units", type=int, default=24)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for seed in (0,) if arguments.quick else (0, 1, 2):
