@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import elude
+from model_store.commands import parse_edit
 from handlers.bundle import Bundle
 
 ROOT = Path(__file__).parent.parent
@@ -156,8 +157,8 @@ def test_a_missing_candidate_is_not_a_failed_one(tmp_path: Path) -> None:
 
 
 def test_edits_are_read() -> None:
-    assert elude.parse_edit("l/u1.s2=scale:-4@10") == {"id": "l/u1.s2", "action": "scale", "value": -4.0, "patches": 10}
-    assert elude.parse_edit("l/u1.s2=ablate") == {"id": "l/u1.s2", "action": "ablate"}
+    assert parse_edit("l/u1.s2=scale:-4@10") == {"id": "l/u1.s2", "action": "scale", "value": -4.0, "patches": 10}
+    assert parse_edit("l/u1.s2=ablate") == {"id": "l/u1.s2", "action": "ablate"}
 
 
 def test_the_public_api_loads_on_demand(bundle: Path) -> None:

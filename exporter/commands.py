@@ -1,0 +1,61 @@
+"""The exporter's commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from exporter.terminal import AsJson, progress_bar, show
+from handlers.bundle import Bundle
+
+commands = typer.Typer()
+
+
+@commands.command()
+def export(
+    model: Annotated[str, typer.Argument(help="'embedded', a timm name, 'hf-hub:OWNER/NAME', or a local folder with config.json.")],
+    out: Annotated[Path, typer.Option(help="Where the bundle goes.")],
+    images: Annotated[Path | None, typer.Option(help="Probing images: a folder or a .tar; the embedded model brings its own.")] = None,
+    layers: Annotated[str, typer.Option(help="Glob over module paths; 'last' is the last block's fc2.")] = "last",
+    evaluation: Annotated[Path | None, typer.Option(help="Held-out images for the MS-Score.")] = None,
+    max_images: Annotated[int, typer.Option(help="Probing images used at most.")] = 20_000,
+    tokens: Annotated[int, typer.Option(help="Tokens kept of each image.")] = 8,
+    top_k: Annotated[int | None, typer.Option(help="Instances clustered per unit.")] = None,
+    min_cluster_size: Annotated[int | None, typer.Option(help="Fewest instances of a sub-unit's cluster.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace a bundle at --out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Split a model's units into sub-units, check that nothing changed, and write the bundle.
+
+    Example: elude export embedded --out build/bundle
+    """
+    from exporter.pipeline import ExportSettings
+    from exporter.pipeline import export as run
+
+    settings = ExportSettings(max_images=max_images, tokens_per_image=tokens, top_k=top_k, min_cluster_size=min_cluster_size, seed=seed)
+    with progress_bar() as progress:
+        bundle = run(model, images, layers, out, settings, evaluation=evaluation, overwrite=overwrite, progress=progress)
+    show(f"Exported to {bundle.root}", export_facts(bundle), as_json)
+
+
+def export_facts(bundle: Bundle) -> dict[str, Any]:
+    """What a person wants to know of a fresh bundle."""
+    summary, measures = bundle.json("equivalence.json")["summary"], bundle.json("measures.json")
+    layers = bundle.manifest.layers
+    facts: dict[str, Any] = {
+        "layers": ", ".join(layer.name for layer in layers),
+        "units split": f"{sum(part > 1 for layer in layers for part in layer.parts)} of {sum(layer.units for layer in layers)}",
+        "expansion factor": round(bundle.manifest.expansion_factor, 2),
+        "max |Δ| sub-units summed vs units": summary["sums"],
+        "max |Δ output| torch vs original": summary["rewrite"],
+        "max |Δ output| ONNX Runtime vs torch": summary["runtime"],
+        "top-1 agreement ONNX Runtime vs torch": summary["top1"],
+    }
+    for layer, families in measures["layers"].items():
+        for family, label in (("units", "units"), ("sub_units", "sub-units"), ("random", "random split, same K")):
+            facts[f"MS-Score {layer}, {label}"] = families[family]["ms_mean_of_split_units"]
+            facts[f"  on centred embeddings, {label}"] = families[family]["centred_mean_of_split_units"]
+    return facts

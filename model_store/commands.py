@@ -1,0 +1,130 @@
+"""The commands that pack, admit, serve and ask."""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from exporter.terminal import BundlePath, show
+from handlers.bundle import Bundle
+from handlers.errors import UsageError
+
+commands = typer.Typer()
+
+
+@commands.command()
+def package(
+    bundle: BundlePath,
+    out: Annotated[Path, typer.Option(help="The .mar file, or a folder for it.")],
+    name: Annotated[str, typer.Option(help="The model's name in URLs.")] = "elude",
+    version: Annotated[str, typer.Option(help="Digits and dots.")] = "1.0",
+) -> None:
+    """Make the TorchServe archive of a bundle.
+
+    Example: elude package build/bundle --out build/
+    """
+    from model_store.archive import package as run
+
+    typer.echo(run(Bundle.open(bundle), out, name=name, version=version))
+
+
+@commands.command()
+def admit(
+    bundle: BundlePath,
+    store: Annotated[Path, typer.Option(help="The model store, a folder.")],
+    who: Annotated[str, typer.Option(help="Kept in the record.", envvar="USER")] = "",
+    why: Annotated[str, typer.Option(help="Kept in the record.")] = "release",
+    archive: Annotated[Path | None, typer.Option(help="Its .mar; by default one is made.")] = None,
+) -> None:
+    """Put a bundle that passed the gate, with its archive, into the store. Exit code 1 if its verdict forbids it."""
+    from model_store.archive import package as make
+    from model_store.store import Store
+
+    opened = Bundle.open(bundle)
+    with tempfile.TemporaryDirectory() as folder:
+        made = archive or make(opened, folder, name="elude", version="1.0")
+        admitted = Store(store).admit(bundle, made, who=who or "unknown", why=why)
+    show(f"Admitted to {store}", {"version": admitted.id, "bundle": str(admitted.bundle), "archive": str(admitted.archive)})
+
+
+@commands.command()
+def serve(
+    archives: Annotated[list[Path], typer.Argument(help="One or several .mar files.", metavar="ARCHIVE...")],
+    port: Annotated[int, typer.Option(help="Of inference; management and metrics take the next two.")] = 8080,
+    workers: Annotated[int, typer.Option(help="Processes per model.")] = 1,
+) -> None:
+    """Serve archives with TorchServe on loopback until Ctrl-C.
+
+    Example: elude serve build/elude.mar --port 8080
+    """
+    from handlers.torchserve.server import Server, ServerSettings
+
+    with Server(list(archives), ServerSettings(workers=workers), ports=(port, port + 1, port + 2)) as server:
+        client = server.client()
+        typer.echo(f"Serving {', '.join(archive.name for archive in server.archives)} at {client.url}; log: {server.log}")
+        typer.echo(f"export ELUDE_URL={client.url} ELUDE_TOKEN={server.key('inference')}")
+        typer.echo("Try: elude call inspect IMAGE    (Ctrl-C stops)")
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            typer.echo("Stopping", err=True)
+
+
+@commands.command()
+def call(
+    operation: Annotated[str, typer.Argument(help="predict, inspect, steer, feature, search or describe.")],
+    target: Annotated[str, typer.Argument(help="An image file; an identifier for 'feature'; words for 'search'.")] = "",
+    edit: Annotated[
+        list[str] | None, typer.Option(help="For 'steer': ID=ACTION[:VALUE][@PATCHES], e.g. 'blocks.5.mlp.fc2/u3.s1=scale:4'.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(help="For 'inspect'.")] = 5,
+    url: Annotated[str, typer.Option(envvar="ELUDE_URL")] = "http://127.0.0.1:8080",
+    token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="The server's inference key.")] = None,
+    model: Annotated[str, typer.Option(help="The model's name in URLs.")] = "elude",
+) -> None:
+    """Ask a server; prints its JSON answer.
+
+    Example: elude call steer bag.png --edit 'blocks.5.mlp.fc2/u3.s1=scale:4@10'
+    """
+    from handlers.torchserve.client import Client
+
+    client = Client(url, token, model=model)
+    answers: dict[str, Callable[[], Any]] = {
+        "predict": lambda: client.predict(read_image(target)),
+        "inspect": lambda: client.inspect(read_image(target), top_k=top_k),
+        "steer": lambda: client.steer(read_image(target), [parse_edit(text) for text in edit or []]),
+        "feature": lambda: client.feature(target),
+        "search": lambda: client.search(target),
+        "describe": client.describe,
+    }
+    if operation not in answers:
+        raise UsageError(f"There is no operation {operation!r}.", f"Choose one of {', '.join(answers)}.")
+    typer.echo(json.dumps(answers[operation](), indent=1, ensure_ascii=False))
+
+
+def read_image(path: str) -> bytes:
+    if not Path(path).is_file():
+        raise UsageError(f"There is no image file {path!r}.", "Name one, e.g. elude call predict bag.png.")
+    return Path(path).read_bytes()
+
+
+def parse_edit(text: str) -> dict[str, Any]:
+    """``ID=ACTION[:VALUE][@PATCHES]`` as the JSON of an edit."""
+    identifier, _, rest = text.partition("=")
+    action_value, _, patches = rest.partition("@")
+    action, _, value = action_value.partition(":")
+    found: dict[str, Any] = {"id": identifier, "action": action}
+    try:
+        if value:
+            found["value"] = float(value)
+        if patches:
+            found["patches"] = int(patches)
+    except ValueError as error:
+        raise UsageError(f"The edit {text!r} has a value that is no number.", "Write ID=ACTION[:VALUE][@PATCHES].") from error
+    return found
