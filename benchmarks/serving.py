@@ -13,6 +13,7 @@ import base64
 import http.client
 import io
 import json
+import os
 import statistics
 import tarfile
 import tempfile
@@ -182,12 +183,25 @@ def block(callers: Sequence[Caller], asked: Sequence[Request], seconds: float) -
     return len(found) / (time.perf_counter() - begin), found
 
 
+def workers_of(server: Server, model: str) -> list[int]:
+    """Process ids of a model's workers."""
+    status = json.loads(server._management().send(f"/models/{model}"))
+    return [worker["pid"] for worker in status[0]["workers"]]
+
+
+def processor_ms(processes: Sequence[int]) -> float:
+    """Processor time that processes have used so far, in ms: says what a request costs whatever else the machine does."""
+    ticks = 0
+    for process in processes:
+        ticks += sum(int(value) for value in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13])
+    return 1000 * ticks / os.sysconf("SC_CLK_TCK")
+
+
 def memory(server: Server) -> dict[str, float]:
     """Proportional (shared pages split) MiB of one worker of each model."""
     found = {}
     for model in ("plain", "elude"):
-        status = json.loads(server._management().send(f"/models/{model}"))
-        lines = Path(f"/proc/{status[0]['workers'][0]['pid']}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{workers_of(server, model)[0]}/smaps_rollup").read_text().splitlines()
         found[model] = int(next(line for line in lines if line.startswith("Pss:")).split()[1]) / 1024
     return found
 
@@ -201,9 +215,16 @@ def measure(server: Server, bundle: Bundle, images: Sequence[bytes], concurrency
     latency: dict[str, list[float]] = {operation: [] for operation in OPERATIONS}
     ratio: dict[str, list[float]] = {operation: [] for operation in OPERATIONS}
     rate: dict[str, list[float]] = {operation: [] for operation in OPERATIONS}
+    used: dict[str, list[float]] = {operation: [] for operation in OPERATIONS}
+    processes = {operation: workers_of(server, "plain" if operation == "plain" else "elude") for operation in OPERATIONS}
     for number in range(rounds):
         order = OPERATIONS if number % 2 == 0 else OPERATIONS[::-1]
         if concurrency == 1:
+            for operation in order:
+                before = processor_ms(processes[operation])
+                for i in range(max(8, int(seconds * 10))):
+                    callers[0].seconds(asked[operation][i % len(images)])
+                used[operation].append((processor_ms(processes[operation]) - before) / max(8, int(seconds * 10)))
             for i in range(max(1, int(seconds * 10))):  # one by one
                 took = {operation: callers[0].seconds(asked[operation][i % len(images)]) for operation in order}
                 for operation in OPERATIONS:
@@ -212,7 +233,9 @@ def measure(server: Server, bundle: Bundle, images: Sequence[bytes], concurrency
         else:
             round_rate = {}
             for operation in order:
+                before = processor_ms(processes[operation])
                 round_rate[operation], found = block(callers, asked[operation], seconds)
+                used[operation].append((processor_ms(processes[operation]) - before) / len(found))
                 latency[operation] += found
             for operation in OPERATIONS:
                 rate[operation].append(round_rate[operation])
@@ -223,7 +246,8 @@ def measure(server: Server, bundle: Bundle, images: Sequence[bytes], concurrency
         per_second = statistics.median(rate[operation]) if rate[operation] else 1000 / p50
         quartiles = np.percentile(ratio[operation], [25, 75])
         cost = f"{statistics.median(ratio[operation]):.3f} ({quartiles[0]:.2f}–{quartiles[1]:.2f})"
-        lines.append(f"| {server.settings.workers} | {concurrency} | {operation} | {p50:.1f} | {p99:.1f} | {per_second:.0f} | {cost} |")
+        row = f"{server.settings.workers} | {concurrency} | {operation} | {p50:.1f} | {p99:.1f} | {per_second:.0f} | {cost}"
+        lines.append(f"| {row} | {statistics.median(used[operation]):.2f} |")
     return lines
 
 
@@ -243,8 +267,10 @@ def main() -> None:
         folder = Path(name)
         bundle = make_bundle(given.model, folder / "bundle")
         archives = [package(bundle, folder, name="elude", version="1.0", settings=Settings()), plain_archive(bundle, folder / "plain.mar")]
-        print("| workers | callers | operation | p50 ms | p99 ms | requests/s | cost relative to plain (quartiles) |")
-        print("|---|---|---|---|---|---|---|")
+        print(
+            "| workers | callers | operation | p50 ms | p99 ms | requests/s | cost relative to plain (quartiles) | worker's processor ms |"
+        )
+        print("|---|---|---|---|---|---|---|---|")
         used = {}
         for workers in given.workers:
             with Server(archives, ServerSettings(workers=workers, batch_size=8, batch_delay_ms=2)) as server:

@@ -64,7 +64,8 @@ def decode(data: bytes, name: str = "image", limits: Limits = Limits()) -> Image
             if width * height > limits.max_pixels:
                 raise ImageError(f"{name} has {width}×{height} pixels; at most {limits.max_pixels} are allowed.")
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image), name)
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image, name)
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image of a known format.", f"Send one of {', '.join(FORMATS)}.") from error
     except _DECODER_ERRORS as error:

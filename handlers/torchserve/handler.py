@@ -11,7 +11,6 @@ import json
 import logging
 import threading
 import time
-from collections import Counter
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -69,6 +68,7 @@ class EludeHandler:
         """Check the archive and load the bundle; called once a worker."""
         folder = Path(context.system_properties["model_dir"])
         check_contents(folder)
+        from handlers.reports import Reports
         from handlers.service import Call, Service
         from handlers.settings import read_settings
         from handlers.watch import Watch
@@ -76,9 +76,10 @@ class EludeHandler:
         settings = read_settings((context.model_yaml_config or {}).get("elude"))
         self._call, self._log = Call, settings.log
         self._names = [str(context.model_name), str(context.manifest["model"]["modelVersion"])]
-        # Metrics that the server's metrics file names: a stock one names none of ours, and then none is reported.
-        self._metrics = {name: metric for kind in context.metrics.cache.values() for name, metric in kind.items()}
         self.service = Service.open(folder / "bundle", settings, model=self._names[0])
+        # Metrics that the server's metrics file names: a stock one names none of ours, and then none is reported.
+        metrics = {name: metric for kind in context.metrics.cache.values() for name, metric in kind.items()}
+        self._reports = Reports(metrics.get("elude_requests_total"), metrics.get("elude_batch_seconds"), self._names)
         self._busy = threading.Lock()
         if settings.recheck_s:
             self._watch = Watch(check_contents, folder, settings.recheck_s, self._busy)
@@ -97,20 +98,16 @@ class EludeHandler:
             context.set_response_content_type(i, "application/json")
             if answer.status != HTTPStatus.OK:
                 context.set_response_status(answer.status, HTTPStatus(answer.status).phrase, i)
-        self._report(answers, time.perf_counter() - begin, context)
+        seconds = time.perf_counter() - begin
+        self._reports.add(answers, seconds)
+        if self._log != "none":
+            self._note(answers, seconds, context)
         return [answer.body for answer in answers]
 
-    def _report(self, answers: list[Any], seconds: float, context: Any) -> None:
-        """Metrics by operation and status, never by sub-unit or image; log lines that hold nothing of a request's content."""
-        kinds = Counter((answer.operation, str(answer.status)) for answer in answers)
-        if counter := self._metrics.get("elude_requests_total"):
-            for kind, count in kinds.items():
-                counter.add_or_update(count, [*self._names, *kind])
-        if histogram := self._metrics.get("elude_batch_seconds"):
-            for operation in {operation for operation, _ in kinds}:
-                histogram.add_or_update(round(seconds, 6), [*self._names, operation])
+    def _note(self, answers: list[Any], seconds: float, context: Any) -> None:
+        """Log lines that hold nothing of a request's content."""
         for i, answer in enumerate(answers):
-            if self._log == "all" or (self._log == "refused" and answer.status != HTTPStatus.OK):
+            if self._log == "all" or answer.status != HTTPStatus.OK:
                 line = {"event": "answered", "model": self._names[0], "version": self._names[1], "request": context.get_request_id(i)}
                 line |= {"operation": answer.operation, "status": answer.status, "bytes": len(answer.body)}
                 logger.info(json.dumps(line | {"batch": len(answers), "batch_ms": round(seconds * 1000, 2)}))
