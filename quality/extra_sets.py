@@ -15,10 +15,9 @@ from quality.builders.masks import dark_background_masks
 from quality.builders.shifts import SHIFTS
 from quality.dimensions.ood_robustness import category_predictions, subset_predictions, top1_categories
 from quality.image_sets import EncodedSet
+from quality.sources import stem
 from quality.subjects import Subject, outputs_of
 from quality.suite import TOP1, ShiftedSet, Suite
-
-_CUES = re.compile(r"(?:.*/)?[^/]*?-([A-Za-z_ ]+?)\d*\.\w+")
 
 
 @dataclass(frozen=True)
@@ -136,12 +135,14 @@ def texture_labels(shift: ShiftedSet, names: Sequence[str]) -> NDArray[np.int64]
     """
     if not isinstance(shift.images, EncodedSet):
         raise EvaluationError("Cue-conflict images are files named SHAPE-TEXTURE.", "Give a folder or tar.")
+    longest_first = sorted(names, key=len, reverse=True)
     found = []
     for entry in shift.images.source.entries:
-        match = _CUES.fullmatch(entry.name)
-        if match is None or match[1] not in names:
+        end = stem(entry.name)
+        texture = next((name for name in longest_first if re.search(rf"-{re.escape(name)}\d*$", end)), None)
+        if texture is None:
             raise EvaluationError(
                 f"{entry.name} does not name a known texture.", "Name the files SHAPE-TEXTURE.png, e.g. cat4-elephant2.png."
             )
-        found.append(names.index(match[1]))
+        found.append(names.index(texture))
     return np.array(found, np.int64)

@@ -150,6 +150,9 @@ def _changed(work: Work, batch: Batch, clean: Images, corrupter: Corrupter) -> A
 
 
 def _rows(images: ImageSet, work: Work, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+    first, last = int(numbers[0]), int(numbers[-1])
+    if last - first + 1 == len(numbers):
+        return images.batch(work.preprocess, work.classes, first, last + 1).pixels
     return np.concatenate([images.batch(work.preprocess, work.classes, int(n), int(n) + 1).pixels for n in numbers])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from handlers.edits import Edit
 from handlers.preprocess import Preprocess
@@ -28,6 +29,7 @@ class OnnxSubject:
         edits: Sequence[Edit] = (),
         threads: int = 1,
     ) -> None:
+        self._path, self._threads = Path(path), threads
         self._session = GraphSession(path, threads=threads)
         self._edits = tuple(edits)
         self.preprocess = preprocess
@@ -36,6 +38,14 @@ class OnnxSubject:
         self.parameters = parameters
         with Path(path).open("rb") as file:
             self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which opens the same file."""
+        return {key: value for key, value in self.__dict__.items() if key != "_session"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._session = GraphSession(self._path, threads=self._threads)
 
     def outputs(self, pixels: Images) -> Outputs:
         edits = [self._edits] * len(pixels) if self._edits else None
