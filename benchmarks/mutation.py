@@ -1,8 +1,9 @@
 """Mutation testing of the gate's decision code: which small faults would no test notice?
 
 Every mutant is one change of one place of the syntax tree: a comparison turned or moved by its boundary, ``and`` and ``or`` swapped, a
-condition held true or false, a constant changed, a statement left out. Each runs in a forked process that sees the mutated module
-instead of the file; the files are not touched. What survives is listed, to be read: is it equivalent, stricter, or a hole?
+condition held true or false, a constant changed, a statement left out. Each runs in a forked process in which the functions have the
+mutated code; the files are not touched, and code that runs at import
+only is not mutated. What survives is listed, to be read: is it equivalent, stricter, or a hole?
 
 Usage: python benchmarks/mutation.py [--quick] [--only quality.checks] [--out docs/benchmarks/mutation.md]
 """
@@ -13,8 +14,7 @@ import argparse
 import ast
 import contextlib
 import copy
-import importlib.abc
-import importlib.util
+import importlib
 import os
 import signal
 import sys
@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import FunctionType
 from typing import Any
 
 import hypothesis
@@ -152,30 +152,65 @@ class _Replace(ast.NodeTransformer):
         return self._new if node is self._old and self._new is not node else self.generic_visit(node)
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives the mutated code for one module, and nothing for others."""
-
-    def __init__(self, name: str, code: CodeType) -> None:
-        self._name, self._code = name, code
-
-    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        return importlib.util.spec_from_loader(name, self) if name == self._name else None
-
-    def exec_module(self, module: ModuleType) -> None:
-        exec(self._code, module.__dict__)
+def put_in(name: str, mutant: Mutant) -> None:
+    """Give the functions and methods of an imported module the mutant's code: whoever imported them before sees it too."""
+    module = sys.modules[name]
+    changed: dict[str, Any] = {**module.__dict__}
+    exec(compile(mutant.tree, str(module.__file__), "exec"), changed)
+    _swap(vars(module), changed, name)
+    for key, value in changed.items():
+        if not callable(value) and key.isupper():
+            setattr(module, key, value)
 
 
-def survives(name: str, mutant: Mutant, tests: list[str], only: str, seconds: int) -> bool:
-    """Whether all tests pass with the mutant in place of the module."""
-    child = os.fork()
-    if child == 0:
-        signal.alarm(seconds)
-        with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
-            sys.meta_path.insert(0, _Finder(name, compile(mutant.tree, name, "exec")))
-            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *(["-k", only] if only else []), *tests])
-        os._exit(int(code))
-    _, status = os.waitpid(child, 0)
-    return os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
+def _swap(old: Any, new: Any, module: str) -> None:
+    for key, value in list(old.items()):
+        other = new.get(key)
+        if isinstance(value, property) and isinstance(other, property):
+            value, other = value.fget, other.fget  # noqa: PLW2901
+        if isinstance(value, classmethod) and isinstance(other, classmethod):
+            value, other = value.__func__, other.__func__  # noqa: PLW2901
+        if isinstance(value, FunctionType) and isinstance(other, FunctionType) and value.__module__ == module:
+            value.__code__, value.__defaults__, value.__kwdefaults__ = other.__code__, other.__defaults__, other.__kwdefaults__
+        elif isinstance(value, type) and isinstance(other, type) and value.__module__ == module:
+            _swap(vars(value), vars(other), module)
+
+
+class Loop:
+    """A plugin of pytest: collects once, then runs the tests once a mutant, each time in a forked process, until the first failure."""
+
+    def __init__(self, name: str, step: int, seconds: int = 60) -> None:
+        self.name, self.step, self.seconds = name, step, seconds
+        self.alive: list[Mutant] = []
+        self.total = 0
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if not self._passes(session, None):
+            raise pytest.UsageError("the tests fail without any mutant")
+        source = Path(str(sys.modules[self.name].__file__)).read_text(encoding="utf-8")
+        for mutant in list(mutants(source))[:: self.step]:
+            self.total += 1
+            if self._passes(session, mutant):
+                self.alive.append(mutant)
+                os.write(2, f"survived: {self.name}:{mutant.line}: {mutant.what}\n".encode())
+        return True
+
+    def _passes(self, session: pytest.Session, mutant: Mutant | None) -> bool:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(self.seconds)
+            try:
+                if mutant is not None:
+                    put_in(self.name, mutant)
+                for item, following in zip(session.items, [*session.items[1:], None], strict=True):
+                    item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                    if session.testsfailed:
+                        break
+            except BaseException:  # noqa: BLE001  # whatever a mutant raises, it was noticed
+                os._exit(1)
+            os._exit(int(session.testsfailed > 0))
+        _, status = os.waitpid(child, 0)
+        return os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
 
 
 def main() -> None:
@@ -195,15 +230,13 @@ def main() -> None:
     for name, (tests, only) in TARGETS.items():
         if arguments.only not in (None, name):
             continue
-        found = list(mutants((ROOT / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")))
-        found = found[::10] if arguments.quick else found
-        start = time.perf_counter()
-        alive = []
-        for mutant in found:
-            if survives(name, mutant, [test for test in tests if (ROOT / test).exists()], only, 120):
-                alive.append(mutant)
-                print(f"survived: {name}:{mutant.line}: {mutant.what}", flush=True)
-        lines.append(f"| `{name}` | {len(found)} | {len(found) - len(alive)} | {len(alive)} | {time.perf_counter() - start:.0f} s |")
+        importlib.import_module(name)
+        loop, start = Loop(name, 10 if arguments.quick else 1), time.perf_counter()
+        options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=0", *(["-k", only] if only else [])]
+        with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+            pytest.main([*options, *tests], plugins=[loop])
+        alive = loop.alive
+        lines.append(f"| `{name}` | {loop.total} | {loop.total - len(alive)} | {len(alive)} | {time.perf_counter() - start:.0f} s |")
         print(lines[-1], flush=True)
         left += [f"- `{name}`:{mutant.line}: `{mutant.what}`" for mutant in alive]
     if arguments.out:
