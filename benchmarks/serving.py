@@ -13,7 +13,6 @@ import base64
 import http.client
 import io
 import json
-import os
 import statistics
 import tarfile
 import tempfile
@@ -191,10 +190,11 @@ def workers_of(server: Server, model: str) -> list[int]:
 
 def processor_ms(processes: Sequence[int]) -> float:
     """Processor time that processes have used so far, in ms: says what a request costs whatever else the machine does."""
-    ticks = 0
+    nanoseconds = 0
     for process in processes:
-        ticks += sum(int(value) for value in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13])
-    return 1000 * ticks / os.sysconf("SC_CLK_TCK")
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            nanoseconds += int((thread / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e6
 
 
 def memory(server: Server) -> dict[str, float]:
@@ -247,7 +247,7 @@ def measure(server: Server, bundle: Bundle, images: Sequence[bytes], concurrency
         quartiles = np.percentile(ratio[operation], [25, 75])
         cost = f"{statistics.median(ratio[operation]):.3f} ({quartiles[0]:.2f}–{quartiles[1]:.2f})"
         row = f"{server.settings.workers} | {concurrency} | {operation} | {p50:.1f} | {p99:.1f} | {per_second:.0f} | {cost}"
-        lines.append(f"| {row} | {statistics.median(used[operation]):.2f} |")
+        lines.append(f"| {row} | {statistics.median(used[operation]):.3f} |")
     return lines
 
 

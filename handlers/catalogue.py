@@ -116,6 +116,11 @@ class Catalogue:
         rows = self._connection.execute("SELECT id FROM sub_units WHERE name=? COLLATE NOCASE ORDER BY id", (name,))
         return tuple(row[0] for row in rows.fetchall())
 
+    def name(self, index: int) -> str | None:
+        """Name of the sub-unit with that index, None while unnamed; UsageError if there is none."""
+        row = _only(self._connection.execute("SELECT name FROM sub_units WHERE id=?", (index,)).fetchone(), f"index {index}")
+        return None if row[0] is None else str(row[0])
+
     def maxima(self) -> tuple[float, ...]:
         """Largest activation of each sub-unit over the probing images, by index."""
         return tuple(row[0] for row in self._connection.execute("SELECT maximum FROM sub_units ORDER BY id").fetchall())

@@ -47,7 +47,7 @@ def resolve(requested: Sequence[EditRequest], layers: Sequence[LayerInfo], catal
                 )
             edits[index] = _edit(entry, index, where)
             described.append({"id": identifier_of(index, layers), "action": entry.action, "value": entry.value, "patches": entry.patches})
-            described[-1]["name"] = catalogue.sub_unit(index).name if catalogue else None
+            described[-1]["name"] = catalogue.name(index) if catalogue else None
     return Steered(tuple(edits.values()), tuple(described))
 
 

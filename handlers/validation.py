@@ -57,18 +57,26 @@ def _plan(cls: type[Any]) -> dict[str, tuple[Field[Any], Any]]:
 
 
 def _convert(kind: Any, value: Any, where: str, rules: Mapping[str, Any], limits: Any) -> Any:
-    if get_origin(kind) in (Union, UnionType):
-        return None if value is None else _convert(get_args(kind)[0], value, where, rules, limits)
+    optional, kind, inner, record = _form(kind)
+    if optional and value is None:
+        return None
     maximum = getattr(limits, rules["limit"]) if "limit" in rules else rules.get("maximum", math.inf)
-    if get_origin(kind) is tuple:
+    if inner is not None:
         if not isinstance(value, list):
             raise _wrong(where, "a list", value)
         if len(value) > maximum:
             raise RequestError(f"Field '{where}' has {len(value)} entries; at most {maximum} are allowed.")
-        return tuple(_convert(get_args(kind)[0], entry, f"{where}[{i}]", {}, limits) for i, entry in enumerate(value))
-    if is_dataclass(kind) and isinstance(kind, type):
-        return read(kind, value, limits, where)
-    return _scalar(kind, value, where, rules, maximum)
+        return tuple(_convert(inner, entry, f"{where}[{i}]", {}, limits) for i, entry in enumerate(value))
+    return read(kind, value, limits, where) if record else _scalar(kind, value, where, rules, maximum)
+
+
+@cache
+def _form(kind: Any) -> tuple[bool, Any, Any, bool]:
+    """Whether a type may be None, the type without that, of what it is a tuple, and whether it is a dataclass."""
+    optional = get_origin(kind) in (Union, UnionType)
+    kind = get_args(kind)[0] if optional else kind
+    inner = get_args(kind)[0] if get_origin(kind) is tuple else None
+    return optional, kind, inner, is_dataclass(kind)
 
 
 def _scalar(kind: Any, value: Any, where: str, rules: Mapping[str, Any], maximum: float) -> Any:
@@ -99,8 +107,10 @@ def _text(value: Any, where: str, rules: Mapping[str, Any], maximum: float) -> s
         raise _wrong(where, "text", value)
     if len(value) > maximum:
         raise RequestError(f"Field '{where}' has {len(value)} characters; at most {maximum} are allowed.")
-    if any("\ud800" <= character <= "\udfff" for character in value):  # halves of a pair, which JSON may hold and no text does
-        raise RequestError(f"Field '{where}' is not valid Unicode.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON may hold and no text does
+        raise RequestError(f"Field '{where}' is not valid Unicode.") from error
     if "choices" in rules and value not in rules["choices"]:
         raise RequestError(f"Field '{where}' is {shown(value)}.", f"Use one of {', '.join(rules['choices'])}.")
     return value

@@ -54,7 +54,7 @@ class ServerSettings:
     workers: int = 1
     batch_size: int = 8
     batch_delay_ms: int = 2
-    token_minutes: int = 60
+    token_minutes: float = 60
     response_timeout_s: int = 120
     start_timeout_s: float = 120
     model_api: bool = False

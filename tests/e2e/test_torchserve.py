@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from handlers.errors import EvaluationError, RequestError, UsageError
 from handlers.service import Call, Service
 from handlers.settings import Limits, Settings
 from handlers.torchserve.client import Client
-from handlers.torchserve.server import Server, ServerSettings
+from handlers.torchserve.server import Server, ServerSettings, serve
 from model_store.archive import package
 
 pytestmark = pytest.mark.server
@@ -195,22 +196,64 @@ def test_nothing_stays_behind(archive: Path) -> None:
         Client(f"http://127.0.0.1:{port}", model="fashion").predict(b"x")
 
 
-def test_ctrl_c_stops_everything(archive: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_everything(archive: Path, number: signal.Signals) -> None:
     code = f"""
-        import time
-        from handlers.torchserve.server import Server
-        with Server({str(archive)!r}) as server:
-            print(server.pid, flush=True)
-            time.sleep(600)
+        from handlers.torchserve.server import Server, serve
+        serve(Server({str(archive)!r}), lambda server: print(server.pid, server.folder, flush=True))
     """
     child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert child.stdout is not None
-    pid = int(child.stdout.readline())
-    assert group(pid)
-    os.kill(child.pid, signal.SIGINT)
-    assert child.wait(60) != 0
+    pid, folder = child.stdout.readline().split()
+    assert group(int(pid))
+    os.kill(child.pid, number)
+    assert child.wait(60) == 0
     child.stdout.close()
-    assert group(pid) == []
+    assert group(int(pid)) == []
+    assert not Path(folder.decode()).exists()
+
+
+def test_a_server_that_ends_by_itself_is_told(archive: Path, tmp_path: Path) -> None:
+    def end(server: Server) -> None:
+        os.kill(server.pid, signal.SIGKILL)
+
+    with pytest.raises(EvaluationError, match="ended by itself with status -9"):
+        serve(Server(archive, folder=tmp_path), end)
+
+
+def test_versions_side_by_side_and_keys_that_expire(bundle: Bundle, tmp_path: Path) -> None:
+    archives = [
+        package(bundle, tmp_path / f"{version}.mar", name="fashion", version=version, settings=Settings(preset=preset))
+        for version, preset in (("1.0", "a"), ("2.0", "b"))
+    ]
+    image, answers = images(1)[0], []
+    with Server(archives, ServerSettings(token_minutes=0.05)) as running:
+        clients = [running.client(version=version) for version in ("1.0", "2.0")]
+        first = running.key("inference")
+        for version, preset in (("1.0", "a"), ("2.0", "b")):
+            client = running.client(version=version)
+            answers.append(client.predict(image))
+            assert answers[-1] == client.steer(image, preset=preset)["steered"]
+            assert client.describe()["preset"] == preset
+        time.sleep(3.5)
+        with pytest.raises(RequestError, match="Token"):
+            Client(f"http://127.0.0.1:{running.inference_port}", first, model="fashion").predict(image)
+        assert [client.predict(image) for client in clients] == answers
+        assert running.key("inference") != first
+        assert running.describe()["preset"] == "a"
+    assert answers[0] != answers[1]
+
+
+def test_kserve_routes(client: Client, local: Service) -> None:
+    text = base64.b64encode(images(1)[0]).decode()
+    body = json.dumps({"instances": [text, {"image": {"b64": text}}]}).encode()
+    expected = json.loads(local.answer([Call(images(1)[0])])[0].body)
+    assert json.loads(client.send("/v1/models/fashion:predict", body)) == {"predictions": [expected, expected]}
+    explained = json.loads(client.send("/v1/models/fashion:explain", body))["predictions"][0]
+    assert explained == client.explain(images(1)[0])
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [text]}
+    answer = json.loads(client.send("/v2/models/fashion/infer", json.dumps({"id": "7", "inputs": [tensor]}).encode()))
+    assert (answer["id"], answer["model_name"], answer["outputs"][0]["data"]) == ("7", "fashion", list(expected))
 
 
 def test_a_picture_of_another_kind(client: Client) -> None:

@@ -43,6 +43,15 @@ def test_round_trip(catalogue: Catalogue) -> None:
     assert catalogue.most_split(1) == (UNITS[1],)
 
 
+def test_short_look_ups(catalogue: Catalogue) -> None:
+    assert [catalogue.name(i) for i in range(4)] == [None, "dog's ear", "ear of wheat", "shoe"]
+    assert catalogue.named("SHOE") == (3,)
+    assert catalogue.named("ear") == ()
+    assert catalogue.maxima() == (3.5,) * 4
+    with pytest.raises(UsageError):
+        catalogue.name(4)
+
+
 def test_search(catalogue: Catalogue) -> None:
     assert {row.index for row in catalogue.search("ear")} == {1, 2}
     assert [row.index for row in catalogue.search("whe EAR")] == [2]
