@@ -106,25 +106,27 @@ def try_out(bundle: Path, archive: Path) -> None:
     from exporter.weights import load_splits
     from handlers.torchserve.server import Server
 
-    images = open_images(EMBEDDED_FOLDER / "evaluation.tar").limited(1)
-    example = images[0]
+    images = open_images(EMBEDDED_FOLDER / "evaluation.tar")
+    index = [entry.name for entry in images.entries].index("pullover/05061.png")
+    example = images[index]
     with Server(archive) as server:
         client = server.client()
         predicted = client.predict(example.data)
-        strongest = client.inspect(example.data, by="effect", top_k=3, heat_map="none")["sub_units"]
-        edits = [{"id": found["id"], "action": "scale", "value": -5.0} for found in strongest]
+        found = client.inspect(example.data, by="effect", top_k=20, heat_map="none")["sub_units"]
+        behind = [sub_unit for sub_unit in found if sub_unit["effect"] > 0][:3]
+        edits = [{"id": sub_unit["id"], "action": "scale", "value": -20.0} for sub_unit in behind]
         steered = client.steer(example.data, edits)
     loaded = load_model("embedded")
-    _, pixels = next(images.batches(loaded.preprocess, 1))
+    pixels = torch.from_numpy(loaded.preprocess.normalise(images.pixels(index, loaded.preprocess)[None]))
     twin = graft(loaded.module, load_splits(bundle / "disentangled.safetensors"))
     with torch.no_grad():
-        same = torch.equal(loaded.module(torch.from_numpy(pixels)), twin(torch.from_numpy(pixels)))
+        same = torch.equal(loaded.module(pixels), twin(pixels))
     show(
         f"One image over HTTP: {example.name}",
         {
             "predict": top(predicted),
-            "inspect: sub-units behind it": "\n".join(found["id"] for found in strongest),
-            "steer: these, each times -5": top(steered["steered"]),
+            "inspect: sub-units behind it": "\n".join(f"{sub_unit['id']}, effect {sub_unit['effect']:.3f}" for sub_unit in behind),
+            "steer: these, each times -20": top(steered["steered"]),
             "unsteered, same request": top(steered["unsteered"]),
             "unsteered logits bit-identical to the original's": "yes" if same else "NO",
         },
