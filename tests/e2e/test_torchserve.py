@@ -270,7 +270,7 @@ def test_what_is_not_an_archive(tmp_path: Path) -> None:
 
 
 def test_java_is_found_or_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from handlers.torchserve import server as module
+    from handlers.torchserve import machine as module
 
     assert module.find_java().is_file()
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
