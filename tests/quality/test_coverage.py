@@ -1,0 +1,152 @@
+"""The 95 % intervals hold the truth as often as they say, on synthetic models of known truth. Many repeats in the slow tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from quality.calibration_interval import _sampler
+from quality.dimensions.accuracy import accuracy
+from quality.dimensions.calibration_error import calibration_error
+from quality.dimensions.class_balance import class_balance
+from quality.dimensions.object_focus import object_focus
+from quality.dimensions.ood_robustness import ood_robustness
+from quality.dimensions.shape_bias import shape_bias
+from quality.inversion import Family, invert
+from quality.statistics import softmax
+
+Interval = tuple[float, float]
+
+
+def held(case: Callable[[int], tuple[float, Interval]], repeats: int) -> float:
+    found = [case(seed) for seed in range(repeats)]
+    return sum(low <= truth <= high for truth, (low, high) in found) / repeats
+
+
+def accuracy_case(seed: int) -> tuple[float, Interval]:
+    hits = np.random.default_rng([1, seed]).random(500) < 0.9
+    result = accuracy(np.stack([hits, ~hits], axis=1) * 3.0, np.zeros(500, np.int64)).interval
+    assert result is not None
+    return 0.9, result
+
+
+def balance_case(seed: int, rates: tuple[float, ...] = (0.8,) * 5, images: int = 100) -> tuple[float, Interval]:
+    rng = np.random.default_rng([2, seed])
+    classes = len(rates)
+    hits = rng.random((classes, images)) < np.array(rates)[:, None]
+    confidence = np.where(hits, 0.9, 0.1)  # its deviation is known: 0.8 sqrt(p (1 - p))
+    outputs = np.zeros((classes * images, classes))
+    labels = np.repeat(np.arange(classes), images)
+    outputs[np.arange(len(labels)), labels] = confidence.ravel()
+    outputs[np.arange(len(labels)), (labels + 1) % classes] = 1 - confidence.ravel()
+    truth = np.sqrt((1 - np.std(rates, ddof=1)) * (1 - np.mean([0.8 * np.sqrt(p * (1 - p)) for p in rates])))
+    result = class_balance(outputs, labels, resamples=200, seed=seed).interval
+    assert result is not None
+    return float(truth), result
+
+
+def calibrated_case(seed: int) -> tuple[float, Interval]:
+    true = np.random.default_rng([3, seed]).dirichlet(np.full(5, 0.5), 400)
+    result = calibration_error(true, _sampler(true)(np.random.default_rng([4, seed])), resamples=100, seed=seed).interval
+    assert result is not None
+    return 0.0, result
+
+
+def overconfident_case(seed: int) -> tuple[float, Interval]:
+    # two classes, always stated 0.9 and true 0.7: ECE = ACE = 0.2
+    rng = np.random.default_rng([5, seed])
+    side = rng.integers(2, size=400)
+    stated = np.where(side[:, None] == np.arange(2), 0.9, 0.1)
+    labels = np.where(rng.random(400) < 0.7, side, 1 - side)
+    result = calibration_error(stated, labels, resamples=100, seed=seed).interval
+    assert result is not None
+    return 0.2, result
+
+
+def focus_case(seed: int) -> tuple[float, Interval]:
+    rng = np.random.default_rng([6, seed])
+    same = rng.random(150) < 0.9
+    result = object_focus(same, same & (rng.random(150) < 0.95)).interval
+    assert result is not None
+    return 1 - 0.9 * 0.05, result
+
+
+def ratio_case(seed: int) -> tuple[float, Interval]:
+    rng = np.random.default_rng([7, seed])
+    clean = rng.random(300) < 0.85
+    kept = {"a": clean & (rng.random(300) < 0.6), "b": clean & (rng.random(300) < 0.4)}
+    result = ood_robustness(clean, kept, seed=seed, resamples=400).interval
+    assert result is not None
+    return float(np.sqrt(0.24)), result
+
+
+def shape_case(seed: int) -> tuple[float, Interval]:
+    rng = np.random.default_rng([8, seed])
+    answers = rng.choice(3, 120, p=[0.45, 0.15, 0.4])
+    result = shape_bias(answers, np.zeros(120, np.int64), np.ones(120, np.int64)).interval
+    assert result is not None
+    return 0.75, result
+
+
+CASES = (accuracy_case, balance_case, calibrated_case, overconfident_case, focus_case, ratio_case, shape_case)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_cover_roughly(case: Callable[[int], tuple[float, Interval]]) -> None:
+    repeats = 40 if case in (balance_case, calibrated_case, overconfident_case) else 150
+    assert held(case, repeats) >= 0.95 - 3.5 * np.sqrt(0.05 * 0.95 / repeats)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_cover_in_93_to_97_percent(case: Callable[[int], tuple[float, Interval]]) -> None:
+    repeats = 600
+    noise = 2 * np.sqrt(0.05 * 0.95 / repeats)  # of the count itself
+    assert 0.93 - noise <= held(case, repeats) <= 0.97 + noise
+
+
+def test_too_narrow_intervals_would_be_seen() -> None:
+    def narrow(seed: int) -> tuple[float, Interval]:
+        truth, (low, high) = accuracy_case(seed)
+        middle, half = (low + high) / 2, (high - low) / 4
+        return truth, (middle - half, middle + half)
+
+    assert held(narrow, 150) < 0.95 - 3.5 * np.sqrt(0.05 * 0.95 / 150)
+
+
+def test_no_right_answer_is_not_certainty() -> None:
+    clean = np.ones(50, bool)
+    result = ood_robustness(clean, {"a": ~clean})
+    assert result.value == 0
+    assert result.interval is not None
+    assert result.interval[0] == 0
+    assert 0.05 < result.interval[1] < 0.1
+    same = object_focus(clean, clean).interval
+    assert same is not None
+    assert same[0] < 1 < same[1]
+
+
+def test_inversion_of_a_folded_normal() -> None:
+    """|truth + noise| with noise of 1: at 0 the interval begins at 0, far out it is the normal one."""
+    truths = np.linspace(0, 12, 61)
+    simulated = np.abs(truths[:, None] + np.random.default_rng(0).standard_normal((61, 4000)))
+    family = Family(truths, simulated)
+    estimates = family.corrected(simulated)
+    assert invert(float(family.corrected(0.5)), truths, estimates)[0] == 0
+    low, high = invert(float(family.corrected(6.0)), truths, estimates)
+    assert low == pytest.approx(6 - 1.96, abs=0.15)
+    assert high == pytest.approx(6 + 1.96, abs=0.15)
+    assert family.corrected(0.1) == 0
+
+
+def test_wider_with_fewer_images() -> None:
+    logits = np.random.default_rng(0).normal(size=(2000, 4)) * 2
+    labels = _sampler(softmax(logits / 2))(np.random.default_rng(1))
+    widths = []
+    for images in (200, 2000):
+        interval = calibration_error(logits[:images], labels[:images], resamples=100).interval
+        assert interval is not None
+        widths.append(interval[1] - interval[0])
+    assert widths[0] > 2 * widths[1]
