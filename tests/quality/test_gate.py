@@ -393,3 +393,50 @@ def test_markdown_shows_failures_first_and_escapes():
     assert text.index("❌ fail") < text.index("✅ pass")
     assert "passed" in markdown(run()).splitlines()[0]
     assert "candidate missing" in markdown(judge(None, policy(), today=TODAY))
+
+
+# What follows was found by mutation testing: each line is a fault that no other test noticed.
+
+
+@pytest.mark.parametrize("change", [put(D, "accuracy", "higher_is_better", False), put(D, "accuracy", "interval", [1.0, 0.0])])
+def test_a_baseline_with_a_broken_measurement_is_no_baseline(change: Callable[[dict[str, Any]], None]):
+    document = quality()
+    change(document)
+    assert "accuracy.drop" in [check.name for check in run(baseline=evidence(quality=document)).failures]
+
+
+@pytest.mark.parametrize("sha256", ["", 5, True, ["c"]])
+def test_two_suites_without_a_proper_hash_are_not_the_same(sha256: Any):
+    document = quality()
+    put("suite", "sha256", sha256)(document)
+    verdict = run(evidence(quality=document), evidence(quality=copy.deepcopy(document)))
+    assert "baseline.suite" in [check.name for check in verdict.failures]
+
+
+def test_a_boolean_is_no_schema_version_of_the_baseline_either():
+    document = quality()
+    put("schema_version", True)(document)
+    assert "baseline.schema" in [check.name for check in run(baseline=evidence(quality=document)).failures]
+
+
+def test_what_cannot_be_waived_fails_even_where_nothing_else_does():
+    assert [check.name for check in run(waivers=(waiver(dimension="lossless"),)).failures] == ["waiver.lossless"]
+
+
+def test_a_waiver_of_what_passes_changes_nothing():
+    verdict = run(waivers=(waiver(),))
+    assert verdict.waivers == ()
+    assert not any(check.outcome == "waived" for check in verdict.checks)
+
+
+def test_limits_are_met_at_the_limit():
+    document = quality()
+    put("suite", "images", 100)(document)
+    put("score", {"total": 0.0, "partial": False, "per_dimension": {"accuracy": {"z": 0.0, "weight": 1.0}}})(document)
+    put(D, "calibration_error", "value", 0.1)(document)
+    assert run(evidence(quality=document), policy=policy(("allow_partial = true", "allow_partial = false"))).passed
+
+
+def test_a_policy_that_compares_with_nothing_needs_no_baseline():
+    alone = policy(("max_drop = 0.05\nmax_drop_relative = 0.1\n", ""), ("max = 0.1\nmax_drop = 0.05", "max = 0.1"))
+    assert decide(evidence(), alone, None, (), TODAY).passed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,13 @@ def test_a_ruling_that_says_otherwise_admits_nothing(tmp_path: Path, ruling: Any
 def test_presets_that_are_no_object_are_refused(tmp_path: Path):
     with pytest.raises(BundleError, match=r"presets\.json"):
         preset_hashes(make(tmp_path / "b").add({"presets.json": b"[]"}))
+
+
+def test_a_baseline_bundle_counts_and_the_verdict_can_be_reached_again_from_what_it_holds(tmp_path: Path):
+    better, worse = make(tmp_path / "b", verdict=False, accuracy=0.95), make(tmp_path / "c", verdict=False, accuracy=0.9)
+    stopped = judge(worse, policy(), baseline=better)
+    assert [check.name for check in stopped.failures] == ["accuracy.drop"]
+    verdict = judge(better, policy(), baseline=worse)
+    assert verdict.passed
+    assert judged_again(better, Verdict.from_json(json.loads(verdict_json(verdict)))) == verdict
+    assert judge(better, policy(), today=date(2020, 1, 2)).judged_on == "2020-01-02"
