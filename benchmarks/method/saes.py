@@ -124,6 +124,8 @@ def main() -> None:
     parser.add_argument("--expansion", type=float, required=True, help="latents per unit")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--quick", action="store_true", help="few steps, one kind")
+    kinds = ["top_k", "batch_top_k", "archetypal", "matryoshka", "matching_pursuit"]
+    parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     steps = 20 if arguments.quick else arguments.steps
@@ -142,7 +144,7 @@ def main() -> None:
     results: dict[str, object] = {"settings": {"latents": latents, "steps": steps, "top_k": TOP_K, "batch": BATCH, "tokens": len(data)}}
     results["original"] = {"accuracy": accuracy}
     print(results, flush=True)
-    for kind in ("top_k",) if arguments.quick else ("top_k", "batch_top_k", "archetypal", "matryoshka", "matching_pursuit"):
+    for kind in ("top_k",) if arguments.quick else arguments.kinds:
         begun = time.process_time()
         model = build(kind, latents, data)
         train(kind, model, data, steps // 2 if kind == "matching_pursuit" else steps)

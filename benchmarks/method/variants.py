@@ -172,10 +172,11 @@ def main() -> None:
     """Run all seeds; keep ``results/variants-SEED.json`` in the cache."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="few units, one seed")
-    parser.add_argument("--units", type=int, default=24)
+    parser.add_argument("--units", type=int, default=16)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for seed in (0,) if arguments.quick else (0, 1, 2):
+    for seed in (0,) if arguments.quick else arguments.seeds:
         begun = time.time()
         for name, row in run(seed, harness.units(4 if arguments.quick else arguments.units)).items():
             print(seed, f"{name:32s}", *(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
