@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -58,7 +59,7 @@ def preprocess(size: tuple[int, int, int]) -> Preprocess:
     return Preprocess(size, "bicubic", 1.0, "center", (0.5,) * 3, (0.5,) * 3)
 
 
-def emitted(module: nn.Module, pattern: str, size: tuple[int, int, int], path: Path, *, batch: int = 4, **options: int) -> Emitted:
+def emitted(module: nn.Module, pattern: str, size: tuple[int, int, int], path: Path, *, batch: int = 4, **options: Any) -> Emitted:
     """Split the layers of ``pattern`` at random and emit."""
     module = module.eval()
     layers = find_layers(module, pattern)

@@ -88,7 +88,7 @@ def plain_export(
     model = _export(module if dtype == torch.float32 else copy.deepcopy(module).to(dtype), input_size, output, opset, dtype, dynamic_size)
     found = {name: _output_of(model.graph, name) for name in layers}
     norms = {name: _norm_of(value) for name, value in found.items()}
-    lost = {name: _lost(norm) for name, norm in norms.items() if norm is not None}
+    lost = {name: _lost(module.get_submodule(name), norm) for name, norm in norms.items() if norm is not None}
     ends = {name: value if (norm := norms[name]) is None else norm.outputs[0] for name, value in found.items()}
     kept = [value for value in ends.values() if not value.is_graph_output()]
     model.graph.outputs.extend(kept)  # as outputs, so that no optimisation swallows them
@@ -129,6 +129,9 @@ def _export(
         raise UnsupportedLayerError(f"The model cannot be exported to ONNX: {str(error).splitlines()[0]}", remedy) from error
     if program is None or len(program.model.graph.outputs) != 1:
         raise UnsupportedLayerError("The model does not return exactly one tensor.", "Wrap it in a module that returns its logits.")
+    shape = program.model.graph.inputs[0].shape
+    if dynamic_size and (shape is None or any(isinstance(size, int) for size in list(shape)[2:])):
+        raise UnsupportedLayerError("The model takes images of one size only.", "Export it with a fixed image size.")
     return program.model
 
 
@@ -138,12 +141,17 @@ def scopes(node: ir.Node) -> list[str]:
 
 
 def _output_of(graph: ir.Graph, layer: str) -> ir.Value:
-    """The one value that is made in the layer and used outside of it."""
+    """The one value that is made of the layer's product and used outside of the layer; shapes and constants may leave it too."""
     inside = [node for node in graph if layer in scopes(node)]
     members = set(inside)
+    made: set[ir.Node] = set()
+    for node in inside:  # in the order of execution
+        if node.op_type in PRODUCTS or any(value is not None and value.producer() in made for value in node.inputs):
+            made.add(node)
     results = [
         value
         for node in inside
+        if node in made
         for value in node.outputs
         if value.is_graph_output() or any(use.node not in members for use in value.uses())
     ]
@@ -165,16 +173,13 @@ def _norm_of(z: ir.Value) -> ir.Node | None:
     return node if node.op_type == "BatchNormalization" and uses[0].idx == 0 and all(constants) else None
 
 
-def _lost(norm: ir.Node) -> dict[str, NDArray[np.float32]]:
+def _lost(conv: nn.Module, norm: ir.Node) -> dict[str, NDArray[np.float32]]:
     """What folding would lose: the fields of ``Folded``."""
-    conv = norm.inputs[0].producer() if norm.inputs[0] is not None else None
-    assert conv is not None
+    assert isinstance(conv, nn.Conv2d)
     gamma, _, _, variance = (_numbers(value) for value in norm.inputs[1:])
-    epsilon = norm.attributes.get_float("epsilon", 1e-5)
-    weight = _numbers(conv.inputs[1])
-    bias = _numbers(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else np.zeros(len(weight))
-    values = {"weight": weight, "bias": bias, "scale": gamma / np.sqrt(variance + epsilon)}
-    return {key: value.astype(np.float32) for key, value in values.items()}
+    scale = gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
+    bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
+    return {"weight": conv.weight.detach().float().numpy(), "bias": bias.float().numpy(), "scale": scale.astype(np.float32)}
 
 
 def _numbers(value: ir.Value | None) -> NDArray[np.float64]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from exporter.layers import Layer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+OPSET_BFLOAT16 = 22
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; protobuf ends at 2 GiB
 _DOC = (
     "Fed pixel_values only, this graph is the original model. inspect=true adds the sub-unit activations of the layers named in "
@@ -68,7 +69,7 @@ def emit(
         input_size: (3, H, W).
         source: where the model came from, for the metadata.
         preprocess: what the model expects, for the metadata.
-        opset: ONNX operator set, default 18.
+        opset: ONNX operator set, default 18, and 22 for bfloat16.
         dtype: ``float32``, ``float16`` or ``bfloat16``: of the model's weights and arithmetic. Inputs and outputs are float32
             whatever it is, and so is all that sub-units and edits are computed with.
         dynamic_size: leave the image's height and width open; the model must allow it.
@@ -78,11 +79,17 @@ def emit(
         UsageError: splits and layers do not fit, the opset is below 18 or the dtype unknown.
         UnsupportedLayerError: the model cannot be exported or a layer not be found in the graph.
     """
-    opset = OPSET if opset is None else opset
-    if opset < OPSET:
-        raise UsageError(f"opset {opset} is below {OPSET}.", "ScatterElements with addition and Shape of a part need 18 or later.")
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}.", f"Use one of {', '.join(DTYPES)}.")
+    lowest = OPSET_BFLOAT16 if dtype == "bfloat16" else OPSET
+    opset = lowest if opset is None else opset
+    if opset < lowest:
+        why = (
+            "Convolutions take bfloat16 from 22 on."
+            if dtype == "bfloat16"
+            else "Bit operations and the addition of ScatterElements need 18."
+        )
+        raise UsageError(f"opset {opset} is below {lowest}.", why)
     names = [split.layer for split in splits]
     if names != [layer.name for layer in layers] or len(set(names)) != len(names) or not names:
         raise UsageError(f"splits of {names} do not fit layers {[layer.name for layer in layers]}: same layers, same order, once each.")
@@ -96,7 +103,7 @@ def emit(
     model.metadata_props.update(metadata(source, preprocess, infos, splits, dtype))
     model.producer_name, model.producer_version, model.doc_string = "elude", None, _DOC
     model.graph.name, model.graph.doc_string = source.model, _DOC
-    _save(model, Path(path), external_above)
+    save(model, Path(path), external_above)
 
 
 def _grafted(graph: ir.Graph, site: Site, layer: Layer, split: LayerSplit) -> Grafted:
@@ -210,7 +217,8 @@ def _static_tokens(graft: Grafted) -> int | None:
     return int(np.prod(sizes, dtype=np.int64)) if len(sizes) == len(spatial) else None
 
 
-def _save(model: ir.Model, path: Path, external_above: int) -> None:
+def save(model: ir.Model, path: Path, external_above: int) -> None:
+    """Write a model, its weights beside it if they are large, and check it with full shape inference."""
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     if weights > external_above:
         ir.save(model, path, external_data=f"{path.name}.data")

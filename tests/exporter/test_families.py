@@ -49,7 +49,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str, int]] = {
         "blocks.1.0.conv_dw,blocks.5.0.conv_pwl,blocks.4.0.se.conv_reduce",
         64,
     ),
-    "efficientnet_same": ("tf_efficientnet_b0", {"channel_multiplier": 0.25}, "blocks.3.0.conv_pw,blocks.5.0.conv_pwl", 64),
+    "efficientnet_same": ("tf_efficientnet_b0", {}, "blocks.3.0.conv_pw,blocks.5.0.conv_pwl", 64),
 }
 QUICK = {"dinov2_registers", "resnet", "mobilenetv3", "convnextv2"}
 
@@ -95,7 +95,7 @@ def test_a_family(family: str, tmp_path: Path, record_property: Any) -> None:
     record_property("optimised: largest difference, relative to the largest output", max(outputs.values()))
     print(f"FAMILY {family}: DISABLE_ALL bit-identical; ENABLE_ALL {max(outputs.values()):.2g}")
     session, twin = GraphSession(case.path), graft(model, case.splits)
-    edits = case.edits(1, 3, 6, patches=(0, 2))
+    edits = case.edits(1, 3, 6)  # on all tokens: with these weights tokens tie within rounding
     with torch.no_grad():
         sub_units = twin.sub_units(torch.from_numpy(case.pixels))
         with twin.steer(edits):

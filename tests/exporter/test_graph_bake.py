@@ -1,0 +1,76 @@
+"""Edits in the weights equal live steering, on every kind of layer; and what weights cannot do is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from _graphs import Emitted, raw_session
+from test_graph import CASES, emitted
+
+from exporter.graph.bake import bake
+from handlers.edits import Edit, pack
+from handlers.errors import BundleError, UsageError
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Emitted:
+    make, pattern, size = CASES[request.param]
+    return emitted(make(), pattern, size, tmp_path_factory.mktemp(request.param) / "model.onnx")
+
+
+@pytest.mark.parametrize("optimise", [False, True])
+def test_baked_edits_equal_live_steering(case: Emitted, optimise: bool, tmp_path: Path) -> None:
+    edits = [*case.edits(4, 1, 12)[0], Edit(-1, 5.0, 5.0), Edit.ablate(0), Edit.set(1, 2.0), Edit.add(2, -1.5)]
+    first = np.cumsum([0, *[split.sub_units for split in case.splits]])[:-1]
+    edits += [Edit(int(index), 1.7, 0.3) for index in first]  # one in every layer
+    path = bake(case.path, edits, tmp_path / "baked.onnx")
+    baked, live = raw_session(path, optimise=optimise), raw_session(case.path, optimise=optimise)
+    assert [value.name for value in baked.get_inputs()] == ["pixel_values"]
+    assert [value.name for value in baked.get_overridable_initializers()] == []
+    (output,) = [value.name for value in baked.get_outputs()]
+    for batch in (1, 4):
+        pixels = case.pixels[:batch]
+        expected = live.run([output], {"pixel_values": pixels, **pack([edits])})[0]
+        got = baked.run(None, {"pixel_values": pixels})[0]
+        assert np.abs(expected - live.run([output], {"pixel_values": pixels})[0]).max() > 1e-2
+        np.testing.assert_allclose(got, expected, atol=2e-5 * np.abs(expected).max())
+
+
+def test_a_baked_file_holds_nothing_else(case: Emitted, tmp_path: Path) -> None:
+    path = bake(case.path, [Edit.scale(0, 2.0)], tmp_path / "baked.onnx")
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert not [node.name for node in model.graph.node if node.op_type == "If" or "elude" in node.name]
+    assert not [tensor.name for tensor in model.graph.initializer if "elude" in tensor.name or "sub_units" in tensor.name]
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata["elude.baked"]) == [{"index": 0, "gain": 2.0, "offset": 0.0, "patches": 0}]
+    assert path.stat().st_size < case.path.stat().st_size
+
+
+def test_no_edit_gives_the_plain_model(case: Emitted, tmp_path: Path) -> None:
+    path = bake(case.path, [], tmp_path / "baked.onnx")
+    live = raw_session(case.path)
+    expected = live.run([live.get_outputs()[0].name], {"pixel_values": case.pixels})[0]
+    assert raw_session(path).run(None, {"pixel_values": case.pixels})[0].tobytes() == expected.tobytes()
+
+
+def test_what_cannot_be_baked_is_refused(case: Emitted, tmp_path: Path) -> None:
+    out = tmp_path / "baked.onnx"
+    with pytest.raises(UsageError, match="limited to 3 patches, which depend on the image"):
+        bake(case.path, [Edit.scale(0, 2.0, patches=3)], out)
+    with pytest.raises(UsageError, match="no sub-unit 100000"):
+        bake(case.path, [Edit.scale(100_000, 2.0)], out)
+    with pytest.raises(UsageError, match="gain nan"):
+        bake(case.path, [Edit.scale(0, float("nan"))], out)
+    with pytest.raises(UsageError, match="preset 'calm' is named, but not its bundle"):
+        bake(case.path, "calm", out)
+    with pytest.raises(BundleError, match="does not exist"):
+        bake(tmp_path / "none.onnx", [], out)
+    assert not list(tmp_path.iterdir())
+    out.write_text("something")
+    with pytest.raises(UsageError, match="exists already"):
+        bake(case.path, [], out)
