@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import elude
-from model_store.commands import parse_edit
 from handlers.bundle import Bundle
+from model_store.commands import parse_edit
 
 ROOT = Path(__file__).parent.parent
 EVALUATION = ROOT / "exporter" / "embedded" / "evaluation.tar"
@@ -124,12 +124,11 @@ def test_an_unreadable_image(tmp_path: Path) -> None:
 def test_a_split_that_does_not_sum_leaves_no_bundle(tmp_path: Path) -> None:
     """The weights in the file are made not to sum: verification must stop the export."""
     code = """
-import numpy as np, elude
-import exporter.graph.emit as emit
-right = emit.sub_unit_weights
-def broken(weight, split):
-    out = np.array(right(weight, split)); out[0] *= np.float32(1.01); return out
-emit.sub_unit_weights = broken
+import elude
+import exporter.graph.sub_units as sub_units
+from exporter.graph.ops import scalar
+right = sub_units.rows
+sub_units.rows = lambda ops, *arguments: ops("Mul", right(ops, *arguments), ops.constant(scalar(1.01)))
 elude.main()
 """
     arguments = ["export", "embedded", *FEW, "--out", str(tmp_path / "b")]
