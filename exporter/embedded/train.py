@@ -19,6 +19,7 @@ import json
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ import timm  # isort: skip
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
 ARCHITECTURE = "vit_tiny_patch16_224"
 # Average pooling, so that every token of the last block counts for the classes: a class token would be all that is read of it.
-MODEL_ARGS = dict(
+MODEL_ARGS: dict[str, Any] = dict(
     img_size=28, patch_size=4, embed_dim=96, depth=6, num_heads=3, mlp_ratio=4, num_classes=10, class_token=False, global_pool="avg"
 )
 MEAN, STD = 0.2860, 0.3530
@@ -83,8 +84,8 @@ def model_input(x: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def accuracy(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     model.eval()
-    right = sum((model(model_input(a)).argmax(1) == b).sum().item() for a, b in zip(x.split(500), y.split(500), strict=True))
-    return right / len(y)
+    right = sum((model(model_input(a)).argmax(1) == b).sum().item() for a, b in zip(torch.split(x, 500), torch.split(y, 500), strict=True))
+    return float(right) / len(y)
 
 
 def train(data: Path, seed: int) -> torch.nn.Module:
@@ -101,12 +102,12 @@ def train(data: Path, seed: int) -> torch.nn.Module:
     for epoch in range(EPOCHS):
         model.train()
         start = time.time()
-        for index in torch.randperm(len(x), generator=g)[: steps // EPOCHS * 256].split(256):
+        for index in torch.split(torch.randperm(len(x), generator=g)[: steps // EPOCHS * 256], 256):
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(model_input(augment(x[index], g)))
             loss = F.cross_entropy(logits.float(), y[index])
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             schedule.step()
