@@ -440,3 +440,11 @@ def test_limits_are_met_at_the_limit():
 def test_a_policy_that_compares_with_nothing_needs_no_baseline():
     alone = policy(("max_drop = 0.05\nmax_drop_relative = 0.1\n", ""), ("max = 0.1\nmax_drop = 0.05", "max = 0.1"))
     assert decide(evidence(), alone, None, (), TODAY).passed
+
+
+def test_the_pessimistic_end_is_the_upper_one_where_lower_is_better():
+    on_bound = policy(("max = 0.1\nmax_drop = 0.05", "max = 0.1\nmax_drop = 0.05\ndecide_on = 'bound'"))
+    for interval, stopped in (([0.01, 0.2], ["calibration_error.limit", "calibration_error.drop"]), ([0.01, 0.09], [])):
+        document = quality()
+        put(D, "calibration_error", entry(0.05, interval, False))(document)
+        assert [check.name for check in run(evidence(quality=document), policy=on_bound).failures] == stopped
