@@ -26,6 +26,7 @@ from quality.engines import run
 from quality.evaluate import evaluate
 from quality.image_sets import PixelSet
 from quality.onnx_subject import OnnxSubject
+from quality.open_subject import open_subject, served
 from quality.streaming import STREAMABLE, Streaming
 from quality.subjects import CallableSubject
 from quality.suite import Suite
@@ -160,8 +161,12 @@ class Wire(Client):
         return answer if isinstance(answer, bytes) else json.dumps(answer).encode()
 
 
-def test_an_endpoint_measures_what_its_graph_does(tmp_path: Path) -> None:
-    bundle = make_bundle(tmp_path / "bundle")
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("served") / "bundle")
+
+
+def test_an_endpoint_measures_what_its_graph_does(bundle: Bundle) -> None:
     preprocess = Preprocess.from_json(bundle.json("preprocess.json"))
     labels = tuple(bundle.json("labels.json"))
     endpoint = EndpointSubject(Wire(bundle), preprocess, labels, parameters=bundle.manifest.parameters, connections=1)
@@ -174,3 +179,21 @@ def test_an_endpoint_measures_what_its_graph_does(tmp_path: Path) -> None:
         EndpointSubject(Wire(bundle), preprocess, (*labels[1:], "hat"), connections=1).outputs(pixels)
     copy = pickle.loads(pickle.dumps(graph))  # as an engine sends it to another process
     assert np.array_equal(copy.outputs(pixels), outputs)
+
+
+def test_subjects_by_their_address(bundle: Bundle, tmp_path: Path) -> None:
+    assert isinstance(open_subject(str(bundle.root)), Bundle)
+    graph = open_subject(str(bundle.path("model.onnx")))
+    assert isinstance(graph, OnnxSubject)
+    assert graph.labels == tuple(bundle.json("labels.json"))
+    endpoint = served(Wire(bundle))
+    assert endpoint.labels == graph.labels
+    assert endpoint.preprocess == graph.preprocess
+    assert endpoint.sha256 == bundle.artefact_sha256
+    loaded = open_subject("embedded")
+    assert isinstance(loaded, TorchSubject)
+    assert loaded.sha256
+    with pytest.raises(UsageError, match="No answer"):
+        open_subject("http://127.0.0.1:1")
+    with pytest.raises(UsageError, match=r"preprocess\.json"):
+        open_subject(str(tmp_path / "alone.onnx"))
