@@ -448,3 +448,14 @@ def test_the_pessimistic_end_is_the_upper_one_where_lower_is_better():
         document = quality()
         put(D, "calibration_error", entry(0.05, interval, False))(document)
         assert [check.name for check in run(evidence(quality=document), policy=on_bound).failures] == stopped
+
+
+def test_of_several_waivers_the_one_that_ends_first_decides():
+    document = quality()
+    document[D]["accuracy"] = entry(0.78, [0.76, 0.80])
+    put(D, "calibration_error", "value", 0.2)(document)
+    later = waiver(dimension="calibration_error", expires=date(2026, 3, 1))
+    for order in ((waiver(), later), (later, waiver())):
+        verdict = run(evidence(quality=document), waivers=order)
+        assert verdict.passed
+        assert verdict.valid_until == "2026-02-01"
