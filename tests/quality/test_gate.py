@@ -459,3 +459,27 @@ def test_of_several_waivers_the_one_that_ends_first_decides():
         verdict = run(evidence(quality=document), waivers=order)
         assert verdict.passed
         assert verdict.valid_until == "2026-02-01"
+
+
+@pytest.mark.parametrize("claim", ["sums", "rewrite", "runtime"])
+def test_one_failed_comparison_among_passed_ones_fails_its_claim(claim: str):
+    document = equivalence()
+    items = [{"passed": True}, {"passed": False}, {"passed": True}]
+    put("claims", claim, {"layers": items, "outputs": items})(document)
+    assert [check.name for check in run(evidence(equivalence=document)).failures] == [f"lossless.{claim}"]
+
+
+@pytest.mark.parametrize("form", ["original", "disentangled", "served"])
+def test_a_dimension_of_one_form_only_cannot_be_compared(form: str):
+    document = quality()
+    put("lossless", form, "class_balance", 0.9)(document)
+    assert any(check.name.endswith(".class_balance") for check in run(evidence(quality=document)).failures)
+
+
+def test_what_is_missing_is_a_failed_check_too():
+    assert [check.name for check in judge(None, policy(), today=TODAY).failures] == ["candidate"]
+    assert "quality.present" in [check.name for check in run(evidence(quality=None)).failures]
+    assert "baseline.present" in [check.name for check in decide(evidence(), policy(), None, (), TODAY).failures]
+    assert [check.name for check in run(waivers=(waiver(dimension="params"),)).failures] == ["waiver.params"]
+    other = [check.outcome for check in run(waivers=(waiver(artefact_sha256=OTHER),)).checks if check.name == "waiver.accuracy"]
+    assert other == ["warn"]
