@@ -36,11 +36,11 @@ lint: $(READY)
 
 test: lint
 	@echo "==> Tests"
-	@$(BIN)/pytest -m "not slow"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: lint
 	@echo "==> All tests, the slow ones too"
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 clean:
 	rm -rf build $(VENV)
