@@ -109,6 +109,7 @@ def _export(
 ) -> ir.Model:
     axes = {0: torch.export.Dim("batch")}
     if dynamic_size:
+        _try_other_size(module, input_size, dtype)
         axes |= {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -129,10 +130,19 @@ def _export(
         raise UnsupportedLayerError(f"The model cannot be exported to ONNX: {str(error).splitlines()[0]}", remedy) from error
     if program is None or len(program.model.graph.outputs) != 1:
         raise UnsupportedLayerError("The model does not return exactly one tensor.", "Wrap it in a module that returns its logits.")
-    shape = program.model.graph.inputs[0].shape
-    if dynamic_size and (shape is None or any(isinstance(size, int) for size in list(shape)[2:])):
-        raise UnsupportedLayerError("The model takes images of one size only.", "Export it with a fixed image size.")
     return program.model
+
+
+def _try_other_size(module: nn.Module, input_size: tuple[int, int, int], dtype: torch.dtype) -> None:
+    """The export does not always notice that a model takes one size only."""
+    channels, height, width = input_size
+    try:
+        with torch.no_grad():
+            module(torch.zeros(1, channels, 2 * height, 2 * width, dtype=dtype))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UnsupportedLayerError(
+            f"The model takes images of {height} × {width} only: {str(error).splitlines()[0]}", "Export it with a fixed image size."
+        ) from error
 
 
 def scopes(node: ir.Node) -> list[str]:
