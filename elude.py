@@ -84,7 +84,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for everything that the 
     except typer.Exit as verdict:
         if verdict.exit_code:
             raise
-    model_store.commands.admit(bundle, store, who="demo", why="make demo")
+    model_store.commands.admit(bundle, str(store), who="demo", why="make demo")
     step("4. Look", f"elude report {bundle}")
     quality.commands.report(bundle)
     typer.echo(f"\nOpen {(bundle / 'report.html').resolve()} in a browser.")

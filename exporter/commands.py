@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from exporter.terminal import AsJson, progress_bar, show
+from exporter.terminal import AsJson, BundlePath, progress_bar, show
 from handlers.bundle import Bundle
+from handlers.errors import EquivalenceError
 
 commands = typer.Typer()
 
@@ -59,3 +60,55 @@ def export_facts(bundle: Bundle) -> dict[str, Any]:
             facts[f"MS-Score {layer}, {label}"] = families[family]["ms_mean_of_split_units"]
             facts[f"  on centred embeddings, {label}"] = families[family]["centred_mean_of_split_units"]
     return facts
+
+
+@commands.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A bundle or a model.onnx.", metavar="BUNDLE|MODEL.ONNX")],
+    images: Annotated[Path | None, typer.Option(help="Real images: a folder or a .tar.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with every comparison here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare an exported file with the model it was made from. Exit code 1 if they differ.
+
+    Example: elude verify build/bundle --html equivalence.html
+    """
+    from exporter.verify import page
+    from exporter.verify.file import verify_file
+
+    try:
+        found = verify_file(path, images).to_json()
+    except EquivalenceError as error:
+        if html and error.report:
+            html.write_text(page.html(error.report, f"{path}: not equal"), encoding="utf-8")
+        raise
+    if html:
+        html.write_text(page.html(found, f"{path}: equal"), encoding="utf-8")
+    show(f"Verified {path}", found if as_json else page.summary(found), as_json)
+
+
+@commands.command()
+def graph(file: Annotated[Path, typer.Argument(help="A model.onnx.")], as_json: AsJson = False) -> None:
+    """Say what is in an exported file: inputs, outputs, layers, sub-units, sizes, metadata, hashes.
+
+    Example: elude graph build/bundle/model.onnx
+    """
+    from exporter.graph.describe import describe
+
+    found = describe(file)
+    show(str(file), found.to_json() if as_json else found.rows(), as_json)
+
+
+@commands.command()
+def bake(
+    bundle: BundlePath,
+    preset: Annotated[str, typer.Option(help="A preset of the bundle.")],
+    out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
+) -> None:
+    """Write a graph with a preset's edits folded into the weights: steered at no cost.
+
+    Example: elude bake build/bundle --preset calmer --out calmer.onnx
+    """
+    from exporter.graph.bake import bake as run
+
+    typer.echo(run(bundle, preset, out))

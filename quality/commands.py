@@ -10,6 +10,7 @@ import typer
 
 from exporter.terminal import AsJson, BundlePath, progress_bar, show
 from handlers.bundle import Bundle
+from handlers.errors import BundleError, GateError, UsageError
 
 commands = typer.Typer()
 QUICK = ("accuracy", "calibration_error", "class_balance", "corruption_robustness", "params_m")
@@ -67,7 +68,10 @@ def gate(
     from quality.waivers import load_waivers
 
     rules = load_policy(policy or DEFAULT_POLICY)
-    opened = Bundle.open(bundle) if bundle.exists() else None
+    try:
+        opened = Bundle.open(bundle) if bundle.exists() else None
+    except BundleError as error:  # fails closed: what is not what its manifest says has not passed
+        raise GateError(error.message, error.remedy) from error
     before = Bundle.open(baseline) if baseline else None
     verdict = judge(opened, rules, baseline=before, waivers=load_waivers(waivers) if waivers else ())
     if opened is not None:
@@ -93,3 +97,70 @@ def report(bundle: BundlePath) -> None:
     from quality.report import write_report
 
     typer.echo(write_report(Bundle.open(bundle)).path("report.html"))
+
+
+@commands.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A bundle that was evaluated, or a quality.json.")],
+    second: Annotated[Path, typer.Argument(help="Another, measured on the same suite.")],
+    html: Annotated[Path | None, typer.Option(help="Write a page with a plot here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two evaluations, dimension by dimension.
+
+    Example: elude compare last_release/ build/bundle --html change.html
+    """
+    from quality import compare as comparing
+
+    reports = [comparing.read_report(path / "quality.json" if path.is_dir() else path) for path in (first, second)]
+    found = comparing.compare(reports[0], reports[1], (str(first), str(second)))
+    if html:
+        html.write_text(comparing.page(found, *reports), encoding="utf-8")
+    show(f"{first} → {second}", comparing.rows(found), as_json)
+
+
+@commands.command()
+def score(
+    values: Annotated[Path, typer.Argument(help="JSON: dimension to value, or a quality.json.")],
+    weights: Annotated[str | None, typer.Option(help="A named profile of weights.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The QUBA score of nine values, against the published 326 models. Only what was measured counts; nothing is imputed.
+
+    Example: elude score values.json
+    """
+    from quality.score import quba_score
+
+    found = json.loads(values.read_text(encoding="utf-8"))
+    if "dimensions" in found:
+        found = {name: result["value"] for name, result in found["dimensions"].items()}
+    result = quba_score(found, weights=weights)
+    rows = {
+        name: f"z {part['z']:+.3f}, contributes {part['contribution']:+.3f}" for name, part in result.to_json()["per_dimension"].items()
+    }
+    kind = "partial QUBA" if result.partial else "QUBA"
+    show(f"{kind} {result.total:.4f}", result.to_json() if as_json else rows, as_json)
+
+
+policies = typer.Typer(help="Write and explain policy files.", no_args_is_help=True)
+commands.add_typer(policies, name="policy")
+
+
+@policies.command("init")
+def policy_init(baseline: BundlePath, out: Annotated[Path, typer.Option(help="The TOML file to write.")]) -> None:
+    """Write a commented policy from a baseline: no worse than this, within noise."""
+    from quality.policy_init import policy_init as run
+
+    if out.exists():
+        raise UsageError(f"{out} already exists.", "Choose another file.")
+    out.write_text(run(Bundle.open(baseline)), encoding="utf-8")
+    typer.echo(out)
+
+
+@policies.command("explain")
+def policy_explain(policy: Annotated[Path, typer.Argument(help="A policy file.")]) -> None:
+    """Say in words what a policy checks."""
+    from quality.policy import load_policy
+    from quality.policy_explain import explain
+
+    typer.echo(explain(load_policy(policy)))
