@@ -129,17 +129,38 @@ def score(
 
     Example: elude score values.json
     """
-    from quality.score import quba_score
+    from quality.scoring import score_of
 
-    found = json.loads(values.read_text(encoding="utf-8"))
-    if "dimensions" in found:
-        found = {name: result["value"] for name, result in found["dimensions"].items()}
-    result = quba_score(found, weights=weights)
-    rows = {
-        name: f"z {part['z']:+.3f}, contributes {part['contribution']:+.3f}" for name, part in result.to_json()["per_dimension"].items()
-    }
-    kind = "partial QUBA" if result.partial else "QUBA"
-    show(f"{kind} {result.total:.4f}", result.to_json() if as_json else rows, as_json)
+    found = score_of(values, weights=weights)
+    parts = found.to_json()["per_dimension"]
+    rows = {name: f"z {part['z']:+.3f}, contributes {part['contribution']:+.3f}" for name, part in parts.items()}
+    kind = "partial QUBA" if found.score.partial else "QUBA"
+    show(f"{kind} {found.score.total:.4f}", found.to_json() if as_json else rows, as_json)
+    if found.warning:
+        typer.echo(f"warning: {found.warning}", err=True)
+
+
+suites = typer.Typer(help="Build and check suites of evaluation images.", no_args_is_help=True)
+commands.add_typer(suites, name="suite")
+
+
+@suites.command("build")
+def suite_build(
+    images: Annotated[Path, typer.Argument(help="Labelled images: a folder or .tar with one sub-folder a class.")],
+    out: Annotated[Path, typer.Option(help="Folder of the suite; a stopped build goes on.")],
+    size: Annotated[int, typer.Option(help="Height and width of the images, in pixels.")] = 224,
+    masks: Annotated[Path | None, typer.Option(help="Masks of the objects, laid out like the images.")] = None,
+    dark_background: Annotated[bool, typer.Option(help="Objects lie on black: masks are made from that.")] = False,
+) -> None:
+    """Make corrupted, background, cue-conflict and shifted images from labelled ones.
+
+    Example: elude suite build labelled/ --out suite && elude evaluate build/bundle --suite suite
+    """
+    from quality.suite_build import BuildSettings, build
+
+    with progress_bar() as progress:
+        built = build(images, out, masks=masks, settings=BuildSettings(size=size, dark_background=dark_background), progress=progress)
+    typer.echo(built)
 
 
 policies = typer.Typer(help="Write and explain policy files.", no_args_is_help=True)
