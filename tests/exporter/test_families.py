@@ -45,7 +45,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str, int]] = {
     "mobilenetv3": ("mobilenetv3_small_050", {}, "blocks.0.0.conv_dw,blocks.3.0.conv_pwl,blocks.1.0.conv_pw,conv_head,classifier", 64),
     "efficientnet": (
         "efficientnet_b0",
-        {"channel_multiplier": 0.25},
+        {},
         "blocks.1.0.conv_dw,blocks.5.0.conv_pwl,blocks.4.0.se.conv_reduce",
         64,
     ),
