@@ -140,7 +140,7 @@ elude.main()
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (("export", "no_such_model", "--out", "x"), "no_such_model"),
+        (("export", "no_such_model", "--images", str(EVALUATION), "--out", "x"), "no_such_model"),
         (("call", "guess"), "guess"),
         (("call", "predict", "no.png"), "no.png"),
         (("call", "steer", str(EVALUATION), "--edit", "a/u1.s1=scale:much"), "much"),

@@ -257,7 +257,8 @@ def serve(server: Server, ready: Callable[[Server], None]) -> None:
     def end(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, end)
+    # SIGINT too: a shell starts its background jobs with it ignored.
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with server:
             ready(server)
@@ -265,7 +266,8 @@ def serve(server: Server, ready: Callable[[Server], None]) -> None:
     except KeyboardInterrupt:
         return  # asked for: the context manager has stopped it
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _minutes_left(instant: str) -> float:

@@ -105,7 +105,7 @@ def test_every_operation(client: Client, server: Server, bundle: Bundle, local: 
     assert client.explain(image)["sub_units"][:3] == inspected["sub_units"]
     strongest = inspected["sub_units"][0]["id"]
     steered = client.steer(image, [{"id": strongest, "action": "scale", "value": -20}])
-    assert steered["unsteered"] == client.predict(image)
+    assert steered["unsteered"] == near(client.predict(image))
     assert steered["steered"] != steered["unsteered"]
     assert steered["max_output_change"] > 0
     feature = client.feature(strongest)
@@ -196,6 +196,11 @@ def test_nothing_stays_behind(archive: Path) -> None:
         Client(f"http://127.0.0.1:{port}", model="fashion").predict(b"x")
 
 
+def near(probabilities: dict[str, float]) -> object:
+    """Equal within rounding: ONNX Runtime takes another kernel for one row than for several, which may change the last bits."""
+    return pytest.approx(probabilities, abs=1e-6)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_everything(archive: Path, number: signal.Signals) -> None:
     code = f"""
@@ -233,7 +238,7 @@ def test_versions_side_by_side_and_keys_that_expire(bundle: Bundle, tmp_path: Pa
         for version, preset in (("1.0", "a"), ("2.0", "b")):
             client = running.client(version=version)
             answers.append(client.predict(image))
-            assert answers[-1] == client.steer(image, preset=preset)["steered"]
+            assert answers[-1] == near(client.steer(image, preset=preset)["steered"])
             assert client.describe()["preset"] == preset
         time.sleep(3.5)
         with pytest.raises(RequestError, match="Token"):
@@ -248,9 +253,12 @@ def test_kserve_routes(client: Client, local: Service) -> None:
     text = base64.b64encode(images(1)[0]).decode()
     body = json.dumps({"instances": [text, {"image": {"b64": text}}]}).encode()
     expected = json.loads(local.answer([Call(images(1)[0])])[0].body)
-    assert json.loads(client.send("/v1/models/fashion:predict", body)) == {"predictions": [expected, expected]}
+    answered = json.loads(client.send("/v1/models/fashion:predict", body))["predictions"]
+    assert answered == [near(expected)] * 2
     explained = json.loads(client.send("/v1/models/fashion:explain", body))["predictions"][0]
-    assert explained == client.explain(images(1)[0])
+    alone = client.explain(images(1)[0])
+    assert explained["prediction"] == near(alone["prediction"])
+    assert [found["id"] for found in explained["sub_units"]] == [found["id"] for found in alone["sub_units"]]
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [text]}
     answer = json.loads(client.send("/v2/models/fashion/infer", json.dumps({"id": "7", "inputs": [tensor]}).encode()))
     assert (answer["id"], answer["model_name"], answer["outputs"][0]["data"]) == ("7", "fashion", list(expected))

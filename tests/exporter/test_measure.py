@@ -42,7 +42,7 @@ def unit_length(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @given(
     arrays(np.float64, 6, elements=st.floats(0.01, 1)),
-    arrays(np.float64, (6, 3), elements=st.floats(-1, 1).map(lambda value: value or 0.5)),
+    arrays(np.float64, (6, 3), elements=st.floats(-1, 1).map(lambda value: round(value, 3) or 0.5)),
 )
 def test_closed_form_equals_all_pairs(weights: NDArray[np.float64], rows: NDArray[np.float64]) -> None:
     embeddings = unit_length(rows)

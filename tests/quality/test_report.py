@@ -175,7 +175,7 @@ def test_a_failed_verdict_is_shown_with_its_reason(tmp_path: Path):
     bundle = bundle.add({"verdict.json": verdict_json(judge(bundle, load_policy()))})
     page = render(bundle)
     assert "Stopped by the gate" in page
-    assert "accuracy 0.48 (lower bound of 0.5) is below the policy&#39;s limit 0.8." in page
+    assert "accuracy 0.48 (lower bound of 0.5) is below the policy&#39;s limit 0.82." in page
 
 
 @pytest.mark.parametrize("change", ["artefact_sha256", "quality_sha256", "passed"])
