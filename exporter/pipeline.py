@@ -6,7 +6,6 @@ import json
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from exporter.load import EMBEDDED, EMBEDDED_FOLDER, LoadedModel, load_model
 from exporter.measure import SUB_UNITS, TOP, Measures, ms_scores
 from exporter.probe import Probe, collect
 from exporter.split import SplitSettings, random_control, split_layer
+from exporter.versions import installed
 from exporter.weights import save_splits
 from handlers.bundle import Bundle, LayerInfo, write_bundle
 from handlers.errors import UsageError
@@ -155,13 +155,7 @@ def layer_infos(layers: list[Layer], splits: list[LayerSplit]) -> list[LayerInfo
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the installed libraries that shape a bundle."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # e.g. onnxruntime-gpu in onnxruntime's place, or elude run from its folder
-            continue
-    return found
+    return {"python": platform.python_version(), **installed(_LIBRARIES)}
 
 
 def _open(images: str | Path | ImageSource | None, model_name: str, embedded: str) -> ImageSource:

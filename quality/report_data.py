@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from exporter.versions import installed
 from handlers.errors import UsageError
 from quality.result import DimensionResult
 
@@ -77,10 +77,4 @@ class QualityReport:
 
 def library_versions() -> dict[str, str]:
     """Versions of the installed libraries that measurements depend on."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return installed(_LIBRARIES)
