@@ -36,9 +36,9 @@ _PUBLIC = {
     "Bundle": "handlers.bundle",
     "Edit": "handlers.edits",
     "GraphSession": "handlers.session",
-    "evaluate": "quality.evaluate",
-    "judge": "quality.gate",
-    "quba_score": "quality.score",
+    "evaluate": "quality.evaluation.evaluate",
+    "judge": "quality.gate.judge",
+    "quba_score": "quality.scores.quba",
     "package": "model_store.archive",
     "Store": "model_store.store",
 }

@@ -5,7 +5,7 @@ condition held true or false, a constant changed, a statement left out. Each run
 mutated code; the files are not touched, and code that runs at import
 only is not mutated. What survives is listed, to be read: is it equivalent, stricter, or a hole?
 
-Usage: python benchmarks/mutation.py [--quick] [--only quality.checks] [--out docs/benchmarks/mutation.md]
+Usage: python benchmarks/mutation.py [--quick] [--only quality.gate.checks] [--out docs/benchmarks/mutation.md]
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ GATE = ["tests/quality/test_gate.py", "tests/quality/test_presets_gate.py"]
 STORE = ["tests/model_store/test_signing.py", "tests/model_store/test_store.py"]
 STORE_TESTS = "unproven or waived or archives or requires or who_and or junk or requirements or signature or policies"
 TARGETS = {
-    "quality.checks": (GATE, ""),
-    "quality.gate": (GATE, ""),
-    "quality.evidence": (GATE, ""),
-    "quality.verdict": (GATE, ""),
-    "quality.preset_checks": (GATE, ""),
+    "quality.gate.checks": (GATE, ""),
+    "quality.gate.judge": (GATE, ""),
+    "quality.gate.evidence": (GATE, ""),
+    "quality.gate.verdict": (GATE, ""),
+    "quality.gate.preset_checks": (GATE, ""),
     "handlers.admission": (["tests/quality/test_presets_gate.py", *STORE], STORE_TESTS + " or presets or ruling"),
     "handlers.trust": (STORE[:1], ""),
     "model_store.admission": (STORE, STORE_TESTS),

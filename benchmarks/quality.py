@@ -16,14 +16,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from quality.calibration_interval import _sampler
 from quality.dimensions import DIMENSIONS
 from quality.dimensions.accuracy import accuracy
 from quality.dimensions.calibration_error import BINS, calibration_error
 from quality.dimensions.class_balance import class_balance
-from quality.pool import published_pool, published_rows, trimmed_constants
-from quality.score import quba_score, ranking, standing
-from quality.statistics import softmax
+from quality.scores.pool import published_pool, published_rows, trimmed_constants
+from quality.scores.quba import quba_score, ranking, standing
+from quality.statistics.calibration_interval import _sampler
+from quality.statistics.statistics import softmax
 
 Array = NDArray[np.float64]
 
@@ -171,8 +171,8 @@ def coverage(quick: bool) -> list[str]:
 
 def lossless(quick: bool) -> list[str]:
     from exporter.pipeline import ExportSettings, export
-    from quality.evaluate import evaluate
-    from quality.suite import embedded_suite
+    from quality.evaluation.evaluate import evaluate
+    from quality.suites.suite import embedded_suite
 
     with tempfile.TemporaryDirectory() as folder:
         bundle = export("embedded", None, "last", Path(folder) / "bundle", ExportSettings())
@@ -190,11 +190,11 @@ def speed(quick: bool) -> list[str]:
     import torch
 
     from exporter.load import load_model
-    from quality.attacks import attacker
-    from quality.evaluate import BATCH_SIZE, evaluate
-    from quality.subjects import as_unit
-    from quality.suite import embedded_suite
-    from quality.torch_subject import TorchSubject
+    from quality.evaluation.attacks import attacker
+    from quality.evaluation.evaluate import BATCH_SIZE, evaluate
+    from quality.subjects.subject import as_unit
+    from quality.subjects.torch_subject import TorchSubject
+    from quality.suites.suite import embedded_suite
 
     torch.set_num_threads(1)
     loaded, suite = load_model("embedded"), embedded_suite()

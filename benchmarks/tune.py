@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 from handlers.bundle import Bundle
-from quality.policy import load_policy
-from quality.suite import EMBEDDED, embedded_suite, open_suite
-from quality.tune import TuneReport, TuneSettings, tune
+from quality.policies.policy import load_policy
+from quality.steering.tune import TuneReport, TuneSettings, tune
+from quality.suites.suite import EMBEDDED, embedded_suite, open_suite
 
 DIMENSIONS = ("class_balance", "object_focus", "ood_robustness", "calibration_error")
 FULL = TuneSettings(pool=24, gains=(0.0, 2.0, 4.0), images=400, controls=20, resamples=400)

@@ -14,8 +14,8 @@ from handlers.bundle import CORE_FILES, MANIFEST, Bundle
 from handlers.errors import BundleError, GateError, UsageError
 from handlers.steering import PRESETS
 from handlers.trust import SIGNATURE
-from quality.gate import judged_again
-from quality.verdict import Verdict
+from quality.gate.judge import judged_again
+from quality.gate.verdict import Verdict
 
 NEVER_EXTRA = (*CORE_FILES, VERDICT, PRESETS, SIGNATURE)  # what serving reads must not be in the archive if it is not in the bundle
 

@@ -9,7 +9,7 @@ from typing import Any
 from handlers.bundle import Bundle
 from handlers.errors import UsageError
 from handlers.trust import signed_content
-from quality.evidence import gather
+from quality.gate.evidence import gather
 
 
 def model_index(bundle: Bundle) -> str:

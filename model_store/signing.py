@@ -14,7 +14,7 @@ from typing import Any
 from handlers.bundle import Bundle
 from handlers.errors import UsageError
 from handlers.trust import PAYLOAD_TYPE, SIGNATURE, key_id_of, pre_authentication, signed_content
-from quality.verdict import Verdict
+from quality.gate.verdict import Verdict
 
 PASSPHRASE = "ELUDE_KEY_PASSPHRASE"
 

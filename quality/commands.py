@@ -30,8 +30,8 @@ def evaluate(
 
     Example: elude evaluate build/bundle --quick
     """
-    from quality.evaluate import evaluate as run
-    from quality.suite import open_suite
+    from quality.evaluation.evaluate import evaluate as run
+    from quality.suites.suite import open_suite
 
     opened, data = Bundle.open(bundle), open_suite(suite)
     wanted = dimensions.split(",") if dimensions else QUICK if quick else None
@@ -62,10 +62,10 @@ def gate(
 
     Example: elude gate build/bundle --policy policy.toml
     """
-    from quality import verdict_formats
-    from quality.gate import judge
-    from quality.policy import DEFAULT_POLICY, load_policy
-    from quality.waivers import load_waivers
+    from quality.gate import verdict_formats
+    from quality.gate.judge import judge
+    from quality.gate.waivers import load_waivers
+    from quality.policies.policy import DEFAULT_POLICY, load_policy
 
     rules = load_policy(policy or DEFAULT_POLICY)
     try:
@@ -110,7 +110,7 @@ def compare(
 
     Example: elude compare last_release/ build/bundle --html change.html
     """
-    from quality import compare as comparing
+    from quality.scores import compare as comparing
 
     reports = [comparing.read_report(path / "quality.json" if path.is_dir() else path) for path in (first, second)]
     found = comparing.compare(reports[0], reports[1], (str(first), str(second)))
@@ -129,7 +129,7 @@ def score(
 
     Example: elude score values.json
     """
-    from quality.scoring import score_of
+    from quality.scores.scoring import score_of
 
     found = score_of(values, weights=weights)
     parts = found.to_json()["per_dimension"]
@@ -156,7 +156,7 @@ def suite_build(
 
     Example: elude suite build labelled/ --out suite && elude evaluate build/bundle --suite suite
     """
-    from quality.suite_build import BuildSettings, build
+    from quality.suites.suite_build import BuildSettings, build
 
     with progress_bar() as progress:
         built = build(images, out, masks=masks, settings=BuildSettings(size=size, dark_background=dark_background), progress=progress)
@@ -170,7 +170,7 @@ commands.add_typer(policies, name="policy")
 @policies.command("init")
 def policy_init(baseline: BundlePath, out: Annotated[Path, typer.Option(help="The TOML file to write.")]) -> None:
     """Write a commented policy from a baseline: no worse than this, within noise."""
-    from quality.policy_init import policy_init as run
+    from quality.policies.init import policy_init as run
 
     if out.exists():
         raise UsageError(f"{out} already exists.", "Choose another file.")
@@ -181,7 +181,7 @@ def policy_init(baseline: BundlePath, out: Annotated[Path, typer.Option(help="Th
 @policies.command("explain")
 def policy_explain(policy: Annotated[Path, typer.Argument(help="A policy file.")]) -> None:
     """Say in words what a policy checks."""
-    from quality.policy import load_policy
-    from quality.policy_explain import explain
+    from quality.policies.explain import explain
+    from quality.policies.policy import load_policy
 
     typer.echo(explain(load_policy(policy)))

@@ -10,10 +10,10 @@ from typing import Any
 
 from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
 from model_store.store import Store
-from quality.gate import judge
-from quality.policy import load_policy
-from quality.verdict_formats import verdict_json
-from quality.waivers import Waiver
+from quality.gate.judge import judge
+from quality.gate.verdict_formats import verdict_json
+from quality.gate.waivers import Waiver
+from quality.policies.policy import load_policy
 
 TODAY = datetime.now(UTC).date()
 

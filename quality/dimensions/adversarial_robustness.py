@@ -1,6 +1,6 @@
 """Adversarial robustness: accuracy under FGSM and under PGD, each relative to clean accuracy; their geometric mean.
 
-How the images are attacked is in ``quality/attacks.py``. (QUBA, arXiv 2503.17110: epsilon 8/255 in pixels, all images, untargeted.)
+How the images are attacked: ``quality/evaluation/attacks.py``. (QUBA, arXiv 2503.17110: epsilon 8/255 in pixels, all images, untargeted.)
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from quality.dimensions import HIGHER_IS_BETTER
 from quality.dimensions.ood_robustness import relative_accuracies
-from quality.result import DimensionResult
-from quality.statistics import RESAMPLES
+from quality.dimensions.result import DimensionResult
+from quality.statistics.statistics import RESAMPLES
 
 
 def adversarial_robustness(

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quality.calibration_interval import Bins, calibration_interval
 from quality.dimensions import HIGHER_IS_BETTER
-from quality.result import DimensionResult
-from quality.statistics import RESAMPLES, Floats, check_labels, geometric_mean, probabilities_of
+from quality.dimensions.result import DimensionResult
+from quality.statistics.calibration_interval import Bins, calibration_interval
+from quality.statistics.statistics import RESAMPLES, Floats, check_labels, geometric_mean, probabilities_of
 
 BINS = 15
 

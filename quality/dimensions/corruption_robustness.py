@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from handlers.errors import EvaluationError
 from quality.dimensions import HIGHER_IS_BETTER
-from quality.result import DimensionResult
-from quality.statistics import RESAMPLES, percentile_interval, resampled_means
+from quality.dimensions.result import DimensionResult
+from quality.statistics.statistics import RESAMPLES, percentile_interval, resampled_means
 
 
 def corruption_robustness(

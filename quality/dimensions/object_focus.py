@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from handlers.errors import EvaluationError
 from quality.dimensions import HIGHER_IS_BETTER
-from quality.result import DimensionResult
-from quality.statistics import RESAMPLES, paired_difference_interval
+from quality.dimensions.result import DimensionResult
+from quality.statistics.statistics import RESAMPLES, paired_difference_interval
 
 
 def object_focus(same: NDArray[np.bool_], rand: NDArray[np.bool_], *, resamples: int = RESAMPLES) -> DimensionResult:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from handlers.errors import EvaluationError
 from quality.dimensions import HIGHER_IS_BETTER
-from quality.result import DimensionResult
-from quality.statistics import (
+from quality.dimensions.result import DimensionResult
+from quality.statistics.statistics import (
     RESAMPLES,
     geometric_mean,
     geometric_means,

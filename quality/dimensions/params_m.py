@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from handlers.errors import EvaluationError
 from quality.dimensions import HIGHER_IS_BETTER
-from quality.result import DimensionResult
+from quality.dimensions.result import DimensionResult
 
 
 def params_m(parameters: int) -> DimensionResult:

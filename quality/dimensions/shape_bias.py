@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from handlers.errors import EvaluationError
 from quality.dimensions import HIGHER_IS_BETTER
-from quality.result import DimensionResult
-from quality.statistics import RESAMPLES, wilson_interval
+from quality.dimensions.result import DimensionResult
+from quality.statistics.statistics import RESAMPLES, wilson_interval
 
 
 def shape_bias(

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from quality.checks import claim_error
 from quality.dimensions import HIGHER_IS_BETTER
-from quality.evidence import Measurement, mapping, number, read_measurement
-from quality.policy import CLAIMS
+from quality.gate.checks import claim_error
+from quality.gate.evidence import Measurement, mapping, number, read_measurement
+from quality.policies.policy import CLAIMS
 
 TITLES = {
     "accuracy": "Accuracy",

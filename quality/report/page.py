@@ -11,10 +11,10 @@ import jinja2
 
 from handlers.bundle import Bundle
 from handlers.catalogue import Catalogue
-from quality.evidence import gather, mapping, number
+from quality.gate.evidence import gather, mapping, number
+from quality.gate.verdict import Verdict
 from quality.report.atlas import Layout, mean_ms_scores, unit_cards
 from quality.report.numbers import claim_lines, decimal, dimension_lines, measure_charts, small
-from quality.verdict import Verdict
 
 _FOLDER = Path(__file__).parent
 

@@ -23,7 +23,7 @@ from model_store.archive import package
 from model_store.places import LocalPlace
 from model_store.records import RECORD, read_record
 from model_store.store import Store
-from quality.policy import load_policy
+from quality.policies.policy import load_policy
 
 FORK = multiprocessing.get_context("fork")
 

@@ -8,12 +8,12 @@ import torch
 
 from handlers.errors import EvaluationError
 from handlers.preprocess import Preprocess
-from quality.attacks import EPSILON, attacker, fgsm, pgd
 from quality.dimensions.adversarial_robustness import adversarial_robustness
-from quality.evaluate import evaluate
-from quality.image_sets import PixelSet
-from quality.suite import Suite
-from quality.torch_subject import Normalised, TorchSubject
+from quality.evaluation.attacks import EPSILON, attacker, fgsm, pgd
+from quality.evaluation.evaluate import evaluate
+from quality.subjects.torch_subject import Normalised, TorchSubject
+from quality.suites.image_sets import PixelSet
+from quality.suites.suite import Suite
 
 PREPROCESS = Preprocess((3, 4, 4), "bilinear", 1.0, "center", (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from exporter.load import load_model
-from quality.attacks import EPSILON, PGD_STEP, PGD_STEPS, fgsm, pgd
-from quality.suite import embedded_suite
-from quality.torch_subject import TorchSubject
+from quality.evaluation.attacks import EPSILON, PGD_STEP, PGD_STEPS, fgsm, pgd
+from quality.subjects.torch_subject import TorchSubject
+from quality.suites.suite import embedded_suite
 
 IMAGES = 60
 

@@ -19,7 +19,7 @@ from quality.dimensions.calibration_error import adaptive_calibration_error, cal
 from quality.dimensions.class_balance import class_balance
 from quality.dimensions.corruption_robustness import corruption_robustness
 from quality.dimensions.params_m import params_m
-from quality.statistics import are_probabilities, geometric_mean, probabilities_of, softmax, wilson_interval
+from quality.statistics.statistics import are_probabilities, geometric_mean, probabilities_of, softmax, wilson_interval
 
 
 def random_case(seed: int, images: int = 300, classes: int = 7, sharpness: float = 2.0) -> tuple[np.ndarray, np.ndarray]:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from handlers.errors import EvaluationError
-from quality.builders.composites import cue_conflict, mixed_backgrounds
-from quality.builders.donors import choose
-from quality.builders.masks import dark_background_masks
-from quality.builders.shifts import edge, silhouette, sketch
-from quality.builders.textures import largest_squares, tiled
+from quality.suites.builders.composites import cue_conflict, mixed_backgrounds
+from quality.suites.builders.donors import choose
+from quality.suites.builders.masks import dark_background_masks
+from quality.suites.builders.shifts import edge, silhouette, sketch
+from quality.suites.builders.textures import largest_squares, tiled
 
 
 def scenes(count: int = 12) -> tuple[np.ndarray, np.ndarray]:

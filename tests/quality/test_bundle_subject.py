@@ -18,11 +18,11 @@ from exporter.weights import save_splits
 from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
 from handlers.edits import Edit
 from handlers.errors import EvaluationError
-from quality.bundle_subject import open_bundle
-from quality.evaluate import evaluate
-from quality.image_sets import EncodedSet
-from quality.onnx_subject import OnnxSubject
-from quality.suite import Suite, embedded_suite
+from quality.evaluation.evaluate import evaluate
+from quality.subjects.bundle_subject import open_bundle
+from quality.subjects.onnx_subject import OnnxSubject
+from quality.suites.image_sets import EncodedSet
+from quality.suites.suite import Suite, embedded_suite
 
 MODEL, LAYER = "embedded", "blocks.5.mlp.fc2"
 

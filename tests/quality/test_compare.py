@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 import pytest
 
 from handlers.errors import UsageError
-from quality.compare import compare, page, read_report, rows
-from quality.report_data import QualityReport
-from quality.result import DimensionResult
-from quality.scoring import own_pool, score_of
+from quality.dimensions.result import DimensionResult
+from quality.evaluation.report_data import QualityReport
+from quality.scores.compare import compare, page, read_report, rows
+from quality.scores.scoring import own_pool, score_of
 
 
 def report(accuracy: float, calibration: float = 0.05, *, suite: str = "s", model: str = "m") -> QualityReport:

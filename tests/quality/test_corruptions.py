@@ -11,8 +11,8 @@ from PIL import Image
 from scipy.ndimage import convolve as direct_convolve
 
 from handlers.errors import UsageError
-from quality.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from quality.corruptions.kernels import convolve, disk, motion, plasma
+from quality.suites.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from quality.suites.corruptions.kernels import convolve, disk, motion, plasma
 
 
 def pictures(side: int = 28, count: int = 6) -> np.ndarray:

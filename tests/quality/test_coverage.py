@@ -7,15 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from quality.calibration_interval import _sampler
 from quality.dimensions.accuracy import accuracy
 from quality.dimensions.calibration_error import calibration_error
 from quality.dimensions.class_balance import class_balance
 from quality.dimensions.object_focus import object_focus
 from quality.dimensions.ood_robustness import ood_robustness
 from quality.dimensions.shape_bias import shape_bias
-from quality.inversion import Family, invert
-from quality.statistics import softmax
+from quality.statistics.calibration_interval import _sampler
+from quality.statistics.inversion import Family, invert
+from quality.statistics.statistics import softmax
 
 Interval = tuple[float, float]
 

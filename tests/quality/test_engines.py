@@ -21,16 +21,16 @@ from handlers.settings import Settings
 from handlers.torchserve.client import Client
 from quality.dimensions.calibration_error import calibration_error
 from quality.dimensions.object_focus import object_focus
-from quality.endpoint_subject import EndpointSubject, framed
-from quality.engines import run
-from quality.evaluate import evaluate
-from quality.image_sets import PixelSet
-from quality.onnx_subject import OnnxSubject
-from quality.open_subject import open_subject, served
-from quality.streaming import STREAMABLE, Streaming
-from quality.subjects import CallableSubject
-from quality.suite import Suite
-from quality.torch_subject import TorchSubject
+from quality.dimensions.streaming import STREAMABLE, Streaming
+from quality.evaluation.engines import run
+from quality.evaluation.evaluate import evaluate
+from quality.subjects.endpoint_subject import EndpointSubject, framed
+from quality.subjects.onnx_subject import OnnxSubject
+from quality.subjects.open_subject import open_subject, served
+from quality.subjects.subject import CallableSubject
+from quality.subjects.torch_subject import TorchSubject
+from quality.suites.image_sets import PixelSet
+from quality.suites.suite import Suite
 
 PREPROCESS = Preprocess((3, 8, 8), "bilinear", 1.0, "center", (0.5,) * 3, (0.25,) * 3)
 CLASSES = ("dark", "light")

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quality.evidence import Evidence
-from quality.gate import decide, judge
-from quality.policy import Policy, parse_policy
-from quality.verdict import Verdict
-from quality.verdict_formats import junit_xml, markdown, verdict_json
-from quality.waivers import Waiver
+from quality.gate.evidence import Evidence
+from quality.gate.judge import decide, judge
+from quality.gate.verdict import Verdict
+from quality.gate.verdict_formats import junit_xml, markdown, verdict_json
+from quality.gate.waivers import Waiver
+from quality.policies.policy import Policy, parse_policy
 
 TODAY = date(2026, 1, 15)
 HASH, OTHER = "a" * 64, "b" * 64

@@ -13,11 +13,11 @@ from exporter.load import load_model
 from quality.dimensions.accuracy import accuracy
 from quality.dimensions.calibration_error import calibration_error
 from quality.dimensions.class_balance import class_balance
-from quality.evidence import Evidence
-from quality.gate import decide
-from quality.policy import DEFAULT_POLICY, parse_policy
-from quality.suite import embedded_suite
-from quality.verdict import Verdict
+from quality.gate.evidence import Evidence
+from quality.gate.judge import decide
+from quality.gate.verdict import Verdict
+from quality.policies.policy import DEFAULT_POLICY, parse_policy
+from quality.suites.suite import embedded_suite
 
 HASH, DAY, RESAMPLES = "a" * 64, date(2026, 1, 15), 100
 TEXT = DEFAULT_POLICY.read_text().replace("[dimensions.corruption_robustness]", "[dimensions.corruption_robustness]\nrequired = false")

@@ -11,11 +11,11 @@ from _stores import make
 
 from handlers.bundle import Bundle
 from handlers.errors import EvaluationError, UsageError
-from quality.gate import judge
-from quality.policy import DEFAULT_POLICY, load_policy, parse_policy
-from quality.policy_explain import explain
-from quality.policy_init import policy_init
-from quality.policy_schema import policy_schema, schema_bytes
+from quality.gate.judge import judge
+from quality.policies.explain import explain
+from quality.policies.init import policy_init
+from quality.policies.policy import DEFAULT_POLICY, load_policy, parse_policy
+from quality.policies.schema import policy_schema, schema_bytes
 
 jsonschema = pytest.importorskip("jsonschema")
 HEAD = 'schema_version = 1\nname = "p"\n'
@@ -25,7 +25,7 @@ PUBLISHED = Path(__file__).parents[2] / "docs" / "policy.schema.json"
 
 
 def test_the_published_schema_is_the_present_one():
-    assert PUBLISHED.read_bytes() == schema_bytes(), "run: python -c 'from quality.policy_schema import …' (see docs/gate.md)"
+    assert PUBLISHED.read_bytes() == schema_bytes(), "run: python -c 'from quality.policies.schema import …' (see docs/gate.md)"
     jsonschema.Draft202012Validator.check_schema(policy_schema())
 
 

@@ -14,10 +14,10 @@ from _stores import make
 from handlers.admission import Requirements, admit, admitted_presets, check_verdict, preset_hashes
 from handlers.bundle import Bundle
 from handlers.errors import BundleError
-from quality.gate import judge, judged_again
-from quality.policy import DEFAULT_POLICY, Policy, parse_policy
-from quality.verdict import Verdict
-from quality.verdict_formats import verdict_json
+from quality.gate.judge import judge, judged_again
+from quality.gate.verdict import Verdict
+from quality.gate.verdict_formats import verdict_json
+from quality.policies.policy import DEFAULT_POLICY, Policy, parse_policy
 
 EDITS = [{"id": "fc2/u0.s1", "action": "scale", "value": 2.0, "patches": 0}]
 

@@ -17,12 +17,12 @@ from PIL import Image
 
 from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
 from handlers.catalogue import Catalogue, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
-from quality.gate import judge
-from quality.policy import load_policy
+from quality.gate.judge import judge
+from quality.gate.verdict_formats import verdict_json
+from quality.policies.policy import load_policy
 from quality.report import render, write_report
 from quality.report.atlas import unit_cards
 from quality.report.numbers import small
-from quality.verdict_formats import verdict_json
 
 LAYER = "blocks.0.mlp.fc2"
 CLASSES = ("bag", "boot", "<script>alert(1)</script>")

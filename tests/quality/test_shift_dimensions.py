@@ -15,10 +15,10 @@ from quality.dimensions import DIMENSIONS
 from quality.dimensions.object_focus import object_focus
 from quality.dimensions.ood_robustness import category_predictions, ood_robustness, subset_predictions
 from quality.dimensions.shape_bias import shape_bias
-from quality.evaluate import evaluate
-from quality.image_sets import EncodedSet, PixelSet
-from quality.subjects import CallableSubject
-from quality.suite import ShiftedSet, Suite
+from quality.evaluation.evaluate import evaluate
+from quality.subjects.subject import CallableSubject
+from quality.suites.image_sets import EncodedSet, PixelSet
+from quality.suites.suite import ShiftedSet, Suite
 
 PREPROCESS = Preprocess((3, 20, 20), "nearest", 1.0, "center", (0.0,) * 3, (1.0,) * 3)
 CLASSES = ("lying", "standing")

@@ -15,19 +15,19 @@ from PIL import Image
 from exporter.images import ImageSource
 from handlers.errors import EvaluationError, UsageError
 from handlers.preprocess import Preprocess
-from quality.corruptions import CORRUPTIONS
 from quality.dimensions.ood_robustness import top1_categories
-from quality.evaluate import evaluate
-from quality.extra_sets import label_names, texture_labels
-from quality.image_sets import EncodedSet
-from quality.imagenet import SIXTEEN, indexed_categories, sixteen_categories, synsets
-from quality.sources import expand, open_source
-from quality.subjects import CallableSubject
-from quality.suite import EMBEDDED, ShiftedSet, Suite, open_suite
-from quality.suite_build import BuildSettings, build, verify
-from quality.suite_file import load_suite
+from quality.evaluation.evaluate import evaluate
+from quality.evaluation.extra_sets import label_names, texture_labels
+from quality.subjects.subject import CallableSubject
+from quality.suites.corruptions import CORRUPTIONS
+from quality.suites.image_sets import EncodedSet
+from quality.suites.imagenet import SIXTEEN, indexed_categories, sixteen_categories, synsets
+from quality.suites.sources import expand, open_source
+from quality.suites.suite import EMBEDDED, ShiftedSet, Suite, open_suite
+from quality.suites.suite_build import BuildSettings, build, verify
+from quality.suites.suite_file import load_suite
 
-PROTOCOL = Path(__file__).parents[2] / "quality" / "protocols" / "imagenet-1k.toml"
+PROTOCOL = Path(__file__).parents[2] / "quality" / "suites" / "protocols" / "imagenet-1k.toml"
 SMALL = BuildSettings(size=28, interpolation="bilinear", corruptions=("fog", "jpeg_compression"), severities=(1, 5), dark_background=True)
 
 

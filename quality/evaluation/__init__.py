@@ -1,0 +1,1 @@
+"""The passes over the images, and the report that they end in."""

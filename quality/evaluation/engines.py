@@ -1,0 +1,159 @@
+"""Who does the jobs of an evaluation: this process, with helpers that corrupt images, or the machines of a Ray cluster.
+
+All engines give identical results, because a job's answer depends on the job alone. Finished jobs can be kept in a folder, so that an
+evaluation that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handlers.errors import UsageError
+from quality.evaluation.observe import Answer, Corrupter, Job, Progress, Work, corrupt_here, run_job
+from quality.suites.corruptions import corrupt
+
+LOCAL, RAY = "local", "ray"
+ENGINES = (LOCAL, RAY)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder of finished jobs of one evaluation; a file appears whole or not at all."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, root: str | Path, fingerprint: str) -> Cache:
+        """The folder for this evaluation: other images, subjects or settings have another ``fingerprint``."""
+        folder = Path(root) / hashlib.sha256(fingerprint.encode()).hexdigest()[:32]
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(folder)
+
+    def load(self, job: Job) -> Answer | None:
+        path = self._path(job)
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as data:
+            return {key: data[key] for key in data.files}
+
+    def save(self, job: Job, answer: Answer) -> None:
+        path = self._path(job)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **answer)
+        partial.replace(path)
+
+    def _path(self, job: Job) -> Path:
+        return self.folder / f"{job.name.replace('/', '+')}-{job.start}-{job.stop}.npz"
+
+
+def run(
+    work: Work,
+    jobs: Sequence[Job],
+    *,
+    engine: str = LOCAL,
+    workers: int = 0,
+    cache: Cache | None = None,
+    progress: Progress | None = None,
+) -> list[Answer]:
+    """The answer of each job, in order.
+
+    Args:
+        work: what the jobs need.
+        jobs: in order.
+        engine: ``local``, or ``ray`` for the cluster that the environment names, or one of ``workers`` processes on this machine.
+        workers: with ``local``, processes that corrupt images while this one runs the model, 0 for none.
+        cache: of finished jobs.
+        progress: called with ("images", images done, images in all).
+
+    Raises:
+        UsageError: an unknown engine, or one that is not installed.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f"There is no engine {engine!r}.", f"Use one of {', '.join(ENGINES)}.")
+    known = {job: answer for job in jobs if cache is not None and (answer := cache.load(job)) is not None}
+    missing = [job for job in jobs if job not in known]
+    total = sum(job.stop - job.start for job in jobs)
+    done = total - sum(job.stop - job.start for job in missing)
+    if progress is not None and done:
+        progress("images", done, total)
+    stream = _with_ray(work, missing, workers) if engine == RAY else _here(work, missing, workers)
+    for job, answer in zip(missing, stream, strict=True):
+        known[job] = answer
+        if cache is not None:
+            cache.save(job, answer)
+        done += job.stop - job.start
+        if progress is not None:
+            progress("images", done, total)
+    return [known[job] for job in jobs]
+
+
+def _here(work: Work, jobs: Sequence[Job], workers: int) -> Iterator[Answer]:
+    with corrupting(workers if work.plan.corruptions else 0) as corrupter:
+        for job in jobs:
+            yield run_job(work, job, corrupter)
+
+
+@contextmanager
+def corrupting(workers: int) -> Iterator[Corrupter]:
+    """Corrupts in ``workers`` processes, which run ahead while the images made first are used; in this one for 0."""
+    if workers == 0:
+        yield corrupt_here
+        return
+    # spawned, as forking a process that has threads of torch or ONNX Runtime can hang
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+
+        def corrupter(
+            pixels: NDArray[np.uint8], conditions: Sequence[tuple[str, int]], numbers: Sequence[int], seed: int
+        ) -> Iterable[NDArray[np.uint8]]:
+            futures = [pool.submit(corrupt, pixels, *condition, numbers=numbers, seed=seed) for condition in conditions]
+            return (future.result() for future in futures)
+
+        yield corrupter
+
+
+def _with_ray(work: Work, jobs: Sequence[Job], workers: int) -> Iterator[Answer]:
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("The engine ray is not installed.", "Run: pip install 'ray'") from error
+    if not ray.is_initialized():
+        options: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers or 2, "include_dashboard": False}
+        ray.init(log_to_driver=False, **options)
+    remote = ray.remote(num_cpus=1)(_job_elsewhere)
+    shared = ray.put(work)
+    threads = _torch_threads()
+    futures = [remote.remote(shared, job, threads) for job in jobs]
+    for future in futures:
+        yield ray.get(future)
+
+
+def _torch_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _job_elsewhere(work: Work, job: Job, threads: int) -> Answer:
+    import torch
+
+    torch.set_num_threads(threads)  # sums over another number of threads round otherwise
+    return run_job(work, job)
+
+
+def fingerprint(work: Work, suite_sha256: str, subject: str, settings: dict[str, Any]) -> str:
+    """What a finished job depends on."""
+    plan = asdict(work.plan)
+    subset = hashlib.sha256(work.plan.subset.tobytes()).hexdigest()
+    return repr((suite_sha256, subject, sorted(work.subjects), sorted(work.ready), {**plan, "subset": subset}, sorted(settings.items())))

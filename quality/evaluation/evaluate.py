@@ -1,0 +1,206 @@
+"""Measure one subject on one suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from handlers.errors import EvaluationError, UsageError
+from quality.dimensions import DIMENSIONS
+from quality.dimensions.result import DimensionResult
+from quality.evaluation.engines import LOCAL, Cache, fingerprint, run
+from quality.evaluation.extra_sets import ExtraAnswers, made_answers, ready_answers, ready_sets
+from quality.evaluation.measure import measure, unavailable
+from quality.evaluation.observe import Attack, Plan, Progress, Work, gather
+from quality.evaluation.report_data import QualityReport, library_versions
+from quality.scores.pool import Pool
+from quality.scores.quba import QUBA_2025, quba_score, standing
+from quality.statistics.statistics import RESAMPLES, are_probabilities
+from quality.subjects.subject import Forms, Subject
+from quality.suites.suite import IMAGENET_1K, Suite
+
+if TYPE_CHECKING:
+    from handlers.bundle import Bundle
+
+BATCH_SIZE = 250
+_MADE = {"ood_robustness", "object_focus", "shape_bias"}
+_IMAGENET_CLASSES, _IMAGENET_IMAGES = 1000, 50_000
+
+_NO_SCORE = "published means and deviations hold under the ImageNet-1k protocol only; name a pool of own models for a relative score"
+
+
+def evaluate(
+    subject: Subject | Forms | Bundle,
+    suite: Suite,
+    *,
+    dimensions: Sequence[str] | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    pool: Pool | None = None,
+    resamples: int = RESAMPLES,
+    batch_size: int = BATCH_SIZE,
+    threads: int = 1,
+    workers: int = 0,
+    engine: str = LOCAL,
+    cache: str | Path | None = None,
+) -> QualityReport:
+    """Measure a subject; of a bundle all three forms, on the same pixels.
+
+    Args:
+        subject: any :class:`Subject`, or a bundle.
+        suite: what to measure on.
+        dimensions: which; by default all that subject and suite allow, the others with a reason in ``settings.not_measured``.
+        budget: at most so many images, drawn at random, for the dimensions that need many passes (corruptions, attacks, made images).
+            Accuracy, calibration and balance always use all. Intervals are honest: they come from the images used.
+        seed: of corruptions, attacks, subset and intervals.
+        progress: called with (stage, done, total).
+        pool: own models the score is relative to. Without it, there is a score under the ImageNet-1k protocol only.
+        resamples: of the bootstrap intervals, 0 for none.
+        batch_size: images a forward pass.
+        threads: of ONNX Runtime, for a bundle.
+        workers: processes that corrupt images while the model runs; with ``engine="ray"``, of the cluster that is started here.
+        engine: ``local`` or ``ray``; the results are identical.
+        cache: a folder for finished batches, so that an evaluation that was stopped goes on. Needs a subject with a known hash.
+
+    Raises:
+        EvaluationError: a dimension that was asked for could not be measured.
+        UsageError: an unknown dimension, or a budget below 1.
+    """
+    if dimensions is not None and (unknown := [d for d in dimensions if d not in DIMENSIONS]):
+        raise UsageError(f"{unknown[0]!r} is not a dimension.", f"The dimensions are {', '.join(DIMENSIONS)}.")
+    if budget is not None and budget < 1:
+        raise UsageError(f"A budget of {budget} images measures nothing.", "Give at least 1, better 200.")
+    identity, subjects, main = _subjects(subject, threads)
+    wanted = [d for d in DIMENSIONS if dimensions is None or d in dimensions]
+    attacked = _attacked(subjects)
+    missing = unavailable(subjects[main], suite, attackable=attacked is not None)
+    refused = [d for d in wanted if d in missing]
+    if dimensions is not None and refused:
+        raise EvaluationError(f"{refused[0]} cannot be measured: {missing[refused[0]]}.", "Leave it out, or give the suite what it needs.")
+    wanted = [d for d in wanted if d not in missing]
+    plan = Plan(
+        [(c, s) for c in suite.corruptions for s in suite.severities] if "corruption_robustness" in wanted else [],
+        _subset(len(suite.images), budget, seed),
+        seed,
+        batch_size,
+        keep_pixels=suite.dark_background and bool(_MADE & set(wanted)),
+    )
+    classes = suite.outputs or subjects[main].labels or suite.images.classes
+    preprocess = subjects[main].preprocess
+    attack = _attack(attacked, seed) if "adversarial_robustness" in wanted and attacked is not None else None
+    corrupted = {(c, s): images for c, s, images in suite.corrupted}
+    work = Work(subjects, suite.images, corrupted, ready_sets(suite, wanted), preprocess, classes, plan, attack)
+    suite_sha256, versions = suite.sha256(), library_versions()
+    kept = None
+    if cache is not None:
+        if identity["artefact_sha256"] is None:
+            raise UsageError(f"{subjects[main].name} has no hash, so a cache cannot tell it from another.", "Evaluate it without a cache.")
+        kept = Cache.open(cache, fingerprint(work, suite_sha256, identity["artefact_sha256"], {**versions, "attack": attack is not None}))
+    jobs = work.jobs()
+    seen = gather(work, jobs, run(work, jobs, engine=engine, workers=workers, cache=kept, progress=progress))
+    extra = ready_answers(seen.ready, list(subjects), suite, classes)
+    if seen.pixels is not None:
+        made = _MADE & set(wanted)
+        labels = seen.labels[plan.subset]
+        answers = made_answers(subjects, seen.pixels, labels, classes=classes, wanted=made, seed=seed, batch_size=batch_size)
+        extra = {name: _ready_first(extra[name], answers[name]) for name in subjects}
+    results = {
+        name: measure(
+            one,
+            seen,
+            extra[name],
+            name=name,
+            subset=plan.subset,
+            wanted=wanted,
+            classes=classes,
+            resamples=resamples if name == main else 0,
+            seed=seed,
+        )
+        for name, one in subjects.items()
+    }
+    score, no_score = _score(results[main], suite, len(classes), pool)
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "budget": budget,
+        "subset_images": len(plan.subset),
+        "resamples": resamples,
+        "corruptions": list(suite.corruptions),
+        "severities": list(suite.severities),
+        "outputs": "probabilities" if are_probabilities(seen.outputs[main]) else "logits",
+        "forward_passes": seen.forwards,
+        "not_measured": {d: reason for d, reason in missing.items() if dimensions is None},
+        "no_score": no_score,
+    }
+    return QualityReport(
+        identity,
+        {"name": suite.name, "sha256": suite_sha256, "images": len(suite.images), "protocol": suite.protocol},
+        results[main],
+        {name: {d: r.value for d, r in of.items()} for name, of in results.items()} if len(subjects) > 1 else None,
+        score,
+        settings,
+        versions,
+    )
+
+
+def _subjects(subject: Subject | Forms | Bundle, threads: int) -> tuple[dict[str, str | None], dict[str, Subject], str]:
+    """What is measured, by name; and which of them the report is about."""
+    from handlers.bundle import Bundle
+
+    if isinstance(subject, Bundle):
+        from quality.subjects.bundle_subject import open_bundle
+
+        subject = open_bundle(subject, threads=threads)
+    if isinstance(subject, Forms):
+        forms = {"original": subject.original, "disentangled": subject.disentangled, "served": subject.served}
+        return {"kind": "bundle", "model": subject.name, "artefact_sha256": subject.artefact_sha256}, forms, "served"
+    return {"kind": subject.kind, "model": subject.name, "artefact_sha256": subject.sha256}, {subject.name: subject}, subject.name
+
+
+def _attacked(subjects: Mapping[str, Subject]) -> Any:
+    """The torch model whose gradients make the adversarial images for all forms: the disentangled twin, or the subject itself."""
+    return getattr(subjects.get("disentangled", next(iter(subjects.values()))), "on_pixels", None)
+
+
+def _attack(module: Any, seed: int) -> Attack:
+    from quality.evaluation.attacks import attacker  # imports torch, which a served graph alone does not need
+
+    return attacker(module, seed)
+
+
+def _ready_first(ready: ExtraAnswers, made: ExtraAnswers) -> ExtraAnswers:
+    """Ready sets take the place of made ones of their kind."""
+    return ExtraAnswers(
+        ready.shifted or made.shifted,
+        made.mixed if ready.mixed is None else ready.mixed,
+        made.conflict if ready.conflict is None else ready.conflict,
+        made.conflict_names if ready.conflict is None else ready.conflict_names,
+    )
+
+
+def _subset(images: int, budget: int | None, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """int64, sorted: the images of the costly passes."""
+    if budget is None or budget >= images:
+        return np.arange(images)
+    return np.sort(np.random.default_rng(seed).choice(images, budget, replace=False))
+
+
+def _score(
+    results: Mapping[str, DimensionResult], suite: Suite, classes: int, pool: Pool | None
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The score, or why there is none."""
+    values = {name: result.value for name, result in results.items()}
+    if pool is None:
+        if suite.protocol != IMAGENET_1K:
+            return (
+                None,
+                _NO_SCORE,
+            )
+        if classes != _IMAGENET_CLASSES or len(suite.images) != _IMAGENET_IMAGES:
+            return None, f"the ImageNet-1k protocol has {_IMAGENET_CLASSES} classes and {_IMAGENET_IMAGES} images"
+    score = quba_score(values, reference=QUBA_2025 if pool is None else pool)
+    place = standing(score, pool)
+    return {**score.to_json(), "rank": place.rank, "of": place.of, "nearest": [list(item) for item in place.nearest]}, None

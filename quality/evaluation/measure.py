@@ -1,0 +1,76 @@
+"""From what the passes saw to the nine dimensions of one subject; and which of them can be measured at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quality.dimensions.accuracy import accuracy, correct
+from quality.dimensions.adversarial_robustness import adversarial_robustness
+from quality.dimensions.calibration_error import calibration_error
+from quality.dimensions.class_balance import class_balance
+from quality.dimensions.corruption_robustness import corruption_robustness
+from quality.dimensions.object_focus import object_focus
+from quality.dimensions.ood_robustness import ood_robustness
+from quality.dimensions.params_m import params_m
+from quality.dimensions.result import DimensionResult
+from quality.dimensions.shape_bias import shape_bias
+from quality.evaluation.extra_sets import ExtraAnswers
+from quality.evaluation.observe import Observations
+from quality.subjects.subject import Subject
+from quality.suites.suite import Suite
+
+
+def unavailable(subject: Subject, suite: Suite, *, attackable: bool) -> dict[str, str]:
+    """Dimensions that cannot be measured, and why."""
+    made = suite.dark_background
+    possible = {
+        "params_m": (subject.parameters is not None, "the number of parameters is not known"),
+        "corruption_robustness": (bool(suite.corruptions), "the suite names no corruption"),
+        "adversarial_robustness": (attackable, "gradients need a torch model or a bundle"),
+        "ood_robustness": (made or bool(suite.shifted), "the suite has no shifted sets and no masks to make them from"),
+        "object_focus": (made or suite.mixed is not None, "the suite has no mixed backgrounds and no masks to make them from"),
+        "shape_bias": (made or suite.cue_conflict is not None, "the suite has no cue-conflict images and no masks to make them from"),
+    }
+    return {dimension: reason for dimension, (can, reason) in possible.items() if not can}
+
+
+def measure(
+    subject: Subject,
+    seen: Observations,
+    extra: ExtraAnswers,
+    *,
+    name: str,
+    subset: NDArray[np.int64],
+    wanted: Sequence[str],
+    classes: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> dict[str, DimensionResult]:
+    """The ``wanted`` dimensions of the subject called ``name`` in ``seen``.
+
+    Raises:
+        EvaluationError: one of them is undefined, e.g. relative accuracies of a model that is never right.
+    """
+    outputs, labels, names = seen.outputs[name], seen.labels, list(classes)
+    clean = correct(outputs, labels)[subset]
+    mixed, conflict = extra.mixed, extra.conflict
+    options: Mapping[str, int] = {"resamples": resamples, "seed": seed}
+    how: dict[str, Callable[[], DimensionResult]] = {
+        "accuracy": lambda: accuracy(outputs, labels, names),
+        "calibration_error": lambda: calibration_error(outputs, labels, **options),
+        "class_balance": lambda: class_balance(outputs, labels, names, **options),
+        "corruption_robustness": lambda: corruption_robustness(clean, seen.corrupted[name], **options),
+        "adversarial_robustness": lambda: adversarial_robustness(clean, seen.attacked[name]["fgsm"], seen.attacked[name]["pgd"], **options),
+        "ood_robustness": lambda: ood_robustness(clean, extra.shifted, **options),
+    }
+    if subject.parameters is not None:
+        parameters = subject.parameters
+        how["params_m"] = lambda: params_m(parameters)
+    if mixed is not None:
+        how["object_focus"] = lambda: object_focus(mixed[0], mixed[1], resamples=resamples)
+    if conflict is not None:
+        how["shape_bias"] = lambda: shape_bias(conflict[0], conflict[1], conflict[2], list(extra.conflict_names), resamples=resamples)
+    return {dimension: how[dimension]() for dimension in wanted}

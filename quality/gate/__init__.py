@@ -1,0 +1,1 @@
+"""The decision: may this artefact be served?"""

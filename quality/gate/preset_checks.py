@@ -1,0 +1,91 @@
+"""Is a steering preset fit to be served? Judged like a release, and compared with the model it steers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.admission import preset_hashes
+from handlers.bundle import Bundle
+from quality.gate.checks import check_drop, check_limit, present, same_suite
+from quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, mapping
+from quality.gate.verdict import Check, PresetRuling
+from quality.policies.policy import Policy, PresetRule
+
+PRESETS_QUALITY = "presets_quality.json"
+
+
+@dataclass(frozen=True)
+class PresetEvidence:
+    """One preset: its name, the hash of its edits as they are now, and its measurements if there are any."""
+
+    name: str
+    edits_sha256: str
+    quality: Mapping[str, Any] | None
+
+
+def gather_presets(bundle: Bundle) -> tuple[PresetEvidence, ...]:
+    """The presets of a bundle with their measurements; what cannot be read counts as not measured."""
+    content: Any = {}
+    if bundle.has(PRESETS_QUALITY):
+        try:
+            content = json.loads(bundle.path(PRESETS_QUALITY).read_bytes())
+        except ValueError:  # not JSON: no preset was measured, and that fails each of them
+            content = {}
+    measured = mapping(mapping(content).get("presets"))
+    return tuple(
+        PresetEvidence(name, sha256, mapping(measured.get(name)) or None) for name, sha256 in sorted(preset_hashes(bundle).items())
+    )
+
+
+def rule_on(preset: PresetEvidence, candidate: Evidence, policy: Policy) -> PresetRuling:
+    """Judge one preset by the policy's dimensions; the drops are held against the unsteered model of the same bundle."""
+    if preset.quality is None:
+        return PresetRuling(preset.edits_sha256, (Check("preset.measured", "fail", "This preset was not measured: evaluate it."),))
+    steered = Evidence(preset.name, candidate.artefact_sha256, preset.quality, None)
+    subject, version = mapping(preset.quality.get("subject")), preset.quality.get("schema_version")
+    known = type(version) is int and version == QUALITY_SCHEMA_VERSION
+    checks = [
+        present("preset.schema", known, "Its measurements are of the known version.", f"They have schema_version {version!r}."),
+        present(
+            "preset.artefact",
+            subject.get("artefact_sha256") == candidate.artefact_sha256,
+            "It was measured on exactly these bytes.",
+            "It was measured on other bytes than this bundle's.",
+        ),
+        present(
+            "preset.edits",
+            subject.get("edits_sha256") == preset.edits_sha256,
+            "It was measured with exactly these edits.",
+            "Its edits changed since it was measured.",
+        ),
+        present(
+            "preset.suite",
+            same_suite(steered, candidate),
+            "It was measured on the same images as the model without it.",
+            "It was measured on other images than the model without it.",
+        ),
+    ]
+    for rule in policy.dimensions:
+        if rule.dimension in policy.presets.exempt:
+            continue
+        measured = steered.measurement(rule.dimension)
+        checks += check_limit(rule, measured)
+        if rule.compares:
+            checks += check_drop(rule, measured, candidate.measurement(rule.dimension))
+    return PresetRuling(preset.edits_sha256, tuple(checks))
+
+
+def preset_outcomes(rulings: Mapping[str, PresetRuling], rule: PresetRule) -> list[Check]:
+    """One check a preset for the bundle's own verdict."""
+    checks = []
+    for name, ruling in rulings.items():
+        if ruling.passed:
+            checks.append(Check(f"preset.{name}", "pass", f"Preset {name!r} passed and may be served.", severity=rule.severity))
+            continue
+        why = next((check.reason for check in ruling.checks if check.outcome == "fail"), "Nothing was checked.")
+        reason = f"Preset {name!r} may not be served. {why}"
+        checks.append(Check(f"preset.{name}", rule.severity, reason, severity=rule.severity))
+    return checks

@@ -1,0 +1,1 @@
+"""The QUBA score, its reference pool, and the comparison of reports."""

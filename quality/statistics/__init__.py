@@ -1,0 +1,1 @@
+"""Means, probabilities and confidence intervals."""

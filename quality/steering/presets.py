@@ -1,0 +1,117 @@
+"""Steering presets of a bundle: named lists of edits, each measured like the model itself before the gate rules on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.admission import preset_hashes
+from handlers.bundle import Bundle
+from handlers.catalogue import Catalogue
+from handlers.edits import Edit
+from handlers.errors import UsageError
+from handlers.preprocess import Preprocess
+from handlers.session import GraphSession
+from handlers.settings import Limits
+from handlers.steering import PRESETS, read_presets
+from quality.evaluation.evaluate import evaluate
+from quality.evaluation.observe import Progress
+from quality.gate.preset_checks import PRESETS_QUALITY
+from quality.subjects.subject import Images, Outputs, check_outputs
+from quality.suites.suite import Suite
+
+NOT_FOR_PRESETS = ("adversarial_robustness",)  # attacks need gradients through the edits, which the served graph has not
+
+
+@dataclass(frozen=True)
+class SteeredSubject:
+    """The served graph under the same edits on every image; many of them can share one session."""
+
+    session: GraphSession
+    preprocess: Preprocess
+    edits: tuple[Edit, ...]
+    labels: tuple[str, ...] | None
+    parameters: int | None
+    name: str
+    sha256: str | None = None
+    kind: str = "onnx"
+
+    def outputs(self, pixels: Images) -> Outputs:
+        rows = [self.edits] * len(pixels) if self.edits else None
+        return check_outputs(self.session.run(self.preprocess.normalise_unit(pixels), rows).output, len(pixels), self.name)
+
+
+def steered_subjects(bundle: Bundle, edits: Mapping[str, Sequence[Edit]], *, threads: int = 1) -> dict[str, SteeredSubject]:
+    """The bundle's served model under each of the named lists of edits."""
+    session = GraphSession(bundle.path("model.onnx"), threads=threads)
+    preprocess = Preprocess.from_json(bundle.json("preprocess.json"))
+    names = bundle.json("labels.json") if bundle.has("labels.json") else None
+    labels = None if names is None else tuple(names)
+    parameters = bundle.manifest.parameters
+    return {
+        name: SteeredSubject(session, preprocess, tuple(row), labels, parameters, name, bundle.artefact_sha256)
+        for name, row in edits.items()
+    }
+
+
+def add_preset(bundle: Bundle, name: str, edits: Sequence[Mapping[str, Any]]) -> Bundle:
+    """Put a preset into presets.json, in place of one of the same name. Its measurements and rulings, if any, no longer count.
+
+    Args:
+        edits: objects with id, action, value and patches, as in a request.
+
+    Raises:
+        BundleError: an edit is not of that form or names an unknown sub-unit.
+    """
+    presets = bundle.json(PRESETS) if bundle.has(PRESETS) else {}
+    added = bundle.add({PRESETS: (json.dumps({**presets, name: [dict(edit) for edit in edits]}, indent=1) + "\n").encode()})
+    edits_of(added)
+    return added
+
+
+def edits_of(bundle: Bundle) -> dict[str, tuple[Edit, ...]]:
+    """The edits of each preset; BundleError if presets.json cannot be used."""
+    catalogue = Catalogue(bundle.path("catalogue.sqlite")) if bundle.has("catalogue.sqlite") else None
+    try:
+        return {name: preset.edits for name, preset in read_presets(bundle, bundle.manifest.layers, catalogue, Limits()).items()}
+    finally:
+        if catalogue is not None:
+            catalogue.close()
+
+
+def evaluate_presets(
+    bundle: Bundle,
+    suite: Suite,
+    *,
+    dimensions: Sequence[str] | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Measure every preset and write presets_quality.json into the bundle.
+
+    Args:
+        dimensions: by default those that were measured of the bundle itself, without adversarial robustness.
+
+    Raises:
+        UsageError: the bundle has no presets.
+    """
+    edits, hashes = edits_of(bundle), preset_hashes(bundle)
+    if not edits:
+        raise UsageError(f"{bundle.root} has no presets.", "Add one, or find one with 'elude tune'.")
+    measured = bundle.json("quality.json")["dimensions"] if bundle.has("quality.json") else None
+    wanted = [d for d in (dimensions or measured or ()) if d not in NOT_FOR_PRESETS] or None
+    found = {}
+    for name, subject in steered_subjects(bundle, edits).items():
+        report = evaluate(subject, suite, dimensions=wanted, budget=budget, seed=seed, progress=progress).to_json()
+        report["subject"] = {
+            "kind": "preset",
+            "model": name,
+            "artefact_sha256": bundle.artefact_sha256,
+            "edits_sha256": hashes[name],
+        }
+        found[name] = report
+    content = json.dumps({"schema_version": 1, "presets": found}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return bundle.add({PRESETS_QUALITY: content.encode()})

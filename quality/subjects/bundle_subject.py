@@ -1,0 +1,47 @@
+"""A bundle as a subject: the graph that is served, and beside it the original and the disentangled model in torch.
+
+Both torch models are rebuilt from what the bundle names, so that "lossless" is measured on what is shipped, not on what the exporter held.
+"""
+
+from __future__ import annotations
+
+from handlers.bundle import Bundle
+from handlers.errors import EvaluationError
+from handlers.preprocess import Preprocess
+from quality.subjects.onnx_subject import OnnxSubject
+from quality.subjects.subject import Forms
+from quality.subjects.torch_subject import TorchSubject
+
+MODEL, SPLITS, PREPROCESS, LABELS = "model.onnx", "disentangled.safetensors", "preprocess.json", "labels.json"
+
+
+def open_bundle(bundle: Bundle, *, threads: int = 1) -> Forms:
+    """Load the graph and rebuild both torch models.
+
+    Raises:
+        EvaluationError: if the model the bundle names has other weights now.
+        UsageError, BundleError: if it cannot be loaded at all.
+    """
+    from exporter.load import load_model
+    from exporter.rewrite import graft
+    from exporter.weights import load_splits
+
+    source = bundle.manifest.source
+    loaded = load_model(source.model)
+    if loaded.source.weights_sha256 != source.weights_sha256:
+        raise EvaluationError(
+            f"{source.model} has other weights now than the bundle was made from: sha256 {loaded.source.weights_sha256[:12]}…, "
+            f"not {source.weights_sha256[:12]}….",
+            "Export it again, or bring the old weights back.",
+        )
+    preprocess = Preprocess.from_json(bundle.json(PREPROCESS))
+    labels = bundle.json(LABELS) if bundle.has(LABELS) else None
+    parameters = bundle.manifest.parameters
+    twin = graft(loaded.module, load_splits(bundle.path(SPLITS)))
+    return Forms(
+        source.model,
+        bundle.artefact_sha256,
+        TorchSubject(loaded.module, preprocess, name="original", labels=labels, sha256=source.weights_sha256),
+        TorchSubject(twin, preprocess, name="disentangled", labels=labels),
+        OnnxSubject(bundle.path(MODEL), preprocess, name="served", labels=labels, parameters=parameters, threads=threads),
+    )

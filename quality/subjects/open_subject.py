@@ -1,0 +1,75 @@
+"""What ``elude evaluate SUBJECT`` names: a bundle, an ONNX file, a server, or a model by name. Loads torch only for the last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from handlers.bundle import Bundle
+from handlers.errors import UsageError
+from handlers.preprocess import Preprocess
+from handlers.torchserve.client import Client
+from quality.subjects.endpoint_subject import EndpointSubject
+from quality.subjects.onnx_subject import OnnxSubject
+from quality.subjects.subject import Subject
+
+
+def open_subject(
+    address: str, *, described_by: str | Path | None = None, token: str | None = None, model: str = "elude", threads: int = 1
+) -> Bundle | Subject:
+    """Open a subject.
+
+    Args:
+        address: a bundle's folder; a ``.onnx`` file; ``http(s)://HOST:PORT``; else a model as for ``exporter.load.load_model``.
+        described_by: for a file: the folder with ``preprocess.json`` and ``labels.json`` that says how images are prepared and what the
+            outputs mean; by default its own.
+        token: the server's inference key.
+        model: the model's name in the server's URLs.
+        threads: of ONNX Runtime.
+
+    Raises:
+        UsageError, BundleError: it cannot be opened, or nothing describes it.
+    """
+    path = Path(address)
+    if urlsplit(address).scheme in ("http", "https"):
+        return served(Client(address, token, model=model))
+    if path.suffix == ".onnx":
+        preprocess, labels = _description(Path(described_by) if described_by else path.parent)
+        return OnnxSubject(path, preprocess, labels=labels, threads=threads)
+    if (path / "manifest.json").is_file():
+        return Bundle.open(path)
+    from exporter.load import load_model
+    from quality.subjects.torch_subject import TorchSubject
+
+    loaded = load_model(address)
+    return TorchSubject(loaded.module, loaded.preprocess, name=address, labels=loaded.labels, sha256=loaded.source.weights_sha256)
+
+
+def served(client: Client) -> EndpointSubject:
+    """What a server runs, by its own description.
+
+    Raises:
+        UsageError: there is no server, or its model has no classes.
+    """
+    told = client.describe()
+    if not told.get("labels"):
+        raise UsageError(f"The model at {client.url} has no classes.", "Quality is measured on classifiers.")
+    return EndpointSubject(
+        client,
+        Preprocess.from_json(told["preprocess"]),
+        tuple(told["labels"]),
+        parameters=told.get("parameters"),
+        sha256=told["artefact_sha256"],
+    )
+
+
+def _description(folder: Path) -> tuple[Preprocess, Sequence[str] | None]:
+    """``preprocess.json`` and, if there, ``labels.json`` of a folder."""
+    try:
+        preprocess = Preprocess.from_json(json.loads((folder / "preprocess.json").read_text("utf-8")))
+        labels = folder / "labels.json"
+        return preprocess, json.loads(labels.read_text("utf-8")) if labels.is_file() else None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} does not say how images are prepared: {error}.", "It needs preprocess.json, as in a bundle.") from error

@@ -1,0 +1,69 @@
+"""A torch model as a subject, with its normalisation inside, so that gradients and perturbations are in pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from handlers.preprocess import Preprocess
+from quality.subjects.subject import Images, Outputs, check_outputs
+
+
+class Normalised(nn.Module):
+    """``model`` behind its own normalisation: maps pixels in [0, 1] to outputs."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocess.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        outputs: Tensor = self.model((pixels - self.mean) / self.std)
+        return outputs
+
+
+class TorchSubject:
+    """A module in eval mode. Measuring never changes it: the mode it was in is put back after each batch."""
+
+    kind = "torch"
+
+    def __init__(
+        self,
+        module: nn.Module,
+        preprocess: Preprocess,
+        *,
+        name: str = "torch",
+        labels: Sequence[str] | None = None,
+        parameters: int | None = None,
+        sha256: str | None = None,
+    ) -> None:
+        self.module = module
+        self.preprocess = preprocess
+        self.name = name
+        self.labels = None if labels is None else tuple(labels)
+        self.parameters = sum(p.numel() for p in module.parameters()) if parameters is None else parameters
+        self.sha256 = sha256
+
+    @property
+    def on_pixels(self) -> nn.Module:
+        """The module to attack: takes pixels in [0, 1]."""
+        return Normalised(self.module, self.preprocess)
+
+    def outputs(self, pixels: Images) -> Outputs:
+        # normalised by the same code that serves, so that torch and ONNX get the same bytes
+        modes = [(module, module.training) for module in self.module.modules()]
+        self.module.eval()
+        try:
+            with torch.inference_mode():
+                outputs: Tensor = self.module(torch.from_numpy(self.preprocess.normalise_unit(pixels)))
+        finally:
+            for module, training in modes:
+                module.training = training
+        return check_outputs(np.asarray(outputs.float().numpy()), len(pixels), self.name)

@@ -1,0 +1,125 @@
+"""``suite.toml``: where the data of each dimension is. Read strictly; paths are relative to the file. ``docs/quality.md`` has the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from handlers.errors import UsageError
+from quality.suites.corruptions import CORRUPTIONS, SEVERITIES
+from quality.suites.image_sets import EncodedSet
+from quality.suites.imagenet import Categories, indexed_categories, sixteen_categories, synsets
+from quality.suites.sources import Source, open_source, read_lines, stem
+from quality.suites.suite import IMAGENET_1K, MEAN, OWN, TOP1, ShiftedSet, Suite
+from quality.toml_tables import Table
+
+SCHEMA_VERSION = 1
+SIXTEEN, FOLDERS = "model-vs-human-16", "folders"
+
+
+def load_suite(path: str | Path) -> Suite:
+    """The suite that a file describes.
+
+    Raises:
+        UsageError: the file is wrong, naming file, line and key; or data that it names is missing.
+        EvaluationError: images without a class.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The suite {path} cannot be read: {error}.", "Check the path.") from error
+    file, base = Table.parse(text, str(path)), path.parent
+    if file.integer("schema_version") != SCHEMA_VERSION:
+        raise file.error("schema_version", f"must be {SCHEMA_VERSION}", "Build the suite again with this version.")
+    outputs = _outputs(file, base)
+    clean = _images(file.table("images"), base)
+    corruptions = file.table("corruptions")
+    names = corruptions.texts("names", CORRUPTIONS) or CORRUPTIONS
+    severities = tuple(int(s) for s in corruptions.texts("severities", [str(s) for s in SEVERITIES])) or SEVERITIES
+    ready = corruptions.text("source", "") if corruptions.has("source") else ""
+    corrupted = _corrupted(ready, corruptions.text("suffix", "") if corruptions.has("suffix") else "", base, names, severities, clean)
+    corruptions.finish()
+    mixed, cues = file.table("mixed"), file.table("cue_conflict")
+    suite = Suite(
+        file.text("name", path.parent.name),
+        clean,
+        names,
+        severities,
+        file.choice("protocol", (OWN, IMAGENET_1K), OWN),
+        file.boolean("dark_background", False),
+        tuple(_shifted(table, base, outputs, table.text("name")) for table in file.tables("shifted")),
+        (_part(mixed, "same", base, outputs), _part(mixed, "rand", base, outputs)) if mixed.keys else None,
+        _shifted(cues, base, outputs, "cue_conflict") if cues.keys else None,
+        corrupted,
+        outputs,
+    )
+    if mixed.keys:
+        mixed.finish()
+    file.finish()
+    return suite
+
+
+def _outputs(file: Table, base: Path) -> tuple[str, ...] | None:
+    """``outputs``: "imagenet-1k", or a file with one name a line."""
+    if not file.has("outputs"):
+        return None
+    text = file.text("outputs")
+    return synsets() if text == IMAGENET_1K else read_lines(base / text, "The names of the outputs")
+
+
+def _source(table: Table, base: Path, key: str = "source") -> Source:
+    split = table.text("split", "validation")
+    label = table.text("label") if table.has("label") else None
+    return open_source(table.text(key), base, split=split, label=label)
+
+
+def _images(table: Table, base: Path) -> EncodedSet:
+    images = EncodedSet(_source(table, base), table.boolean("ready", False))
+    table.finish()
+    return images
+
+
+def _corrupted(
+    source: str, suffix: str, base: Path, names: Sequence[str], severities: Sequence[int], clean: EncodedSet
+) -> tuple[tuple[str, int, EncodedSet], ...]:
+    """Ready sets ``SOURCE/<corruption>/<severity>``, each checked to hold the clean images in the clean order."""
+    if not source:
+        return ()
+    order = [(entry.label, stem(entry.name)) for entry in clean.source.entries]
+    found = []
+    for name in names:
+        for severity in severities:
+            images = EncodedSet(open_source(f"{source}/{name}/{severity}{suffix}", base), ready=True)
+            if [(entry.label, stem(entry.name)) for entry in images.source.entries] != order:
+                raise UsageError(
+                    f"{images.source.name} does not hold the clean images under the same names.", "Corrupted answers are compared in pairs."
+                )
+            found.append((name, severity, images))
+    return tuple(found)
+
+
+def _shifted(table: Table, base: Path, outputs: Sequence[str] | None, name: str, key: str = "source", finish: bool = True) -> ShiftedSet:
+    images = EncodedSet(_source(table, base, key), table.boolean("ready", False))
+    categories = _categories(table, base, images.classes, outputs)
+    decision = table.choice("decision", (MEAN, TOP1), MEAN)
+    classes = images.classes if table.choice("classes", ("all", FOLDERS), "all") == FOLDERS else None
+    if finish:
+        table.finish()
+    return ShiftedSet(name, images, categories, classes, decision)
+
+
+def _part(table: Table, key: str, base: Path, outputs: Sequence[str] | None) -> ShiftedSet:
+    return _shifted(table, base, outputs, f"mixed_{key}", key, finish=False)
+
+
+def _categories(table: Table, base: Path, labels: Sequence[str], outputs: Sequence[str] | None) -> Categories | None:
+    """``categories``: "model-vs-human-16", a JSON file of numbers by output index, or a table of category = file of class names."""
+    if not table.has("categories"):
+        return None
+    text = table.text("categories")
+    if text == SIXTEEN:
+        return sixteen_categories()
+    if outputs is None:
+        raise table.error("categories", "needs the names of the model's outputs", "Set `outputs` at the top.")
+    return indexed_categories(base / text, labels, outputs)
