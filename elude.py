@@ -18,6 +18,7 @@ from rich.markup import escape
 
 import exporter.commands
 import model_store.commands
+import model_store.serving_commands
 import quality.commands
 from exporter.terminal import show
 from handlers.errors import EludeError
@@ -60,7 +61,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for room in (exporter.commands, quality.commands, model_store.commands):
+for room in (exporter.commands, quality.commands, model_store.commands, model_store.serving_commands):
     app.add_typer(room.commands)
 
 

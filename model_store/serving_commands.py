@@ -1,0 +1,90 @@
+"""The commands that serve an archive and ask a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from handlers.errors import UsageError
+
+commands = typer.Typer()
+
+
+@commands.command()
+def serve(
+    archives: Annotated[list[Path], typer.Argument(help="One or several .mar files.", metavar="ARCHIVE...")],
+    port: Annotated[int, typer.Option(help="Of inference; management and metrics take the next two.")] = 8080,
+    workers: Annotated[int, typer.Option(help="Processes per model.")] = 1,
+) -> None:
+    """Serve archives with TorchServe on loopback until Ctrl-C.
+
+    Example: elude serve build/elude.mar --port 8080
+    """
+    from handlers.torchserve.server import Server, ServerSettings
+    from handlers.torchserve.server import serve as run
+
+    def ready(server: Server) -> None:
+        client = server.client()
+        typer.echo(f"Serving {', '.join(archive.name for archive in server.archives)} at {client.url}; log: {server.log}")
+        typer.echo(f"export ELUDE_URL={client.url} ELUDE_TOKEN={server.key('inference')}")
+        typer.echo("Try: elude call inspect IMAGE    (Ctrl-C stops)")
+
+    run(Server(list(archives), ServerSettings(workers=workers), ports=(port, port + 1, port + 2)), ready)
+
+
+@commands.command()
+def call(
+    operation: Annotated[str, typer.Argument(help="predict, inspect, steer, feature, search or describe.")],
+    target: Annotated[str, typer.Argument(help="An image file; an identifier for 'feature'; words for 'search'.")] = "",
+    edit: Annotated[
+        list[str] | None, typer.Option(help="For 'steer': ID=ACTION[:VALUE][@PATCHES], e.g. 'blocks.5.mlp.fc2/u3.s1=scale:4'.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(help="For 'inspect'.")] = 5,
+    url: Annotated[str, typer.Option(envvar="ELUDE_URL")] = "http://127.0.0.1:8080",
+    token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="The server's inference key.")] = None,
+    model: Annotated[str, typer.Option(help="The model's name in URLs.")] = "elude",
+) -> None:
+    """Ask a server; prints its JSON answer.
+
+    Example: elude call steer bag.png --edit 'blocks.5.mlp.fc2/u3.s1=scale:4@10'
+    """
+    from handlers.torchserve.client import Client
+
+    client = Client(url, token, model=model)
+    answers: dict[str, Callable[[], Any]] = {
+        "predict": lambda: client.predict(read_image(target)),
+        "inspect": lambda: client.inspect(read_image(target), top_k=top_k),
+        "steer": lambda: client.steer(read_image(target), [parse_edit(text) for text in edit or []]),
+        "feature": lambda: client.feature(target),
+        "search": lambda: client.search(target),
+        "describe": client.describe,
+    }
+    if operation not in answers:
+        raise UsageError(f"There is no operation {operation!r}.", f"Choose one of {', '.join(answers)}.")
+    typer.echo(json.dumps(answers[operation](), indent=1, ensure_ascii=False))
+
+
+def read_image(path: str) -> bytes:
+    if not Path(path).is_file():
+        raise UsageError(f"There is no image file {path!r}.", "Name one, e.g. elude call predict bag.png.")
+    return Path(path).read_bytes()
+
+
+def parse_edit(text: str) -> dict[str, Any]:
+    """``ID=ACTION[:VALUE][@PATCHES]`` as the JSON of an edit."""
+    identifier, _, rest = text.partition("=")
+    action_value, _, patches = rest.partition("@")
+    action, _, value = action_value.partition(":")
+    found: dict[str, Any] = {"id": identifier, "action": action}
+    try:
+        if value:
+            found["value"] = float(value)
+        if patches:
+            found["patches"] = int(patches)
+    except ValueError as error:
+        raise UsageError(f"The edit {text!r} has a value that is no number.", "Write ID=ACTION[:VALUE][@PATCHES].") from error
+    return found
