@@ -56,12 +56,31 @@ def chosen_layers(layer: str | None, layers: Sequence[LayerInfo]) -> list[LayerI
     return found
 
 
-def strongest(sub_units: dict[str, Activations], layers: Sequence[LayerInfo], count: int, *, magnitude: bool = False) -> list[int]:
-    """Indices over all layers of the sub-units with the largest activation (or magnitude of it) over the tokens, largest first."""
+def strongest(
+    sub_units: dict[str, Activations], layers: Sequence[LayerInfo], count: int, *, unit: str | None = None, magnitude: bool = False
+) -> list[int]:
+    """Indices over all layers of the sub-units with the largest activation (or magnitude of it) over the tokens, largest first.
+
+    With ``unit`` only its sub-units; RequestError 404 if the layers have none of that name.
+    """
     values = [np.abs(sub_units[layer.name]) if magnitude else sub_units[layer.name] for layer in layers]
     peaks = np.concatenate([value.max(axis=0) for value in values])
     indices = np.concatenate([np.arange(layer.first, layer.first + layer.sub_units) for layer in layers])
-    return [int(i) for i in indices[np.argsort(-peaks, kind="stable")[:count]]]
+    found = indices[np.argsort(-peaks, kind="stable")]
+    if unit is not None:
+        parts = parts_of(unit, layers)
+        found = found[(found >= parts.start) & (found < parts.stop)]
+    return [int(i) for i in found[:count]]
+
+
+def parts_of(unit: str, layers: Sequence[LayerInfo]) -> range:
+    """Indices over all layers of the sub-units of a unit, e.g. ``blocks.5.mlp.fc2/u31``; RequestError 404 if there is no such unit."""
+    for layer in layers:
+        number = unit.removeprefix(f"{layer.name}/u")
+        if number.isdecimal() and len(number) < 10 and int(number) < layer.units and unit == f"{layer.name}/u{int(number)}":
+            start = layer.first + sum(layer.parts[: int(number)])
+            return range(start, start + layer.parts[int(number)])
+    raise RequestError(f"Field 'unit' is {unit!r}: there is no such unit here.", "Units are named in the answers of 'inspect'.", 404)
 
 
 def inspect(
@@ -77,7 +96,7 @@ def inspect(
     """The first sub-units in the asked order, and per layer how far sub-units are from adding up to units."""
     chosen = chosen_layers(request.layer, layers)
     if effects is None:
-        order = strongest(sub_units, chosen, request.top_k)
+        order = strongest(sub_units, chosen, request.top_k, unit=request.unit)
     else:
         order = sorted(effects.change, key=lambda index: -abs(effects.change[index]))[: request.top_k]
     found = []

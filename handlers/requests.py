@@ -43,6 +43,9 @@ class Inspect:
     image: bytes = field(metadata=_IMAGE)
     top_k: int = field(default=10, metadata=_TOP_K)
     layer: str | None = field(default=None, metadata={"maximum": 200, "about": "of this layer only"})
+    unit: str | None = field(
+        default=None, metadata={"maximum": 300, "about": "the parts of this unit only, e.g. blocks.5.mlp.fc2/u31, to see them side by side"}
+    )
     heat_map: str = field(default="grid", metadata={"choices": ("grid", "png", "none"), "about": "form of the map over the image"})
     by: str = field(
         default="activation",

@@ -176,7 +176,9 @@ class Service:
                 work.steered = self._steered(request)
                 work.rows = [(), work.steered.edits] if request.compare else [work.steered.edits]
             case Inspect():
-                operations.chosen_layers(request.layer, self.session.layers)
+                layers = operations.chosen_layers(request.layer, self.session.layers)
+                if request.unit is not None:
+                    operations.parts_of(request.unit, layers)
                 if request.by == "effect":
                     self._target(request.target, None)
                 elif request.target is not None:
@@ -265,7 +267,7 @@ class Service:
         effects = None
         if request.by == "effect":
             chosen = operations.chosen_layers(request.layer, self.session.layers)
-            candidates = operations.strongest(row.sub_units, chosen, request.candidates, magnitude=True)
+            candidates = operations.strongest(row.sub_units, chosen, request.candidates, unit=request.unit, magnitude=True)
             target = self._target(request.target, row)
             change = effects_of(self.session, self.preprocess.normalise(pixels[None]), self._base, candidates, target, row)
             effects = operations.Effects((self.labels or [])[target], change)
