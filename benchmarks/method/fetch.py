@@ -78,7 +78,19 @@ def fetch(name: str) -> Path:
     Raises:
         RuntimeError: it could not be fetched, or is not the file that it was.
     """
-    package = PACKAGES[name]
+    return _fetched(PACKAGES[name])
+
+
+def fetch_package(package: Package, name: str) -> Path:
+    """The folder ``name`` with the content of a package that is not among ``PACKAGES``, fetched and unpacked at the first call.
+
+    Raises:
+        RuntimeError: as ``fetch``.
+    """
+    return _unpack(_fetched(package), cache() / "unpacked" / name)
+
+
+def _fetched(package: Package) -> Path:
     path = cache() / "packages" / package.file
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
@@ -97,7 +109,10 @@ def fetch(name: str) -> Path:
 
 def unpacked(name: str) -> Path:
     """The folder with the content of the package ``name``, unpacked at the first call."""
-    archive, folder = fetch(name), cache() / "unpacked" / name
+    return _unpack(fetch(name), cache() / "unpacked" / name)
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
     if folder.exists():
         return folder
     folder.parent.mkdir(exist_ok=True)
