@@ -5,14 +5,15 @@ latents as the split has sub-units. Each is scored on the held-out pictures like
 keeps (R², of tokens) and what replacing z by its reconstruction does to the model: the last block is run on, and a nearest-neighbour
 classifier, fitted to the original features of the probing pictures, classifies the held-out ones.
 
-    python -m benchmarks.method.saes --expansion 4.4 [--quick]
+    python -m benchmarks.method.saes --expansion 4.2 [--seeds 0 1 2]
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 
 import matplotlib
@@ -30,11 +31,14 @@ from benchmarks.method.model import LAYER, load
 TOP_K, BATCH, RATE = 32, 512, 1e-3
 TOKENS = 32  # of each probing picture
 DOWNSTREAM = 300  # held-out pictures that go through the last block
+KINDS = ("top_k", "batch_top_k", "archetypal", "matryoshka", "matching_pursuit")
 Reconstruct = Callable[[Tensor], Tensor]
 
 
 def library() -> ModuleType:
     """``overcomplete.sae``. Version 0.3.0 asks matplotlib for a function that newer versions have moved."""
+    import exporter.torchvision_compat  # noqa: F401 - repairs torchvision, which overcomplete imports through timm
+
     if not hasattr(matplotlib.cm, "get_cmap"):
         matplotlib.cm.get_cmap = matplotlib.colormaps.__getitem__
     from overcomplete import sae
@@ -43,10 +47,10 @@ def library() -> ModuleType:
     return module
 
 
-def build(kind: str, latents: int, data: Tensor) -> nn.Module:
+def build(kind: str, latents: int, data: Tensor, seed: int) -> nn.Module:
     """One autoencoder by its name; ``matryoshka`` is a BatchTopK one trained on nested prefixes of its latents."""
     sae, units = library(), data.shape[1]
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     if kind == "top_k":
         model = sae.TopKSAE(units, latents, top_k=TOP_K)
     elif kind in ("batch_top_k", "matryoshka"):
@@ -62,11 +66,11 @@ def build(kind: str, latents: int, data: Tensor) -> nn.Module:
     return built
 
 
-def train(kind: str, model: nn.Module, data: Tensor, steps: int) -> None:
+def train(kind: str, model: nn.Module, data: Tensor, steps: int, seed: int) -> None:
     """Minimise the squared error of the reconstruction with Adam, the rate falling to 0 along a cosine."""
     optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     model.train()
     for _ in range(steps):
         x = data[torch.randint(len(data), (BATCH,), generator=generator)]
@@ -118,36 +122,48 @@ def features(name: str, pictures: NDArray[np.int64], replace: Reconstruct | None
     return np.concatenate(found)
 
 
-def main() -> None:
-    """Train and score all kinds; keep ``results/saes.json`` in the cache."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--expansion", type=float, required=True, help="latents per unit")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--quick", action="store_true", help="few steps, one kind")
-    kinds = ["top_k", "batch_top_k", "archetypal", "matryoshka", "matching_pursuit"]
-    parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    steps = 20 if arguments.quick else arguments.steps
-    data = torch.from_numpy(probe(TOKENS, 0, layer()).z)
-    mean, length = data.mean(0), (data - data.mean(0)).norm(dim=1).mean() / data.shape[1] ** 0.5
-    data = (data - mean) / length
-    latents = round(arguments.expansion * data.shape[1])
-    labels, held_out = activations("probing").labels, activations("held_out")
-    order = np.sort(np.random.default_rng(0).permutation(len(held_out.labels))[:DOWNSTREAM])
+@dataclass(frozen=True)
+class Downstream:
+    """A nearest-neighbour classifier of the model's features, and what it says of the held-out pictures when nothing is replaced."""
+
+    classifier: KNeighborsClassifier
+    pictures: NDArray[np.int64]
+    features: NDArray[np.float32]
+    labels: NDArray[np.str_]
+
+    def compare(self, changed: NDArray[np.float32]) -> dict[str, float]:
+        """Accuracy with other features, how many predictions they change, and how far they are from the original ones."""
+        predicted = self.classifier.predict(changed)
+        lengths = np.linalg.norm(changed, axis=1) * np.linalg.norm(self.features, axis=1)
+        return {
+            "accuracy": float((predicted == self.labels).mean()),
+            "changed": float((predicted != self.classifier.predict(self.features)).mean()),
+            "cosine": float(((changed * self.features).sum(1) / lengths).mean()),
+        }
+
+
+def downstream() -> Downstream:
+    """Fitted to every second probing picture."""
+    labels, held_out = activations("probing").labels, activations("held_out").labels
+    order = np.sort(np.random.default_rng(0).permutation(len(held_out))[:DOWNSTREAM])
     pictures = np.arange(0, len(labels), 2)
     classifier = KNeighborsClassifier(10, metric="cosine", weights="distance").fit(features("probing", pictures), labels[pictures])
-    original = features("held_out", order)
-    accuracy = float((classifier.predict(original) == held_out.labels[order]).mean())
+    return Downstream(classifier, order, features("held_out", order), held_out[order])
+
+
+def run(kinds: Sequence[str], latents: int, steps: int, seed: int, after: Downstream) -> dict[str, object]:
+    """Train and score all kinds on the tokens of one seed; results are kept in the cache after each."""
+    data = torch.from_numpy(probe(TOKENS, seed, layer()).z)
+    mean, length = data.mean(0), (data - data.mean(0)).norm(dim=1).mean() / data.shape[1] ** 0.5
+    data = (data - mean) / length
     held = ((torch.from_numpy(harness.held_out()[1]).flatten(0, 1) - mean) / length)[::4]
     spread = float((held - held.mean(0)).square().sum())
     results: dict[str, object] = {"settings": {"latents": latents, "steps": steps, "top_k": TOP_K, "batch": BATCH, "tokens": len(data)}}
-    results["original"] = {"accuracy": accuracy}
-    print(results, flush=True)
-    for kind in ("top_k",) if arguments.quick else arguments.kinds:
+    results["original"] = after.compare(after.features)
+    for kind in kinds:
         begun = time.process_time()
-        model = build(kind, latents, data)
-        train(kind, model, data, steps // 2 if kind == "matching_pursuit" else steps)
+        model = build(kind, latents, data, seed)
+        train(kind, model, data, steps // 2 if kind == "matching_pursuit" else steps, seed)
         seconds = time.process_time() - begun
         with torch.inference_mode():
             error = sum(float((part - model(part)[2]).square().sum()) for part in held.split(4096))
@@ -156,19 +172,26 @@ def main() -> None:
             reconstruction: Tensor = model(((block - mean) / length).flatten(0, 1))[2]
             return (reconstruction * length + mean).reshape(block.shape)
 
-        changed = features("held_out", order, replace)
-        cosine = (changed * original).sum(1) / np.linalg.norm(changed, axis=1) / np.linalg.norm(original, axis=1)
         found = latent_peaks(model, lambda block: (block - mean) / length)
-        row = harness.summary(harness.score(found)) | {
-            "r2": 1 - error / spread,
-            "accuracy": float((classifier.predict(changed) == held_out.labels[order]).mean()),
-            "changed": float((classifier.predict(changed) != classifier.predict(original)).mean()),
-            "cosine": float(cosine.mean()),
-            "seconds": seconds,
-        }
-        results[kind] = row
-        print(kind, row, flush=True)
-        harness.save("saes-quick" if arguments.quick else "saes", results)
+        row = harness.summary(harness.score(found)) | {"r2": 1 - error / spread, "seconds": seconds}
+        results[kind] = row | after.compare(features("held_out", after.pictures, replace))
+        print(seed, kind, results[kind], flush=True)
+        harness.save(f"saes-{seed}", results)
+    return results
+
+
+def main() -> None:
+    """Train and score all kinds; keep ``results/saes-SEED.json`` in the cache."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--expansion", type=float, required=True, help="latents per unit")
+    parser.add_argument("--steps", type=int, default=1_000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    latents, after = round(arguments.expansion * len(harness.weight())), downstream()
+    for seed in arguments.seeds:
+        run(arguments.kinds, latents, arguments.steps, seed, after)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,129 @@
+"""A fixed sequence of encoded images, and batches of them as the model's input, decoded while the model works."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handlers.errors import ImageError
+from handlers.images import Limits, decode
+from handlers.preprocess import Preprocess
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+_LIMITS = Limits(max_bytes=1 << 30, max_pixels=1 << 28)  # the user's own files, not a stranger's request
+_DECODERS = 4  # threads; Pillow lets go of the interpreter while it decodes and resizes
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image: its name within the source, its encoded bytes, and its class if known."""
+
+    name: str
+    data: bytes
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where the bytes of one image are: ``size`` bytes at ``offset`` of ``path``; size -1 is the whole file."""
+
+    name: str
+    label: str | None
+    path: Path
+    offset: int = 0
+    size: int = -1
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Images in a fixed order; reading them twice gives the same.
+
+    Attributes:
+        name: what it was opened from.
+        entries: of a folder or tar sorted by name, of a list as listed, of a data set as its rows.
+    """
+
+    name: str
+    entries: tuple[Entry, ...]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Example:
+        entry = self.entries[index]
+        try:
+            data = self.read(entry)
+        except OSError as error:
+            raise ImageError(
+                f"{entry.name} of {self.name} cannot be read: {error.strerror or error}.", "Check the file or remove it."
+            ) from error
+        return Example(entry.name, data, entry.label)
+
+    def read(self, entry: Entry) -> bytes:
+        """The encoded bytes of one entry; raises OSError."""
+        with entry.path.open("rb") as file:
+            file.seek(entry.offset)
+            return file.read(entry.size)
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes that occur, sorted."""
+        return sorted({entry.label for entry in self.entries if entry.label is not None})
+
+    def limited(self, count: int) -> ImageSource:
+        """At most ``count`` of the images, spread evenly over the sequence, so that each class keeps its part."""
+        if len(self) <= count:
+            return self
+        return replace(self, entries=tuple(self.entries[index * len(self) // count] for index in range(count)))
+
+    def batches(self, preprocess: Preprocess, size: int, *, first: int = 0) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """The model's input, batch after batch. Threads decode the next batch while the caller works on this one.
+
+        Memory: one batch as float32, and at most two as uint8.
+
+        Args:
+            preprocess: of the model.
+            size: images per batch.
+            first: the image to begin with.
+
+        Yields:
+            index of the batch's first image, and float32 (at most ``size``, 3, H, W).
+
+        Raises:
+            ImageError: an image cannot be read; names it.
+        """
+        pool = ThreadPoolExecutor(min(_DECODERS, os.cpu_count() or 1), "decode")
+
+        def begin(start: int) -> list[Future[NDArray[np.uint8]]]:
+            return [pool.submit(self.pixels, index, preprocess) for index in range(start, min(start + size, len(self)))]
+
+        try:
+            coming = begin(first)
+            for start in range(first, len(self), size):
+                now, coming = coming, begin(start + size)
+                yield start, preprocess.normalise(np.stack([future.result() for future in now]))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def pixels(self, index: int, preprocess: Preprocess) -> NDArray[np.uint8]:
+        """uint8 (H, W, 3): the image as the model sees it, before its values are scaled.
+
+        Raises:
+            ImageError: it cannot be read; names it.
+        """
+        example = self[index]
+        name = f"{example.name} of {self.name}"
+        image = decode(example.data, name, _LIMITS)
+        try:
+            return preprocess.pixels(image)
+        except ImageError as error:
+            raise ImageError(f"{name}: {error.message}", error.remedy) from error
