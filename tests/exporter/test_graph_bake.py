@@ -9,11 +9,13 @@ import numpy as np
 import onnx
 import pytest
 from _graphs import Emitted, raw_session
+from _serving import make_bundle
 from test_graph import CASES, emitted
 
 from exporter.graph.bake import bake
 from handlers.edits import Edit, pack
 from handlers.errors import BundleError, UsageError
+from handlers.session import GraphSession
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -74,3 +76,18 @@ def test_what_cannot_be_baked_is_refused(case: Emitted, tmp_path: Path) -> None:
     out.write_text("something")
     with pytest.raises(UsageError, match="exists already"):
         bake(case.path, [], out)
+
+
+def test_a_preset_of_a_bundle_is_baked(tmp_path: Path) -> None:
+    """By its name, and to the answers of live steering with the edits it lists."""
+    bundle = make_bundle(tmp_path / "bundle")
+    path = bake(bundle.root, "a", tmp_path / "baked.onnx")
+    second = bundle.manifest.layers[0].parts[0]  # preset "a" multiplies the first sub-unit of the first two units by -3
+    edits = [Edit.scale(0, -3.0), Edit.scale(second, -3.0)]
+    session = GraphSession(bundle.path("model.onnx"))
+    pixels = np.random.default_rng(0).standard_normal((4, *session.input_size)).astype(np.float32)
+    live = session.run(pixels, [edits] * len(pixels)).output
+    np.testing.assert_allclose(raw_session(path).run(None, {"pixel_values": pixels})[0], live, atol=2e-5 * np.abs(live).max())
+    assert np.abs(live - session.run(pixels).output).max() > 1e-3
+    with pytest.raises(UsageError, match=r"no preset 'calm'.*It has: a, b"):
+        bake(bundle.root, "calm", tmp_path / "other.onnx")
