@@ -1,78 +1,23 @@
-"""May this bundle be served? Its verdict, its signature and its presets are checked again where it runs. Loads no torch.
-
-What is asked for comes from the server's configuration, never from the archive: whoever can put an archive in place must not be able to
-lower the bar.
-"""
+"""May this bundle be served? Its verdict, its signature and its presets are checked again where it runs. Loads no torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
 from handlers.bundle import Bundle
-from handlers.errors import BundleError, GateError, UsageError
+from handlers.errors import BundleError, GateError
+from handlers.requirements import Requirements
 from handlers.steering import PRESETS
-from handlers.trust import TrustedKey, check_signature, read_keys
+from handlers.trust import SIGNATURE, TrustedKey, check_signature
 
-ENVIRONMENT = "ELUDE_ADMISSION"  # path of the requirements file
 VERDICT = "verdict.json"
 _JUDGE_AGAIN = "Run 'elude gate' on this bundle."
 _OUTCOMES = ("pass", "fail", "warn", "waived")
-
-
-@dataclass(frozen=True)
-class Requirements:
-    """What a server, or a store, asks of a bundle.
-
-    Attributes:
-        verdict: it must have passed the gate; ``signature`` includes that.
-        signature: one of ``keys`` must have signed it.
-        policies: sha256 of the policies that count; empty for any. Else a lax policy of one's own would do.
-    """
-
-    verdict: bool = False
-    signature: bool = False
-    keys: tuple[TrustedKey, ...] = ()
-    policies: tuple[str, ...] = ()
-
-    @classmethod
-    def load(cls, environment: Mapping[str, str] | None = None) -> Requirements:
-        """From the file that ``ELUDE_ADMISSION`` names; nothing is required where it is not set.
-
-        Raises:
-            UsageError: it cannot be read, or is not of this form. A server must not start then.
-        """
-        path = (os.environ if environment is None else environment).get(ENVIRONMENT, "")
-        if not path:
-            return cls()
-        try:
-            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{ENVIRONMENT}={path} cannot be read: {error}.", "Name a file as docs/store.md describes it.") from error
-
-    @classmethod
-    def from_json(cls, data: Any) -> Requirements:
-        """From the content of a requirements file; unknown keys are refused, as a misspelt one would require nothing."""
-        remedy = "See docs/store.md for its form."
-        known = {"schema_version", "require_verdict", "require_signature", "policies", "trust"}
-        if not isinstance(data, dict) or not set(data) <= known or data.get("schema_version") != 1:
-            raise UsageError(f"The admission requirements are not of schema_version 1 with keys out of {', '.join(sorted(known))}.", remedy)
-        verdict, signature = data.get("require_verdict", True), data.get("require_signature", False)
-        policies = data.get("policies", [])
-        if type(verdict) is not bool or type(signature) is not bool:
-            raise UsageError("require_verdict and require_signature are true or false.", remedy)
-        if not isinstance(policies, list) or not all(isinstance(policy, str) for policy in policies):
-            raise UsageError("policies must be a list of sha256.", remedy)
-        keys = read_keys(data.get("trust", []))
-        if signature and not keys:
-            raise UsageError("A signature is required and no key is trusted.", "Add the public key to 'trust'.")
-        return cls(verdict, signature, keys, tuple(policies))
 
 
 @dataclass(frozen=True)
@@ -81,44 +26,111 @@ class Admission:
 
     Attributes:
         presets: names of the admitted ones.
-        signed_by: owner of the key that signed, None if no signature was asked for.
-        valid_until: last day on which the verdict holds, None without end. A server that runs longer must ask ``current``.
+        refused: of the presets that the verdict stopped or does not cover, why.
+        signed_by: owner of the key that signed, None if no trusted key did.
+        signature: what is known of the signature, in words.
+        valid_until: last day on which verdict and key hold, None without end. A server that runs longer must ask ``current``.
+        required: whether only an admitted bundle may be served here.
+        free_steering: whether requests may bring edits of their own.
     """
 
     admitted: bool
     reason: str
     presets: frozenset[str] = frozenset()
+    refused: Mapping[str, str] = field(default_factory=dict)
     signed_by: str | None = None
+    signature: str = "not signed"
     valid_until: date | None = None
+    required: bool = False
+    free_steering: bool = True
 
     def current(self, today: date | None = None) -> bool:
         """Whether the verdict still holds."""
         return self.valid_until is None or (today or datetime.now(UTC).date()) <= self.valid_until
 
+    def require_current(self, today: date | None = None) -> None:
+        """GateError if what this bundle is served by has ended since it was loaded."""
+        if self.required and not self.current(today):
+            raise GateError(f"What this model may be served by ended on {self.valid_until}.", _JUDGE_AGAIN)
+
+    def require_preset(self, name: str) -> None:
+        """GateError, with the reason, if a preset may not be served here."""
+        if name in self.refused or (self.required and name not in self.presets):
+            raise GateError(f"Preset {name!r} may not be served. {self.refused.get(name, 'It was not judged.')}")
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``describe``; what is not known is left out."""
+        held = self.admitted and self.current()
+        known = {"signed_by": self.signed_by, "valid_until": None if self.valid_until is None else self.valid_until.isoformat()}
+        state = {"admitted": held, "reason": self.reason if held or not self.admitted else f"ended on {self.valid_until}"}
+        state |= {"required": self.required, "signature": self.signature, "free_steering": self.free_steering}
+        lists = {"presets": sorted(self.presets), "refused_presets": dict(self.refused)}
+        return state | lists | {name: value for name, value in known.items() if value is not None}
+
+
+UNCHECKED = Admission(False, "was not checked")
+
 
 def admit(bundle: Bundle, requirements: Requirements, *, today: date | None = None) -> Admission:
-    """Check a bundle, opened with ``verify=True``, against what is required.
+    """Check a bundle, opened with ``verify=True``, against what is required. (``archives`` is for ``require_archive``.)
 
     Raises:
         GateError: it does not fulfil ``requirements``.
     """
     day = today or datetime.now(UTC).date()
-    required = requirements.verdict or requirements.signature or bool(requirements.policies)
+    found = _ruling(bundle, requirements, day)
+    key, signature = _signer(bundle, requirements, day)
+    ends = [found.valid_until, key.valid_until if key is not None and requirements.signature else None]
+    return replace(
+        found,
+        signed_by=None if key is None else key.owner,
+        signature=signature,
+        valid_until=min((day for day in ends if day is not None), default=None),
+        required=requirements.any,
+        free_steering=requirements.steers_freely,
+    )
+
+
+def _ruling(bundle: Bundle, requirements: Requirements, today: date) -> Admission:
     try:
-        verdict = check_verdict(bundle, requirements.policies, today=day)
+        verdict = check_verdict(bundle, requirements.policies, today=today)
     except GateError as error:
-        if required:
+        if requirements.any:
             raise
         return Admission(False, str(error))
-    signed_by = check_signature(bundle, requirements.keys, today=day).owner if requirements.signature else None
-    until = verdict["valid_until"]
+    presets = admitted_presets(bundle, verdict)
     return Admission(
         True,
         f"passed the policy {verdict['policy']['name']!r} on {verdict['judged_on']}",
-        admitted_presets(bundle, verdict),
-        signed_by,
-        None if until is None else date.fromisoformat(until),
+        presets,
+        {name: _why_refused(verdict, name) for name in preset_hashes(bundle) if name not in presets},
+        valid_until=None if verdict["valid_until"] is None else date.fromisoformat(verdict["valid_until"]),
     )
+
+
+def require_archive(contents: bytes, requirements: Requirements) -> None:
+    """Hold an archive's ``contents.json``, whose hashes were compared with the files, against the archives that may be loaded.
+
+    Raises:
+        GateError: it is none of them.
+    """
+    if requirements.archives is not None and hashlib.sha256(contents).hexdigest() not in requirements.archives:
+        raise GateError("This archive was never admitted.", "Admit its bundle to the store, and serve the archive from there.")
+
+
+def _signer(bundle: Bundle, requirements: Requirements, day: date) -> tuple[TrustedKey | None, str]:
+    """The trusted key that signed, and the state in words; where no signature is required, what is wrong with it is only said."""
+    if not requirements.signature and not bundle.has(SIGNATURE):
+        return None, "not signed"
+    if not requirements.signature and not requirements.keys:
+        return None, "signed; not checked, as no key is trusted here"
+    try:
+        key = check_signature(bundle, requirements.keys, today=day)
+    except GateError as error:
+        if requirements.signature:
+            raise
+        return None, f"does not count: {error.message}"
+    return key, f"signed by {key.owner}, key {key.key_id}"
 
 
 def check_verdict(bundle: Bundle, policies: Sequence[str] = (), *, today: date | None = None) -> dict[str, Any]:
@@ -180,3 +192,12 @@ def _let_pass(ruling: Any, sha256: str) -> bool:
     if not isinstance(checks, list) or not checks or ruling.get("edits_sha256") != sha256:
         return False
     return all(isinstance(check, dict) and check.get("outcome") in ("pass", "warn", "waived") for check in checks)
+
+
+def _why_refused(verdict: Mapping[str, Any], name: str) -> str:
+    ruling = verdict["presets"].get(name) if isinstance(verdict.get("presets"), dict) else None
+    if not isinstance(ruling, dict):
+        return "The verdict does not rule on it."
+    checks = ruling.get("checks")
+    failed = [check for check in checks if isinstance(check, dict) and check.get("outcome") == "fail"] if isinstance(checks, list) else []
+    return str(failed[0].get("reason")) if failed else "The verdict's ruling is not about it as it is now."

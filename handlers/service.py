@@ -12,15 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handlers import lookups, operations
+from handlers.admission import UNCHECKED, Admission, admit
 from handlers.bundle import Bundle
 from handlers.catalogue import Catalogue
 from handlers.edits import Edit
-from handlers.errors import BundleError, ImageError, RequestError, UsageError
+from handlers.errors import BundleError, GateError, ImageError, RequestError, UsageError
 from handlers.forms import Form, parse
 from handlers.images import decode
 from handlers.passes import Row, Session, effects_of, run_rows
 from handlers.preprocess import Preprocess
 from handlers.requests import OPERATIONS, Describe, Feature, Inspect, Predict, Request, Search, Steer
+from handlers.requirements import Requirements
 from handlers.session import GraphSession
 from handlers.settings import Settings
 from handlers.steering import Steered, read_presets, resolve
@@ -73,20 +75,26 @@ class Service:
         session: on the bundle's graph.
         settings: limits, steering, preset.
         model: its name, for the forms of answer that repeat it.
+        admission: what was found of its verdict; it may forbid presets and free steering, and it may end.
 
     Raises:
         BundleError: files of the bundle contradict each other.
         UsageError: the settings name a preset that the bundle does not have.
+        GateError: the settings name a preset that may not be served.
     """
 
-    def __init__(self, bundle: Bundle, session: Session, settings: Settings = Settings(), *, model: str = "elude") -> None:
-        self.bundle, self.session, self.settings, self.model = bundle, session, settings, model
+    def __init__(
+        self, bundle: Bundle, session: Session, settings: Settings = Settings(), *, model: str = "elude", admission: Admission = UNCHECKED
+    ) -> None:
+        self.bundle, self.session, self.settings, self.model, self.admission = bundle, session, settings, model, admission
         self.preprocess = Preprocess.from_json(bundle.json("preprocess.json"))
         self.catalogue = Catalogue(bundle.path("catalogue.sqlite")) if bundle.has("catalogue.sqlite") else None
         sub_units = sum(layer.sub_units for layer in session.layers)
         if session.layers != bundle.manifest.layers or (self.catalogue and self.catalogue.count() != sub_units):
             raise BundleError(f"{bundle.root}: manifest, graph and catalogue name different sub-units.", "Export the bundle again.")
         self.presets = read_presets(bundle, session.layers, self.catalogue, settings.limits)
+        if settings.preset:
+            admission.require_preset(settings.preset)
         self._base = self._preset(settings.preset, UsageError).edits if settings.preset else ()
         # One pass when loading: a graph that cannot run is found before the first request, which is then as fast as the others.
         blank = np.zeros((1, *self.preprocess.input_size[1:], 3), np.uint8)
@@ -101,14 +109,17 @@ class Service:
         *,
         model: str = "elude",
         providers: tuple[str, ...] = ("CPUExecutionProvider",),
+        requirements: Requirements = Requirements(),
     ) -> Service:
-        """Open a bundle, compare every hash, and load its graph with one thread.
+        """Open a bundle, compare every hash, ask whether it may be served, and load its graph with one thread.
 
         Raises:
             BundleError: something in the bundle does not match its manifest.
+            GateError: it does not fulfil the requirements.
         """
         bundle = Bundle.open(path, verify=True)
-        return cls(bundle, GraphSession(bundle.path("model.onnx"), providers=providers), settings, model=model)
+        admission = admit(bundle, requirements)
+        return cls(bundle, GraphSession(bundle.path("model.onnx"), providers=providers), settings, model=model, admission=admission)
 
     def answer(self, calls: Sequence[Call]) -> list[Answer]:
         """Answer each call on its own; those with an image share one forward pass."""
@@ -126,7 +137,7 @@ class Service:
         return [self._finish(one, rows) for one in asked]
 
     def describe(self) -> dict[str, Any]:
-        """What is served: model, layers, operations, presets, limits, hashes, model card, and the gate's ``verdict`` if there is one.
+        """What is served: model, layers, operations, presets that may be served, limits, hashes, model card, admission and verdict.
 
         What is not there is left out rather than null, as TorchServe drops nulls on its management address.
         """
@@ -144,8 +155,9 @@ class Service:
             "preprocess": self.preprocess.to_json(),
             "operations": list(OPERATIONS),
             "limits": asdict(self.settings.limits),
-            "steering": self.settings.steering,
-            "presets": {name: list(preset.described) for name, preset in self.presets.items()},
+            "steering": self._steering(),
+            "presets": {name: list(self.presets[name].described) for name in self._served_presets()},
+            "admission": self.admission.to_json(),
             "files": manifest.files,
         }
         if self.settings.preset:
@@ -160,6 +172,8 @@ class Service:
         try:
             form = Form((Describe(),)) if call.describe else parse(call.body, explain=call.explain, limits=self.settings.limits)
             asked.form, asked.operation = form, type(form.requests[0]).__name__.lower()
+            if asked.operation != "describe":
+                self.admission.require_current()
             for i, request in enumerate(form.requests):
                 where = form.where(i)
                 asked.works.append(self._work(request))
@@ -167,6 +181,8 @@ class Service:
             asked.error = RequestError(where + error.message, error.remedy, error.status)
         except ImageError as error:
             asked.error = RequestError(where + error.message, error.remedy)
+        except GateError as error:  # the verdict has ended since the model was loaded
+            asked.error = RequestError(error.message, error.remedy, 503)
         return asked
 
     def _work(self, request: Request) -> _Work:
@@ -197,20 +213,35 @@ class Service:
         return work
 
     def _steered(self, request: Steer) -> Steered:
-        if self.settings.steering == "off":
+        steering = self._steering()
+        if steering == "off":
             raise RequestError("Steering is switched off on this server.", "Ask its operator.", 403)
         if (request.edits is None) == (request.preset is None):
             raise RequestError("Field 'edits' is missing." if request.edits is None else "A request has either 'edits' or 'preset'.")
         if request.preset is not None:
-            return self._preset(request.preset, RequestError)
-        if self.settings.steering == "presets":
-            raise RequestError("Only presets may be served here.", f"Use one of {', '.join(self.presets) or 'none'}.", 403)
+            found = self._preset(request.preset, RequestError)
+            try:
+                self.admission.require_preset(request.preset)
+            except GateError as error:
+                raise RequestError(error.message, "Use one that 'describe' lists.", 403) from error
+            return found
+        if steering == "presets":
+            raise RequestError("Only presets may be served here.", f"Use one of {', '.join(self._served_presets()) or 'none'}.", 403)
         return resolve(request.edits or (), self.session.layers, self.catalogue, self.settings.limits)
+
+    def _steering(self) -> str:
+        """What the archive's settings and the server's requirements both allow."""
+        return "presets" if self.settings.steering == "free" and not self.admission.free_steering else self.settings.steering
+
+    def _served_presets(self) -> list[str]:
+        if self.admission.required:
+            return [name for name in self.presets if name in self.admission.presets]
+        return [name for name in self.presets if name not in self.admission.refused]
 
     def _preset(self, name: str, error: type[RequestError] | type[UsageError]) -> Steered:
         if name in self.presets:
             return self.presets[name]
-        message, remedy = f"There is no preset {name!r}.", f"Presets: {', '.join(self.presets) or 'none'}."
+        message, remedy = f"There is no preset {name!r}.", f"Presets: {', '.join(self._served_presets()) or 'none'}."
         raise error(message, remedy, 404) if error is RequestError else error(message, remedy)
 
     def _finish(self, asked: _Asked, rows: Sequence[Row | RequestError]) -> Answer:

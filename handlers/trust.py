@@ -31,6 +31,12 @@ class TrustedKey:
     owner: str
     valid_until: date | None = None
 
+    def to_json(self) -> dict[str, str | None]:
+        """As ``read_keys`` reads it."""
+        public = base64.b64encode(self.public_key).decode()
+        until = None if self.valid_until is None else self.valid_until.isoformat()
+        return {"key_id": self.key_id, "public_key": public, "owner": self.owner, "valid_until": until}
+
 
 def read_keys(data: Any) -> tuple[TrustedKey, ...]:
     """Trusted keys from JSON: a list of objects with key_id, public_key (base64), owner and optionally valid_until.

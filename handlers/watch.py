@@ -11,12 +11,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from handlers.errors import GateError
+
 
 class Watch:
     """Runs ``check`` in the background and ends the process at the first damage, so that the server's health turns bad.
 
     Args:
-        check: raises RuntimeError naming the file if something is damaged.
+        check: raises RuntimeError naming the file if something is damaged, GateError if the verdict has ended.
         folder: what is checked.
         every_s: seconds between two checks.
         busy: held while a batch is answered: the process ends between two batches.
@@ -41,7 +43,7 @@ class Watch:
         while not self._stopped.wait(self._every):
             try:
                 self._check(self._folder)
-            except (RuntimeError, OSError) as error:
+            except (RuntimeError, OSError, GateError) as error:
                 with self._busy:
                     sys.stdout.write(f"{error} This worker ends.\n")
                     sys.stdout.flush()

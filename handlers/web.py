@@ -22,7 +22,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from handlers.bundle import Bundle
-from handlers.errors import BundleError
+from handlers.errors import BundleError, GateError
+from handlers.requirements import Requirements
 from handlers.service import Answer, Call, Service
 from handlers.settings import read_settings
 
@@ -56,6 +57,16 @@ class Batches:
             return await asyncio.to_thread(self._service.answer, calls)
 
 
+async def read_body(request: Request, most: int) -> bytes:
+    """The body of a request; 413 as soon as more than ``most`` bytes came."""
+    body = bytearray()
+    async for block in request.stream():
+        body += block
+        if len(body) > most:
+            raise HTTPException(413, f"The request has more than the {most} bytes that are allowed.")
+    return bytes(body)
+
+
 def application(service: Service, token: str | None, *, batch_size: int = 8) -> Starlette:
     """The web application; without a ``token`` it asks for none, for use behind a proxy that does."""
     batches = Batches(service, batch_size, 1000)
@@ -69,13 +80,9 @@ def application(service: Service, token: str | None, *, batch_size: int = 8) -> 
 
     async def ask(request: Request) -> Response:
         check(request)
-        body, most = bytearray(), 2 * service.settings.limits.max_bytes + 2**16
-        async for block in request.stream():
-            body += block
-            if len(body) > most:
-                raise HTTPException(413, f"The request has more than the {most} bytes that are allowed.")
+        body = await read_body(request, 2 * service.settings.limits.max_bytes + 2**16)
         text = request.headers.get("content-type", "").startswith("text/")
-        call = Call(body.decode(errors="replace") if text else bytes(body), explain="explanations" in request.url.path)
+        call = Call(body.decode(errors="replace") if text else body, explain="explanations" in request.url.path)
         answer = await batches.answer(call if request.method == "POST" else Call(None, describe=True))
         return Response(answer.body, answer.status, media_type="application/json")
 
@@ -83,7 +90,8 @@ def application(service: Service, token: str | None, *, batch_size: int = 8) -> 
         check(request)
         try:
             await asyncio.to_thread(Bundle.open, service.bundle.root)
-        except BundleError as error:
+            service.admission.require_current()
+        except (BundleError, GateError) as error:
             raise HTTPException(500, f"Unhealthy: {error}") from error
         return JSONResponse({"status": "Healthy"})
 
@@ -102,7 +110,7 @@ def application(service: Service, token: str | None, *, batch_size: int = 8) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve one bundle on loopback; settings from the file that ``ELUDE_SETTINGS`` names, the key from ``ELUDE_TOKEN``."""
+    """Serve one bundle on loopback; settings, requirements and the key from ``ELUDE_SETTINGS``, ``ELUDE_ADMISSION`` and ``ELUDE_TOKEN``."""
     parser = argparse.ArgumentParser(description="Serve a bundle on uvicorn.")
     parser.add_argument("bundle")
     for name, default in (("model", "elude"), ("host", "127.0.0.1"), ("port", 8080)):
@@ -111,7 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     token = os.environ.get("ELUDE_TOKEN")
     if not token:
         parser.error("set ELUDE_TOKEN to the key that callers must send")
-    service = Service.open(given.bundle, read_settings({}), model=given.model)
+    requirements = Requirements.load()
+    if requirements.archives is not None:
+        raise GateError("This server may load listed archives only, and was given a bundle.", "Require a verdict or a signature instead.")
+    service = Service.open(given.bundle, read_settings({}), model=given.model, requirements=requirements)
     uvicorn.run(application(service, token), host=given.host, port=given.port, log_level="warning", access_log=False)
 
 

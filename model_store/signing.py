@@ -13,7 +13,7 @@ from typing import Any
 
 from handlers.bundle import Bundle
 from handlers.errors import UsageError
-from handlers.trust import PAYLOAD_TYPE, SIGNATURE, key_id_of, pre_authentication, signed_content
+from handlers.trust import PAYLOAD_TYPE, SIGNATURE, TrustedKey, key_id_of, pre_authentication, signed_content
 from quality.gate.verdict import Verdict
 
 PASSPHRASE = "ELUDE_KEY_PASSPHRASE"
@@ -55,12 +55,7 @@ def keygen(path: Path | str, *, owner: str, valid_until: date | None = None) -> 
     encryption = serialization.BestAvailableEncryption(secret.encode()) if secret else serialization.NoEncryption()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     public = key.public_key().public_bytes_raw()
-    entry = {
-        "key_id": key_id_of(public),
-        "public_key": base64.b64encode(public).decode(),
-        "owner": owner,
-        "valid_until": None if valid_until is None else valid_until.isoformat(),
-    }
+    entry = TrustedKey(key_id_of(public), public, owner, valid_until).to_json()
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(pem)
     public_path.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")

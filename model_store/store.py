@@ -25,9 +25,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from handlers.admission import Requirements
 from handlers.bundle import MANIFEST, Bundle
 from handlers.errors import BundleError, GateError, UsageError
+from handlers.requirements import Requirements
 from handlers.trust import check_signature
 from model_store.admission import archive_matches, file_sha256, require_verdict
 from model_store.archive import package

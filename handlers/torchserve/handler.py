@@ -65,10 +65,12 @@ class EludeHandler:
     """Answers TorchServe's batches with ``handlers.service.Service``."""
 
     def initialize(self, context: Any) -> None:
-        """Check the archive and load the bundle; called once a worker."""
+        """Check the archive, ask whether it may be served here, and load the bundle; called once a worker."""
         folder = Path(context.system_properties["model_dir"])
         check_contents(folder)
+        from handlers.admission import require_archive
         from handlers.reports import Reports
+        from handlers.requirements import Requirements
         from handlers.service import Call, Service
         from handlers.settings import read_settings
         from handlers.watch import Watch
@@ -76,13 +78,19 @@ class EludeHandler:
         settings = read_settings((context.model_yaml_config or {}).get("elude"))
         self._call, self._log = Call, settings.log
         self._names = [str(context.model_name), str(context.manifest["model"]["modelVersion"])]
-        self.service = Service.open(folder / "bundle", settings, model=self._names[0])
+        requirements = Requirements.load()
+        require_archive((folder / CONTENTS).read_bytes(), requirements)
+        self.service = Service.open(folder / "bundle", settings, model=self._names[0], requirements=requirements)
         # Metrics that the server's metrics file names: a stock one names none of ours, and then none is reported.
         metrics = {name: metric for kind in context.metrics.cache.values() for name, metric in kind.items()}
         self._reports = Reports(metrics.get("elude_requests_total"), metrics.get("elude_batch_seconds"), self._names)
         self._busy = threading.Lock()
         if settings.recheck_s:
-            self._watch = Watch(check_contents, folder, settings.recheck_s, self._busy)
+            self._watch = Watch(self._check, folder, settings.recheck_s, self._busy)
+
+    def _check(self, folder: Path) -> None:
+        check_contents(folder)
+        self.service.admission.require_current()
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch; each request has its own route, status and body."""

@@ -24,13 +24,15 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from handlers.errors import EvaluationError, RequestError, UsageError
+from handlers.requirements import ENVIRONMENT, Requirements
 from handlers.settings import OVERRIDES, Settings
 from handlers.torchserve.archives import ArchiveInfo, check_archive, read_archive
 from handlers.torchserve.client import Client, ServerError
+from handlers.torchserve.guard import write_guard
 from handlers.torchserve.machine import find_java, find_torchserve, free_ports
 
 _MAX_BODY = 16 * 2**20  # bytes of a request or a response: an image of 6 MiB as base64, and many heat maps
-_FAILED = re.compile(r"(?:BundleError|RuntimeError|UsageError|ImportError|ModuleNotFoundError): (.+)")
+_FAILED = re.compile(r"(?:BundleError|GateError|RuntimeError|UsageError|ImportError|ModuleNotFoundError): (.+)")
 METRICS = Path(__file__).with_name("metrics.yaml")
 _GIVEN_UP = ("Backend worker process died", "Failed to load model", "Load model failed")
 
@@ -48,6 +50,7 @@ class ServerSettings:
         start_timeout_s: after it starting counts as failed.
         model_api: whether models may be registered while it runs.
         overrides: settings over those of the archives, as ``handlers.settings.Settings.from_json`` reads them.
+        admission: what archives must fulfil; by default what ``ELUDE_ADMISSION`` names. Where it lists archives, no code of another runs.
     """
 
     workers: int = 1
@@ -58,6 +61,7 @@ class ServerSettings:
     start_timeout_s: float = 120
     model_api: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    admission: Requirements | None = None
 
 
 class Server:
@@ -114,14 +118,19 @@ class Server:
         free = free_ports(5)
         self.inference_port, self.management_port, self.metrics_port = self._ports or (free[0], free[1], free[2])
         self._write_configuration(free[3], free[4])
+        python = sys.executable if self._requirements().archives is None else str(write_guard(self.folder))
         command = [*command_start, f"-Djava.io.tmpdir={self._sockets}", "-cp", f"{find_torchserve()}/frontend/*"]
-        command += ["org.pytorch.serve.ModelServer", "--python", sys.executable, "-f", str(self.folder / "config.properties")]
+        command += ["org.pytorch.serve.ModelServer", "--python", python, "-f", str(self.folder / "config.properties")]
         command += ["-s", str(self.folder / "store"), "-ncs"]
         if self.settings.model_api:
             command.append("--enable-model-api")
         environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TS_CONFIG_FILE")}
         environment |= {"TMPDIR": str(self._sockets), "LOG_LOCATION": str(self.folder / "logs")}
         environment |= {"METRICS_LOCATION": str(self.folder / "logs"), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        if self.settings.admission is not None:
+            required = self.folder / "admission.json"
+            required.write_text(json.dumps(self.settings.admission.to_json()), encoding="utf-8")
+            environment[ENVIRONMENT] = str(required)
         if self.settings.overrides:
             Settings.from_json(self.settings.overrides)  # a mistake is told here, not in a worker's log
             overrides = self.folder / "settings.json"
@@ -182,6 +191,9 @@ class Server:
         if self._process is not None:
             status = self._process.wait()
             raise EvaluationError(f"TorchServe ended by itself with status {status}.", f"Its log is {self.log}.")
+
+    def _requirements(self) -> Requirements:
+        return Requirements.load() if self.settings.admission is None else self.settings.admission
 
     def _keys(self) -> dict[str, dict[str, str]]:
         keys: dict[str, dict[str, str]] = json.loads((self.folder / "key_file.json").read_text(encoding="utf-8"))

@@ -13,10 +13,11 @@ import pytest
 from _stores import TODAY, admit, make
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from handlers.admission import ENVIRONMENT, Admission, Requirements
+from handlers.admission import Admission
 from handlers.admission import admit as check
 from handlers.bundle import Bundle
 from handlers.errors import BundleError, GateError, UsageError
+from handlers.requirements import ENVIRONMENT, Requirements
 from handlers.trust import TrustedKey, check_signature, read_keys
 from model_store.admission import require_verdict
 from model_store.archive import package
@@ -136,11 +137,16 @@ def test_requirements_come_from_the_servers_environment_and_are_read_strictly(tm
     path.write_text(json.dumps({"schema_version": 1, "require_signature": True, "trust": trust, "policies": ["a"]}))
     assert Requirements.load({}) == Requirements()
     assert Requirements.load({ENVIRONMENT: str(path)}) == Requirements(True, True, (trusted,), ("a",))
+    for wanted in (Requirements(True, True, (trusted,), ("a",), ("b",), True), Requirements(), Requirements(True, archives=())):
+        assert Requirements.from_json(json.loads(json.dumps(wanted.to_json()))) == wanted
     for wrong in (
         {"schema_version": 2},
         {"require_verdict": 1},
         {"require_signature": True},
         {"policies": "a"},
+        {"archives": "a"},
+        {"archives": [1]},
+        {"free_steering": 1},
         {"require_verdicts": True},
         {"trust": {}},
         {"trust": [{"key_id": "x"}]},

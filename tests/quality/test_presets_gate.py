@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from _stores import make
 
-from handlers.admission import Requirements, admit, admitted_presets, check_verdict, preset_hashes
+from handlers.admission import admit, admitted_presets, check_verdict, preset_hashes
 from handlers.bundle import Bundle
 from handlers.errors import BundleError
+from handlers.requirements import Requirements
 from quality.gate.judge import judge, judged_again
 from quality.gate.verdict import Verdict
 from quality.gate.verdict_formats import verdict_json
