@@ -1,1 +1,1 @@
-"""How well single known factors are followed: drawn people whose role, gender, skin tone and style are known. See docs/benchmarks/factors.md."""
+"""How well single factors are followed: drawn people of known role, gender, skin tone and style. See docs/benchmarks/factors.md."""

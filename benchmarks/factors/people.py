@@ -29,7 +29,7 @@ GENDERS = ("person", "woman", "man")
 TONES = ("none", "1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF")
 FANTASY = ("superhero", "supervillain", "mage")  # beside the 24 of the subcategory ``person-role``
 FACTORS = ("role", "gender", "tone", "style")
-COPIES = 2  # pictures of each combination, on different backgrounds
+COPIES = 1  # pictures of each combination, on different backgrounds
 PATCHES = 16  # along each side of the model's input
 _BASES = {"1F468": "man", "1F469": "woman", "1F9D1": "person"}
 
@@ -60,7 +60,7 @@ def people() -> list[Person]:
             role, gender = _role(entry["unified"])
             roles.setdefault(role, {})[gender] = entry
     found = []
-    for role, entries in sorted(roles.items()):
+    for _, entries in sorted(roles.items()):
         neutral = entries.get("person", {})
         wanted = neutral.get("subcategory") == "person-role" or neutral.get("short_name") in FANTASY
         if len(entries) == 3 and wanted:
