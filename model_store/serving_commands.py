@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +35,38 @@ def serve(
         typer.echo("Try: elude call inspect IMAGE    (Ctrl-C stops)")
 
     run(Server(list(archives), ServerSettings(workers=workers), ports=(port, port + 1, port + 2)), ready)
+
+
+@commands.command()
+def explore(
+    target: Annotated[str, typer.Argument(help="A bundle, or the address of a running server.", metavar="URL|BUNDLE")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any free one.")] = 8765,
+    host: Annotated[str, typer.Option(help="Address to listen on; whoever reaches it can ask the model.")] = "127.0.0.1",
+    token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="The server's inference key; the page never sees it.")] = None,
+    model: Annotated[str, typer.Option(help="The model's name in the server's URLs.")] = "elude",
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Look into a model in the browser: what it sees, which sub-units count, and what happens when they are steered.
+
+    Example: elude explore BUNDLE
+    """
+    try:
+        from handlers.explorer.app import explore as run
+        from handlers.explorer.backends import Own, Remote
+    except ModuleNotFoundError as error:
+        raise UsageError(f"The explorer needs {error.name}, which is not installed.", "Run: pip install 'elude[web]'") from error
+    from handlers.service import Service
+    from handlers.settings import read_settings
+    from handlers.torchserve.client import Client
+
+    def ready(address: str) -> None:
+        typer.echo(f"Explore {target} at {address}    (Ctrl-C stops)")
+        if open_page:
+            webbrowser.open(address)
+
+    remote = target.startswith(("http://", "https://"))
+    backend = Remote(Client(target, token, model=model)) if remote else Own(Service.open(target, read_settings({}), model=model))
+    run(backend, host, port, ready)
 
 
 @commands.command()

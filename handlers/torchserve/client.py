@@ -106,9 +106,12 @@ class Client:
 
     def call(self, op: str, **values: Any) -> dict[str, Any]:
         """Any operation, by name."""
-        body = json.dumps({"op": op, **values}).encode()
-        answer: dict[str, Any] = json.loads(self.send(f"/predictions/{self._path}", body, "application/json"))
+        answer: dict[str, Any] = json.loads(self.ask(json.dumps({"op": op, **values}).encode()))
         return answer
+
+    def ask(self, body: bytes) -> bytes:
+        """Any request written as JSON; the answer as it came."""
+        return self.send(f"/predictions/{self._path}", body, "application/json")
 
     def send(self, path: str, body: bytes | None = None, content_type: str = "application/json") -> bytes:
         """One request; POST with a body, GET without.

@@ -1,0 +1,1 @@
+"""The explorer: a small web page on a bundle or on a running server."""

@@ -1,0 +1,56 @@
+// Asks the server that this page came from, and nobody else.
+
+export class Refusal extends Error {}
+
+async function send(path, body, type, signal) {
+  let answer;
+  try {
+    answer = await fetch(path, { method: "POST", headers: { "content-type": type }, body, signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal("The explorer does not answer. Is it still running?");
+  }
+  if (answer.ok) return answer;
+  const refused = await answer.json().catch(() => ({ message: `The explorer answered ${answer.status}.` }));
+  throw new Refusal(refused.message);
+}
+
+export async function ask(op, fields = {}, signal = undefined) {
+  return (await send("ask", JSON.stringify({ op, ...fields }), "application/json", signal)).json();
+}
+
+/** What the model sees of an image: a PNG. */
+export async function view(bytes) {
+  return (await send("view", bytes, "application/octet-stream")).blob();
+}
+
+export async function examples() {
+  const answer = await fetch("examples");
+  if (!answer.ok) throw new Refusal(`The examples cannot be had: the explorer answered ${answer.status}.`);
+  return answer.json();
+}
+
+/** Runs one request at a time and then the newest that came meanwhile: a slider is followed live, and the latest answer wins. */
+export function live(work, fail) {
+  let running = false;
+  let next = null;
+  return async function again(...given) {
+    next = given;
+    if (running) return;
+    running = true;
+    while (next) {
+      const now = next;
+      next = null;
+      await work(...now).catch(fail);
+    }
+    running = false;
+  };
+}
+
+export function toBase64(bytes) {
+  let text = "";
+  for (let i = 0; i < bytes.length; i += 0x8000) text += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
+  return btoa(text);
+}
+
+export const fromBase64 = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));

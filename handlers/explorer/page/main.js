@@ -1,0 +1,349 @@
+// The page: what is picked, asked and shown.
+
+import * as api from "./api.js";
+import { by, h, picture, titleOf, unitOf } from "./dom.js";
+import { draw } from "./heat.js";
+import { fill, page, row } from "./parts.js";
+import { showPrediction } from "./prediction.js";
+import { address, editText, keep, read, simplest, state } from "./state.js";
+import { placeholder, showEdits, showTexts } from "./steering.js";
+
+const STEP = 12;
+const ORDERS = { activation: "strongest in this image", effect: "largest effect on a class", unusual: "most unusual for this image" };
+
+let model; // the answer of 'describe'
+let subject = null; // { name, base64, image }
+let shown = []; // the rows of the list
+let count = STEP;
+const known = new Map(); // what was learnt of a sub-unit, by identifier
+const features = new Map();
+let units = new Map(); // the parts of a unit on this image
+
+// ---- messages ----
+
+function complain(error) {
+  if (!(error instanceof api.Refusal)) throw error;
+  by("message").replaceChildren(
+    h("p", {}, error.message),
+    h("button", { type: "button", class: "plain", onclick: calm }, "Dismiss"));
+}
+
+const calm = () => by("message").replaceChildren();
+const say = (text) => (by("status").textContent = text);
+
+// ---- what the parts of the page share ----
+
+const context = {
+  get image() { return subject?.image ?? null; },
+  get locked() { return model.steering !== "free"; },
+  edited: (id) => state.edits.some((edit) => edit.id === id),
+  feature(id) {
+    if (!features.has(id)) {
+      features.set(id, api.ask("feature", { id, examples: 12 }).then((found) => (known.set(id, found), found)));
+      features.get(id).catch(() => features.delete(id));
+    }
+    return features.get(id);
+  },
+  unit(id) {
+    if (!units.has(id)) {
+      units.set(id, api.ask("inspect", { image: subject.base64, unit: id, top_k: model.limits.max_top_k }).then((found) => found.sub_units));
+      units.get(id).catch(() => units.delete(id));
+    }
+    return units.get(id);
+  },
+  point(entry) {
+    draw(by("picture"), context.image, entry?.heat_map);
+    by("caption").textContent = entry?.heat_map ? `Where ${titleOf(entry)} is active` : captionOf();
+  },
+  steer(entry) {
+    if (!known.has(entry.id)) known.set(entry.id, entry);
+    state.edits.push({ id: entry.id, action: "scale", value: 1, patches: 0 });
+    state.preset = "";
+    showSteering();
+    refreshButtons();
+    changed();
+    context.feature(entry.id).then(showSteering, () => {}); // its largest activation, for the sliders of other actions
+    by(`slider-${entry.id.replace(/\W/g, "-")}`).focus();
+    say(`${titleOf(entry)} can be steered now.`);
+  },
+  use: (example, from) => pick({ ...example, from }),
+};
+
+const captionOf = () => (subject ? `${subject.name}, as the model sees it` : "");
+
+// ---- the image ----
+
+/** Makes bytes the image; what cannot be read leaves the one before in place. */
+async function setImage(name, bytes, from = "") {
+  try {
+    const image = await createImageBitmap(await api.view(bytes));
+    subject = { name, base64: api.toBase64(bytes), image };
+  } catch (error) {
+    return complain(error);
+  }
+  calm();
+  Object.assign(state, { image: from ? name : "", from });
+  units = new Map();
+  by("hint").hidden = true;
+  by("picture").setAttribute("aria-label", captionOf());
+  context.point(null);
+  for (const button of by("examples").children) button.setAttribute("aria-pressed", String(button.dataset.image === state.image));
+  keep();
+  predict();
+  await Promise.all([refreshList(), state.unit ? refreshPage() : null]);
+}
+
+const pick = (example) => setImage(example.image, api.fromBase64(example.png), example.from);
+
+async function take(files) {
+  const file = files?.[0];
+  if (!file) return;
+  if (file.size > model.limits.max_bytes) return complain(new api.Refusal(`${file.name} has ${file.size} bytes; at most ${model.limits.max_bytes} are allowed.`));
+  await setImage(file.name, new Uint8Array(await file.arrayBuffer()));
+}
+
+// ---- prediction and steering ----
+
+const predict = api.live(async () => {
+  if (!subject) return showPrediction(null);
+  const [asked, image] = [subject, subject.base64];
+  const edits = state.preset ? { preset: state.preset } : { edits: state.edits.map(simplest) };
+  const answer = state.edits.length ? await api.ask("steer", { image, ...edits }) : await api.ask("predict", { image });
+  if (asked !== subject) return;
+  by("prediction").dataset.edits = state.edits.map(editText).join(" ");
+  showPrediction(answer);
+  if (!by("message").querySelector("[data-lasting]")) calm();
+}, complain);
+
+/** After a move of a slider: the texts, the address, the prediction. */
+function changed() {
+  showTexts();
+  keep();
+  predict();
+}
+
+function showSteering() {
+  by("preset").value = state.preset;
+  showEdits((id) => known.get(id) ?? placeholder(id), {
+    locked: context.locked,
+    changed(edit, over) {
+      state.preset = by("preset").value = "";
+      if (over) {
+        Object.assign(edit, over);
+        showSteering();
+      }
+      changed();
+    },
+    removed(edit) {
+      state.edits = state.edits.filter((other) => other !== edit);
+      state.preset = "";
+      showSteering();
+      refreshButtons();
+      changed();
+      by("steering-title").scrollIntoView({ block: "nearest" });
+      say("Removed.");
+    },
+  });
+}
+
+function usePreset(name) {
+  state.preset = name;
+  state.edits = (model.presets[name] ?? []).map((edit) => ({ id: edit.id, action: edit.action === "ablate" ? "scale" : edit.action, value: edit.value ?? 0, patches: edit.patches }));
+  for (const edit of model.presets[name] ?? []) if (!known.has(edit.id)) known.set(edit.id, { ...edit, maximum: null });
+  showSteering();
+  refreshButtons();
+  changed();
+}
+
+// ---- the list and the page of a sub-unit ----
+
+async function entries() {
+  if (state.q) {
+    const found = (await api.ask("search", { query: state.q, limit: Math.min(count, model.limits.max_top_k) })).sub_units;
+    return [found, found.length ? `Sub-units with “${state.q}” in their name or identifier.` : `No sub-unit has “${state.q}” in its name or identifier.`];
+  }
+  if (!subject) return [[], "Pick an image to see which sub-units it activates."];
+  const common = { image: subject.base64, top_k: Math.min(count, model.limits.max_top_k), ...(state.layer ? { layer: state.layer } : {}) };
+  if (state.order === "unusual") {
+    const found = await api.ask("search", { image: subject.base64, limit: common.top_k });
+    return [found.sub_units, "Ordered by how strong each is here, compared with the strongest probing image."];
+  }
+  if (state.order === "effect") {
+    const candidates = Math.min(model.limits.max_candidates, Math.max(32, count));
+    const found = await api.ask("inspect", { ...common, by: "effect", candidates, ...(state.target ? { target: state.target } : {}) });
+    return [found.sub_units, `Effect: how much the logit of “${found.effects.target}” falls when the sub-unit is switched off. Measured for the ${found.effects.measured} most active.`];
+  }
+  return [(await api.ask("inspect", common)).sub_units, "Each map shows where on the image the sub-unit is active, its strongest place brightest."];
+}
+
+const refreshList = api.live(async () => {
+  const asked = [subject, address()];
+  by("parts").setAttribute("aria-busy", "true");
+  const [found, hint] = await entries().finally(() => by("parts").removeAttribute("aria-busy"));
+  if (asked[0] !== subject) return;
+  shown = found.map((entry) => [entry, row(context, entry)]);
+  for (const [entry] of shown) known.set(entry.id, { maximum: null, ...known.get(entry.id), ...entry });
+  by("explain-title").textContent = state.q ? "Search" : "Sub-units";
+  by("explain-hint").textContent = hint;
+  by("options").hidden = Boolean(state.q);
+  by("parts").replaceChildren(...shown.map(([, element]) => element));
+  by("more").hidden = found.length < count || count >= model.limits.max_top_k;
+  if (state.q) say(`${found.length} found.`);
+  await Promise.all(shown.map(([entry, element]) => fill(context, element, entry)));
+}, complain);
+
+async function refreshPage() {
+  const id = state.unit;
+  try {
+    const feature = await context.feature(id);
+    const parts = subject ? await context.unit(unitOf(id)) : await Promise.all([id, ...feature.siblings].map(context.feature));
+    for (const part of parts) if (!known.has(part.id)) known.set(part.id, part);
+    if (id !== state.unit) return;
+    by("page").replaceChildren(page(context, feature, parts));
+  } catch (error) {
+    state.unit = "";
+    keep();
+    showView();
+    complain(error);
+  }
+}
+
+function refreshButtons() {
+  for (const element of document.querySelectorAll("#explain [data-id]")) {
+    const button = element.querySelector("button.steer");
+    const edited = context.edited(element.dataset.id);
+    button.disabled = edited || context.locked;
+    button.textContent = edited ? "Steered" : "Steer";
+  }
+  const own = document.querySelector("#page .heading button.steer");
+  if (own) {
+    own.disabled = context.edited(state.unit) || context.locked;
+    own.textContent = context.edited(state.unit) ? "Steered" : "Steer";
+  }
+}
+
+function showView() {
+  by("page").hidden = !state.unit;
+  by("list").hidden = Boolean(state.unit);
+  by("explain").setAttribute("aria-labelledby", state.unit ? "page-title" : "explain-title");
+  document.title = state.unit ? `${state.unit} – elude explorer` : "elude explorer";
+}
+
+/** Goes where the address says: by a link, by the back button, or at the start. */
+async function go() {
+  const [before, next] = [{ ...state }, read()];
+  Object.assign(state, next);
+  const sameEdits = JSON.stringify(before.edits) === JSON.stringify(next.edits) && before.preset === next.preset;
+  showControls();
+  if (state.preset) usePreset(state.preset);
+  else if (!sameEdits) {
+    showSteering();
+    changed();
+    for (const edit of state.edits) context.feature(edit.id).then(showSteering, () => {});
+  } else state.edits = before.edits; // the objects that the sliders hold
+  showView();
+  if (state.image !== before.image && state.image) await findImage();
+  else if (["q", "order", "target", "layer"].some((name) => before[name] !== state[name])) refreshList();
+  if (state.unit && (state.unit !== before.unit || !by("page").firstChild)) {
+    await refreshPage();
+    by("page-title")?.focus({ preventScroll: true });
+    by("explain").scrollIntoView({ block: "nearest" });
+  } else if (before.unit && !state.unit) by("explain-title").focus({ preventScroll: true });
+  refreshButtons();
+}
+
+let offered = [];
+
+/** The image that the address names: one of the examples, or a top image of the sub-unit that it names. */
+async function findImage() {
+  const listed = offered.find((example) => example.image === state.image);
+  if (listed) return pick(listed);
+  const feature = state.from ? await context.feature(state.from).catch(() => null) : null;
+  const example = feature?.examples.find((entry) => entry.image === state.image);
+  if (example) return pick({ ...example, from: state.from });
+  return complain(new api.Refusal(`The image ${state.image} that this address names is not one of the model's examples.`));
+}
+
+// ---- controls ----
+
+function showControls() {
+  by("query").value = state.q;
+  by("order").value = state.order;
+  by("target").value = state.target;
+  by("layer").value = state.layer;
+  by("target-label").hidden = state.order !== "effect";
+  by("layer-label").hidden = model.layers.length < 2 || state.order === "unusual";
+}
+
+function choose(name, value) {
+  Object.assign(state, { [name]: value, unit: "" });
+  count = STEP;
+  keep();
+  showControls();
+  showView();
+  return refreshList();
+}
+
+function connect() {
+  const options = (id, entries) => by(id).replaceChildren(...entries.map(([value, text]) => h("option", { value }, text)));
+  options("order", Object.entries(ORDERS).filter(([name]) => name !== "effect" || model.labels));
+  options("target", [["", "the predicted one"], ...(model.labels ?? []).map((label) => [label, label])]);
+  options("layer", [["", "all"], ...model.layers.map((layer) => [layer.name, layer.name])]);
+  options("preset", [["", "none"], ...Object.keys(model.presets).map((name) => [name, name])]);
+  by("presets").hidden = Object.keys(model.presets).length === 0 || model.steering === "off";
+  if (model.steering === "off") by("steering-hint").textContent = "Steering is switched off on this server.";
+  if (model.steering === "presets") by("steering-hint").textContent = "This server allows only its presets.";
+  for (const name of ["order", "target", "layer"]) by(name).addEventListener("change", () => choose(name, by(name).value));
+  by("preset").addEventListener("change", () => usePreset(by("preset").value));
+  by("search").addEventListener("submit", (event) => event.preventDefault());
+  by("query").addEventListener("input", () => choose("q", by("query").value.trim()));
+  by("more").addEventListener("click", () => { count += STEP; refreshList(); });
+  by("reset").addEventListener("click", () => { usePreset(""); say("All edits are removed."); });
+  by("file").addEventListener("change", () => take(by("file").files).finally(() => (by("file").value = "")));
+  for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(button));
+  addEventListener("hashchange", () => go().catch(complain));
+  // A link to a sub-unit leads to the edits of now, not of when it was drawn.
+  for (const name of ["pointerdown", "focusin", "click"]) document.addEventListener(name, freshen, true);
+  addEventListener("dragover", (event) => { event.preventDefault(); by("drop").classList.add("over"); });
+  for (const name of ["dragleave", "drop"]) addEventListener(name, () => by("drop").classList.remove("over"));
+  addEventListener("drop", (event) => { event.preventDefault(); take(event.dataTransfer?.files); });
+  addEventListener("paste", (event) => take(event.clipboardData?.files));
+}
+
+function freshen(event) {
+  const link = event.target.closest?.("a[data-unit]");
+  if (link) link.href = address({ unit: link.dataset.unit });
+}
+
+async function copy(button) {
+  const text = by(button.dataset.copy);
+  text.select();
+  try {
+    await navigator.clipboard.writeText(text.value);
+    say("Copied.");
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = `Copy the ${button.dataset.copy.slice(3)}`), 1500);
+  } catch {
+    say("The text is selected; copy it with the keyboard."); // the browser does not let pages write to the clipboard
+  }
+}
+
+async function start() {
+  model = await api.ask("describe");
+  const { source, layers } = model;
+  by("model").textContent = `${source.model} · ${layers.map((layer) => `${layer.name}: ${layer.units} units, ${layer.sub_units} sub-units`).join(" · ")}`;
+  connect();
+  showPrediction(null);
+  showSteering();
+  offered = await api.examples();
+  by("examples").replaceChildren(...offered.map((example) => h("button", { type: "button", class: "example", "data-image": example.image, "aria-pressed": "false", title: example.image, onclick: () => pick(example) },
+    picture(example.png, example.label ?? example.image))));
+  by("examples-title").hidden = offered.length === 0;
+  if (!offered.length) by("hint").textContent = "Drop an image here.";
+  await go();
+  if (subject || state.image) return;
+  if (offered.length) await pick(offered[0]); // something to look at
+  else await refreshList();
+}
+
+start().catch(complain);

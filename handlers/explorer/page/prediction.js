@@ -1,0 +1,45 @@
+// The prediction, and beside it the steered one.
+
+import { by, h, percent, signed } from "./dom.js";
+
+function bar(part, kind) {
+  const element = h("span", { class: `bar ${kind}` });
+  element.style.width = `${100 * part}%`;
+  return element;
+}
+
+const share = (p, kind) => h("td", {}, h("data", { value: String(p), class: kind }, percent(p)));
+
+function moved(change) {
+  const text = signed(100 * change);
+  return h("td", { class: text === "±0" ? "quiet" : change > 0 ? "more" : "less" }, text);
+}
+
+function table(before, after, change) {
+  const labels = Object.keys({ ...before, ...(after ?? {}) });
+  const head = after ? ["Class", "", "Before", "Steered", "Change"] : ["Class", "", "Probability"];
+  const rows = labels.map((label) => {
+    // A class that only one of the two lists names has its other probability from the change.
+    const plain = before[label] ?? after[label] - change[label];
+    const steered = after && (after[label] ?? plain + change[label]);
+    const bars = [bar(plain, after ? "before" : "now"), after ? bar(steered, "now") : null];
+    const cells = after ? [share(plain, "before"), share(steered, "now"), moved(change[label])] : [share(plain, "now")];
+    return h("tr", { "data-label": label }, h("th", { scope: "row" }, label), h("td", { class: "bars", "aria-hidden": "true" }, bars), cells);
+  });
+  return h("table", { class: after ? "steered" : "" },
+    h("caption", { class: "unseen" }, after ? "Prediction before and after steering; change in percentage points" : "Prediction"),
+    h("thead", {}, h("tr", {}, head.map((text) => (text ? h("th", { scope: "col" }, text) : h("td", { "aria-hidden": "true" }))))),
+    h("tbody", {}, rows));
+}
+
+/** Shows `{label: probability}` or an embedding; `answer` is that of predict or of steer, none before there is an image. */
+export function showPrediction(answer) {
+  const before = answer && (answer.unsteered ?? answer);
+  const content = [];
+  if (!answer) content.push(h("p", { class: "quiet" }, "Pick an image."));
+  else if (before.embedding) {
+    content.push(h("p", {}, `This model has no classes: it gives ${before.embedding.length} numbers.`));
+    if (answer.steered) content.push(h("p", {}, `Steering changes one of them by up to ${answer.max_output_change.toPrecision(3)}.`));
+  } else content.push(table(before, answer.steered, answer.change));
+  by("prediction").replaceChildren(...content);
+}

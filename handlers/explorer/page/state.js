@@ -1,0 +1,46 @@
+// What the page shows, all of which its address holds, so that a link leads to the same view.
+
+export const state = { image: "", from: "", unit: "", q: "", order: "activation", target: "", layer: "", edits: [], preset: "" };
+const TEXTS = ["image", "from", "unit", "q", "order", "target", "layer", "preset"];
+const ORDERS = ["activation", "effect", "unusual"];
+
+/** `ID=ACTION[:VALUE][@PATCHES]`, as the command line writes an edit. */
+export function editText(edit) {
+  const { action, value } = simplest(edit);
+  return `${edit.id}=${action}${value === undefined ? "" : `:${value}`}${edit.patches ? `@${edit.patches}` : ""}`;
+}
+
+function readEdit(text) {
+  const found = /^(.+)=(scale|ablate|set|add)(?::(-?[\d.e+-]+))?(?:@(\d+))?$/.exec(text);
+  if (!found || !/\/u\d+\.s\d+$/.test(found[1])) return null;
+  const ablate = found[2] === "ablate";
+  const value = ablate ? 0 : Number(found[3]);
+  return Number.isFinite(value) ? { id: found[1], action: ablate ? "scale" : found[2], value, patches: Number(found[4] ?? 0) } : null;
+}
+
+/** Scaling by 0 is ablation. */
+export function simplest(edit) {
+  const patches = edit.patches ? { patches: edit.patches } : {};
+  if (edit.action === "scale" && edit.value === 0) return { id: edit.id, action: "ablate", ...patches };
+  return { id: edit.id, action: edit.action, value: edit.value, ...patches };
+}
+
+export function address(changes = {}) {
+  const now = { ...state, ...changes };
+  const words = new URLSearchParams();
+  for (const name of TEXTS) if (now[name] && now[name] !== "activation") words.set(name, now[name]);
+  for (const edit of now.preset ? [] : now.edits) words.append("edit", editText(edit));
+  return `#${words.toString().replace(/%2F/g, "/").replace(/%3A/g, ":").replace(/%40/g, "@").replace(/%3D/g, "=")}`;
+}
+
+/** The state that the address names; what cannot be read in it is left out. */
+export function read() {
+  const words = new URLSearchParams(location.hash.slice(1));
+  const found = Object.fromEntries(TEXTS.map((name) => [name, words.get(name) ?? ""]));
+  if (!ORDERS.includes(found.order)) found.order = "activation";
+  if (!/\/u\d+\.s\d+$/.test(found.unit)) found.unit = "";
+  const edits = words.getAll("edit").map(readEdit).filter(Boolean);
+  return { ...found, edits: edits.filter((edit, i) => edits.findIndex((other) => other.id === edit.id) === i) };
+}
+
+export const keep = () => history.replaceState(null, "", address());
