@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ import exporter.commands
 import model_store.commands
 import model_store.serving_commands
 import quality.commands
-from exporter.terminal import show
+from exporter.terminal import AsJson, show
 from handlers.errors import EludeError
 
 # Read by OpenMP when torch is first loaded: threads that wait must sleep, or the processes of a busy machine stall each other.
@@ -90,6 +91,22 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for everything that the 
     quality.commands.report(bundle)
     typer.echo(f"\nOpen {(bundle / 'report.html').resolve()} in a browser.")
     typer.echo(f"Next: elude export YOUR_TIMM_MODEL --images YOUR_IMAGES --out {out}/mine")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Look whether this machine is ready: versions, providers, Java, package names, ports. Exit code 1 if something is in the way.
+
+    Example: elude doctor
+    """
+    from model_store.doctor import examine
+
+    findings = examine()
+    marks = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
+    rows = {each.what: f"{marks[each.state]}: {each.said}" + (f"\n→ {each.remedy}" if each.remedy else "") for each in findings}
+    show("elude doctor", {each.what: asdict(each) for each in findings} if as_json else rows, as_json)
+    if any(each.state == "problem" for each in findings):
+        raise typer.Exit(1)
 
 
 def step(title: str, commands: str) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -22,9 +23,10 @@ def show(title: str, rows: dict[str, Any], as_json: bool = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
+    table = Table(title=escape(title), title_justify="left", show_header=False, title_style="bold")
     for name, value in rows.items():
-        table.add_row(name, value if isinstance(value, str) else f"{value:.4g}" if isinstance(value, float) else str(value))
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        table.add_row(escape(name), escape(text))
     Console(width=min(Console().width, 140)).print(table)
 
 

