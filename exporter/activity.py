@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from exporter.images import ImageSource
 from exporter.layer_split import LayerSplit
 from exporter.layers import Layer
-from exporter.probe import Progress, once, watch
 from exporter.rewrite.layer import SplitLayer
 from exporter.tokens import to_tokens
+from exporter.walk import Calls, Progress, walk
 from handlers.errors import EvaluationError
 from handlers.preprocess import Preprocess
 
@@ -78,20 +78,18 @@ def scan(
     """
     rows = {(layer.name, name): SplitLayer(layer.module, splits[layer.name]) for layer in layers for name, splits in families.items()}
     totals: dict[tuple[str, str], _Totals] = {}
-    with torch.inference_mode(), watch(layers) as seen:
-        for start, pixels in images.batches(preprocess, batch_size):
-            seen.clear()
-            model(torch.from_numpy(pixels))
-            for layer in layers:
-                x, z = once(layer, seen)
-                for name in (UNITS, *families):
-                    output = z if name == UNITS else rows[layer.name, name].activations(x)
-                    values = to_tokens(output, layer, len(pixels))
-                    if (layer.name, name) not in totals:
-                        totals[layer.name, name] = _Totals(len(images), values.shape[2])
-                    totals[layer.name, name].add(start, values)
-            if progress is not None:
-                progress(start + len(pixels), len(images))
+
+    def count(start: int, batch: int, calls: Calls) -> None:
+        for layer in layers:
+            x, z = calls[layer.name]
+            for name in (UNITS, *families):
+                output = z if name == UNITS else rows[layer.name, name].activations(x)
+                values = to_tokens(output, layer, batch)
+                if (layer.name, name) not in totals:
+                    totals[layer.name, name] = _Totals(len(images), values.shape[2])
+                totals[layer.name, name].add(start, values)
+
+    walk(model, layers, images, preprocess, count, batch_size=batch_size, progress=progress)
     return {layer.name: {name: totals[layer.name, name].finish(layer.name) for name in (UNITS, *families)} for layer in layers}
 
 

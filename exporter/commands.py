@@ -12,33 +12,53 @@ from handlers.bundle import Bundle
 from handlers.errors import EquivalenceError
 
 commands = typer.Typer()
+_IMAGES = "a folder, a .tar, shards 'x-{000..009}.tar', a list .txt, or 'hf:OWNER/NAME[:SPLIT]'"
 
 
 @commands.command()
 def export(
     model: Annotated[str, typer.Argument(help="'embedded', a timm name, 'hf-hub:OWNER/NAME', or a local folder with config.json.")],
     out: Annotated[Path, typer.Option(help="Where the bundle goes.")],
-    images: Annotated[Path | None, typer.Option(help="Probing images: a folder or a .tar; the embedded model brings its own.")] = None,
+    images: Annotated[str | None, typer.Option(help=f"Probing images: {_IMAGES}; the embedded model brings its own.")] = None,
     layers: Annotated[str, typer.Option(help="Glob over module paths; 'last' is the last block's fc2.")] = "last",
-    evaluation: Annotated[Path | None, typer.Option(help="Held-out images for the MS-Score.")] = None,
+    evaluation: Annotated[str | None, typer.Option(help="Held-out images for the MS-Score, named as --images are.")] = None,
     max_images: Annotated[int, typer.Option(help="Probing images used at most.")] = 20_000,
     tokens: Annotated[int, typer.Option(help="Tokens kept of each image.")] = 8,
     top_k: Annotated[int | None, typer.Option(help="Instances clustered per unit.")] = None,
     min_cluster_size: Annotated[int | None, typer.Option(help="Fewest instances of a sub-unit's cluster.")] = None,
+    method: Annotated[str, typer.Option(help="'default', or 'paper': exact HDBSCAN, slower.")] = "default",
+    margin_rule: Annotated[str | None, typer.Option(help="Instead of the method's: literal, smallest or signed.")] = None,
+    clusterer: Annotated[str | None, typer.Option(help="Instead of the method's: hdbscan or projected.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 64,
+    engine: Annotated[str, typer.Option(help="'local', or 'ray': the cluster that RAY_ADDRESS names, else one started here.")] = "local",
+    workers: Annotated[int, typer.Option(help="Processes that cluster units; 0: threads of this process.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace a bundle at --out.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Split a model's units into sub-units, check that nothing changed, and write the bundle.
+
+    An export that was killed goes on when it is called again: what it has collected lies in OUT.partial until it is done.
 
     Example: elude export embedded --out build/bundle
     """
     from exporter.pipeline import ExportSettings
     from exporter.pipeline import export as run
 
-    settings = ExportSettings(max_images=max_images, tokens_per_image=tokens, top_k=top_k, min_cluster_size=min_cluster_size, seed=seed)
+    settings = ExportSettings(
+        max_images=max_images,
+        tokens_per_image=tokens,
+        top_k=top_k,
+        min_cluster_size=min_cluster_size,
+        method=method,
+        margin_rule=margin_rule,
+        clusterer=clusterer,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    options: dict[str, Any] = {"evaluation": evaluation, "overwrite": overwrite, "engine": engine, "workers": workers}
     with progress_bar() as progress:
-        bundle = run(model, images, layers, out, settings, evaluation=evaluation, overwrite=overwrite, progress=progress)
+        bundle = run(model, images, layers, out, settings, progress=progress, **options)
     show(f"Exported to {bundle.root}", export_facts(bundle), as_json)
 
 

@@ -19,8 +19,8 @@ from exporter.activity import UNITS, Activity, scan
 from exporter.images import ImageSource
 from exporter.layer_split import LayerSplit
 from exporter.layers import Layer
-from exporter.probe import Progress
 from exporter.similarity import choose, concentrate
+from exporter.walk import Progress
 from handlers.preprocess import Preprocess
 
 SUB_UNITS, RANDOM = "sub_units", "random"

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter import engines
 from exporter.activity import scan
 from exporter.atlas import TOPS, write_atlas
 from exporter.card import model_card
@@ -21,11 +22,13 @@ from exporter.probe import Probe, collect
 from exporter.split import SplitSettings, random_control, split_layer
 from exporter.versions import installed
 from exporter.weights import save_splits
+from exporter.work_folder import work_folder
 from handlers.bundle import Bundle, LayerInfo, write_bundle
 from handlers.errors import UsageError
 
 Progress = Callable[[str, int, int], None]  # step, done, of how many
 FEWEST_INSTANCES = 100
+METHODS = {"default": ("literal", "projected"), "paper": ("literal", "hdbscan")}  # margin rule, clusterer; docs/method.md says why
 _LIBRARIES = ("elude", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn", "pillow")
 
 
@@ -38,8 +41,9 @@ class ExportSettings:
         tokens_per_image: instances kept of each probing image.
         top_k: instances per unit that are clustered; None: a twelfth of all, between 100 and 2,000.
         min_cluster_size: fewest instances of a sub-unit's cluster; None: 1 % of ``top_k``, at least 5.
-        margin_rule: ``literal`` or ``smallest`` (exporter.margin).
-        clusterer: see exporter.cluster.
+        method: one of ``METHODS``, which names margin rule and clusterer: ``default``, or ``paper`` for the paper's own.
+        margin_rule: instead of the method's: ``literal``, ``smallest`` or ``signed`` (exporter.margin).
+        clusterer: instead of the method's: ``hdbscan`` or ``projected`` (exporter.cluster).
         seed: of the choice of tokens, the clusterer and the random control.
         batch_size: images per forward pass; changes speed and rounding only.
         verify_images: real images that the checks of equality run on, beside made-up ones.
@@ -54,8 +58,9 @@ class ExportSettings:
     tokens_per_image: int = 8
     top_k: int | None = None
     min_cluster_size: int | None = None
-    margin_rule: str = "literal"
-    clusterer: str = "hdbscan"
+    method: str = "default"
+    margin_rule: str | None = None
+    clusterer: str | None = None
     seed: int = 0
     batch_size: int = 64
     verify_images: int = 32
@@ -66,6 +71,8 @@ class ExportSettings:
     opset: int | None = None
 
     def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"There is no method {self.method!r}.", f"Choose one of {', '.join(METHODS)}.")
         for name in (
             "max_images",
             "tokens_per_image",
@@ -78,6 +85,11 @@ class ExportSettings:
         ):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}.", "Give at least 1.")
+
+    def resolved(self) -> dict[str, str]:
+        """Margin rule and clusterer, as the method or the caller chose them."""
+        rule, clusterer = METHODS[self.method]
+        return {"margin_rule": self.margin_rule or rule, "clusterer": self.clusterer or clusterer}
 
     def for_instances(self, count: int, layer: str = "the layer") -> SplitSettings:
         """The settings of the split of ``layer``, given its number of activation instances.
@@ -92,7 +104,7 @@ class ExportSettings:
             )
         top_k = min(self.top_k or min(max(count // 12, FEWEST_INSTANCES), 2_000), count)
         smallest = self.min_cluster_size or max(round(top_k / 100), 5)
-        return SplitSettings(top_k, smallest, self.margin_rule, self.clusterer, self.seed)
+        return SplitSettings(top_k, smallest, **self.resolved(), seed=self.seed)
 
 
 def export(
@@ -105,12 +117,18 @@ def export(
     evaluation: str | Path | ImageSource | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    engine: str = engines.LOCAL,
+    workers: int = 0,
 ) -> Bundle:
     """Split a model's layers and write the bundle; a failed check or any other error leaves none.
 
+    Activations are collected in a folder ``OUT.partial`` beside the bundle, which is removed at the end. After a kill the same call goes
+    on from there, and gives the same bytes.
+
     Args:
         model_name: see ``exporter.load.load_model``.
-        images: the probing set, a folder or tar; None: the embedded one, for the embedded model only.
+        images: the probing set, an address as ``exporter.images.open_images`` takes it; None: the embedded one, for the embedded model
+            only.
         layers_pattern: see ``exporter.layers.find_layers``.
         out: where the bundle goes.
         settings: see ``ExportSettings``.
@@ -118,6 +136,8 @@ def export(
             and ``measures.json`` then says that they were not held out.
         overwrite: replace a bundle at ``out``.
         progress: called with (step, done, of how many).
+        engine: ``local``, or ``ray`` to collect and to cluster on a Ray cluster (exporter.engines); the bytes are the same.
+        workers: processes that cluster; 0 is threads of this process. Of ``ray``: processes of a cluster that is started here.
 
     Raises:
         UsageError, ImageError, UnsupportedLayerError: the arguments cannot be used.
@@ -125,20 +145,22 @@ def export(
     """
     if Path(out).exists() and not overwrite:
         raise UsageError(f"{out} already exists.", "Choose another place or allow to overwrite it.")
+    engines.check(engine, workers)
     probing = _open(images, model_name, "probe").limited(settings.max_images)
     held_out = evaluation is not None or model_name == EMBEDDED
     judging = (_open(evaluation, model_name, "evaluation") if held_out else probing).limited(settings.measure_images)
     loaded = load_model(model_name)
     layers = find_layers(loaded.module, layers_pattern)
-    job = _Job(loaded, layers, settings, progress or (lambda step, done, total: None))
-    splits = _split(job, probing)
+    job = _Job(loaded, layers, settings, progress or (lambda step, done, total: None), engine, workers)
+    with work_folder(Path(out)) as folder:
+        splits = _split(job, probing, folder)
     parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
     infos = layer_infos(layers, splits)
     with write_bundle(out, source=loaded.source, layers=infos, parameters=parameters, versions=versions(), overwrite=overwrite) as folder:
         _write_graph(folder, job, splits, probing.limited(settings.verify_images))
         measures = _measure(job, splits, judging, held_out)
         _write_catalogue(folder / "catalogue.sqlite", job, splits, measures, probing.limited(settings.atlas_images))
-        facts = {"probing_images": len(probing), **asdict(settings)}
+        facts = {"probing_images": len(probing), **asdict(settings), **settings.resolved()}
         _write_json(folder / "measures.json", measures.to_json() | {"settings": facts})
         (folder / "README.md").write_text(model_card(loaded, infos, parameters, measures, facts), encoding="utf-8")
     return Bundle.open(out)
@@ -162,7 +184,7 @@ def _open(images: str | Path | ImageSource | None, model_name: str, embedded: st
     if isinstance(images, ImageSource):
         return images
     if images is None and model_name != EMBEDDED:
-        raise UsageError(f"No images are given, and only the model {EMBEDDED!r} brings its own.", "Give a folder or .tar of images.")
+        raise UsageError(f"No images are given, and only the model {EMBEDDED!r} brings its own.", "Give a folder, tar, list or data set.")
     return open_images(EMBEDDED_FOLDER / f"{embedded}.tar" if images is None else images)
 
 
@@ -174,13 +196,15 @@ class _Job:
     layers: list[Layer]
     settings: ExportSettings
     report: Progress
+    engine: str
+    workers: int
 
     def progress(self, step: str) -> Callable[[int, int], None]:
         return lambda done, total: self.report(step, done, total)
 
 
-def _split(job: _Job, probing: ImageSource) -> list[LayerSplit]:
-    settings = job.settings
+def _split(job: _Job, probing: ImageSource, folder: Path) -> list[LayerSplit]:
+    settings, engine, workers = job.settings, job.engine, job.workers
     probes = collect(
         job.loaded.module,
         job.layers,
@@ -190,10 +214,14 @@ def _split(job: _Job, probing: ImageSource) -> list[LayerSplit]:
         seed=settings.seed,
         batch_size=settings.batch_size,
         progress=job.progress("probe"),
+        folder=folder / "probe",
+        engine=engine,
+        workers=workers,
     )
 
     def one(layer: Layer, probe: Probe) -> LayerSplit:
-        return split_layer(layer, probe, settings.for_instances(len(probe.z), layer.name), job.progress(f"split {layer.name}"))
+        chosen, progress = settings.for_instances(len(probe.z), layer.name), job.progress(f"split {layer.name}")
+        return split_layer(layer, probe, chosen, progress, workers=workers, engine=engine)
 
     return [one(layer, probes.pop(layer.name)) for layer in job.layers]  # pop: a layer's probe is freed once it is split
 

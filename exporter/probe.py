@@ -1,36 +1,34 @@
 """What the layers to be split saw and gave on the probing images: one pass for all layers, a few tokens of each image.
 
-Memory is bounded and taken at the first batch: ``min(tokens_per_image, T) * images * (groups * inputs * window + units) * 4`` bytes per
-layer (T: tokens of the layer), beside one batch in flight. Which tokens are kept depends on the seed and the image's position only, never
-on the batch size; layers with as many tokens as each other keep the same ones.
+Which tokens are kept depends on the seed and the image's position only, never on the batch size or the engine; layers with as many tokens
+as each other keep the same ones.
+
+Memory is bounded, and taken at the first batch: ``collected_bytes`` in sum over the layers, that is ``min(tokens_per_image, T) * images *
+((groups * inputs * window + units) * 4 + 16)`` bytes a layer with T tokens, beside two batches of images and what the model and the layers
+make of one. With a ``folder`` this is its size on disk, and in memory is only what the system caches of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-import exporter.torchvision_compat  # noqa: F401 - repairs torchvision, which timm imports
-
-# isort: split
-from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.padding import pad_same
-
+from exporter import engines
 from exporter.images import ImageSource
+from exporter.instances import Kept, keep
 from exporter.layers import Layer
-from exporter.tokens import to_tokens
-from handlers.errors import UnsupportedLayerError, UsageError
+from exporter.probe_store import Store
+from exporter.walk import Calls, Progress, walk
+from handlers.errors import UsageError
 from handlers.preprocess import Preprocess
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,20 @@ class Probe:
     token: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What the collection of one batch needs."""
+
+    model: nn.Module
+    layers: list[Layer]
+    images: ImageSource
+    preprocess: Preprocess
+    tokens_per_image: int
+    seed: int
+    batch_size: int
+    threads: int
+
+
 def collect(
     model: nn.Module,
     layers: Sequence[Layer],
@@ -62,6 +74,9 @@ def collect(
     seed: int,
     batch_size: int = 64,
     progress: Progress | None = None,
+    folder: Path | None = None,
+    engine: str = engines.LOCAL,
+    workers: int = 0,
 ) -> dict[str, Probe]:
     """Run the images through the model once and keep some instances of each layer.
 
@@ -74,112 +89,83 @@ def collect(
         seed: of the choice.
         batch_size: images per forward pass; does not change which instances are kept.
         progress: called with (images done, images) after each batch.
+        folder: where to collect, so that a collection that was killed goes on when it is called again with the same arguments; None: in
+            memory. A collection of anything else in it is replaced.
+        engine: ``local``, or ``ray``, whose machines must find the images under the same paths.
+        workers: of ``ray``, see ``exporter.engines.run``. Locally the model runs in this process, and threads decode.
 
     Returns:
         one probe per layer, by its path, in the order of ``layers``.
 
     Raises:
-        UsageError: ``tokens_per_image`` or ``batch_size`` is below 1.
+        UsageError: ``tokens_per_image`` or ``batch_size`` is below 1; an unknown engine.
         UnsupportedLayerError: a layer does not run exactly once per forward pass.
         ImageError: an image cannot be read.
     """
     if tokens_per_image < 1 or batch_size < 1:
         raise UsageError(f"tokens_per_image is {tokens_per_image} and batch_size {batch_size}.", "Give at least 1 for both.")
-    probes: dict[str, Probe] = {}
-    with torch.inference_mode(), watch(layers) as seen:
-        for start, pixels in images.batches(preprocess, batch_size):
-            seen.clear()
-            model(torch.from_numpy(pixels))
-            for layer in layers:
-                x, z = once(layer, seen)
-                z = to_tokens(z, layer, len(pixels))
-                if start == 0:
-                    probes[layer.name] = _allocate(layer, z.shape[1], len(images), tokens_per_image)
-                _keep(probes[layer.name], layer, start, (x, z), seed)
-            if progress is not None:
-                progress(start + len(pixels), len(images))
-    return probes
+    engines.check(engine, workers)
+    work = _Work(model, list(layers), images, preprocess, tokens_per_image, seed, batch_size, torch.get_num_threads())
+    store = Store([layer.name for layer in layers], len(images), folder, "" if folder is None else _key(work))
+
+    def put(start: int, batch: int, kept: dict[str, Kept]) -> None:
+        store.put(start, batch, kept)
+        if progress is not None:
+            progress(store.done, len(images))
+
+    if progress is not None and store.done:
+        progress(store.done, len(images))
+    if store.done < len(images):
+        if engine == engines.RAY:
+            starts = range(store.done, len(images), batch_size)
+            for start, kept in zip(starts, engines.run(_elsewhere, work, starts, engine=engine, workers=workers), strict=True):
+                put(start, min(batch_size, len(images) - start), kept)
+        else:
+            walk(model, layers, images, preprocess, lambda *batch: put(*_keep(work, *batch)), batch_size=batch_size, first=store.done)
+    return dict(_probes(work, store))
 
 
-@contextmanager
-def watch(layers: Sequence[Layer]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """While inside, record copies of input and output of each call of each layer, by the layer's path; the reader clears it."""
-    seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
-
-    def record(name: str, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        # copies: what follows, or the layer before, may work in place and overwrite them before they are read
-        seen.setdefault(name, []).append((args[0].clone(), output.clone()))
-
-    handles = [layer.module.register_forward_hook(partial(record, layer.name)) for layer in layers]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+def collected_bytes(layer: Layer, tokens: int, images: int, tokens_per_image: int) -> int:
+    """Bytes of the probe of a layer with ``tokens`` tokens per image: its four arrays."""
+    return min(tokens_per_image, tokens) * images * ((layer.groups * layer.inputs * layer.window + layer.units) * 4 + 16)
 
 
-def once(layer: Layer, seen: dict[str, list[tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
-    """Input and output of the layer's only call.
-
-    Raises:
-        UnsupportedLayerError: it ran more than once, or not at all (its parent uses its weights without calling it).
-    """
-    calls = seen.get(layer.name, [])
-    if len(calls) != 1:
-        reason = f"it runs {len(calls)} times in one forward pass" if calls else "the model never calls it as a module"
-        raise UnsupportedLayerError(f"Layer {layer.name!r} cannot be split: {reason}.", "Choose another layer.")
-    return calls[0]
+def _keep(work: _Work, start: int, batch: int, calls: Calls) -> tuple[int, int, dict[str, Kept]]:
+    per_image, seed = work.tokens_per_image, work.seed
+    return start, batch, {layer.name: keep(layer, calls[layer.name], start, batch, per_image, seed) for layer in work.layers}
 
 
-def gather_inputs(layer: Layer, x: Tensor, image: Tensor, token: Tensor, batch: int) -> Tensor:
-    """What a layer looks at to make some of its outputs.
+def _elsewhere(work: _Work, start: int) -> dict[str, Kept]:
+    """One batch, on a machine of a cluster."""
+    torch.set_num_threads(work.threads)  # sums over another number of threads round otherwise
+    some = replace(work.images, entries=work.images.entries[start : start + work.batch_size])
+    found: list[dict[str, Kept]] = []
 
-    Args:
-        layer: the layer.
-        x: its whole input: (N, ..., inputs) or (N, channels, h, w).
-        image: int64 (instances,), row of the batch.
-        token: int64 (instances,), as ``to_tokens`` counts them.
-        batch: number of images.
+    def visit(_: int, batch: int, calls: Calls) -> None:
+        found.append(_keep(work, start, batch, calls)[2])
 
-    Returns:
-        (instances, groups * inputs, window), the kernel's positions row by row as in the weight.
-    """
-    if isinstance(layer.module, nn.Linear):
-        return x.reshape(batch, -1, layer.inputs)[image, token].unsqueeze(-1)
-    conv = layer.module
-    if type(conv) is Conv2dSame:
-        x = pad_same(x, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
-    else:
-        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-        x = functional.pad(x, conv._reversed_padding_repeated_twice, mode=mode)
-    (kernel_h, kernel_w), (stride_h, stride_w), (dilation_h, dilation_w) = conv.kernel_size, conv.stride, conv.dilation
-    width = (x.shape[3] - dilation_w * (kernel_w - 1) - 1) // stride_w + 1
-    row = (token // width * stride_h)[:, None] + torch.arange(kernel_h) * dilation_h
-    column = (token % width * stride_w)[:, None] + torch.arange(kernel_w) * dilation_w
-    windows = x[image[:, None, None], :, row[:, :, None], column[:, None, :]]  # (instances, kernel_h, kernel_w, channels)
-    return windows.flatten(1, 2).transpose(1, 2)
+    walk(work.model, work.layers, some, work.preprocess, visit, batch_size=work.batch_size)
+    return found[0]
 
 
-def _allocate(layer: Layer, tokens: int, images: int, per_image: int) -> Probe:
-    kept = min(per_image, tokens)
-    instances = images * kept
-    return Probe(
-        layer.name,
-        np.empty((instances, layer.groups * layer.inputs, layer.window), np.float32),
-        np.empty((instances, layer.units), np.float32),
-        np.repeat(np.arange(images), kept),
-        np.empty(instances, np.int64),
-    )
+def _probes(work: _Work, store: Store) -> Iterator[tuple[str, Probe]]:
+    for layer in work.layers:
+        arrays = store.arrays(layer.name)
+        count = len(work.images)
+        image = np.repeat(np.arange(count), len(arrays["z"]) // count)
+        yield layer.name, Probe(layer.name, arrays["q"], arrays["z"], image, arrays["token"])
 
 
-def _keep(probe: Probe, layer: Layer, start: int, call: tuple[Tensor, Tensor], seed: int) -> None:
-    """Fill the rows of one batch whose first image is ``start``, from the layer's input and its output as tokens."""
-    x, z = call
-    batch, tokens, _ = z.shape
-    kept = int(np.count_nonzero(probe.image == 0))
-    choice = [np.sort(np.random.default_rng([seed, start + image]).choice(tokens, kept, replace=False)) for image in range(batch)]
-    rows = slice(start * kept, (start + batch) * kept)
-    probe.token[rows] = np.concatenate(choice)
-    image, token = torch.arange(batch).repeat_interleave(kept), torch.from_numpy(probe.token[rows])
-    probe.q[rows] = gather_inputs(layer, x, image, token, batch).numpy()
-    probe.z[rows] = z[image, token].numpy()
+def _key(work: _Work) -> str:
+    """What every byte of the collection depends on."""
+    from exporter.load import weights_sha256
+
+    facts = {
+        "weights": weights_sha256(work.model),
+        "images": work.images.fingerprint(),
+        "layers": [layer.name for layer in work.layers],
+        "preprocess": work.preprocess.to_json(),
+        "settings": [work.tokens_per_image, work.seed, work.batch_size, work.threads],
+        "torch": torch.__version__,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from exporter.activity import Activity
 from exporter.images import ImageSource
 from exporter.layers import Layer
-from exporter.probe import Progress, once, watch
 from exporter.tokens import to_tokens
+from exporter.walk import Calls, Progress, walk
 from handlers.preprocess import Preprocess
 
 Key = tuple[str, str]  # layer, family
@@ -107,18 +107,16 @@ def concentrate(
         for key, of in chosen.items()
     }
     by_name = {layer.name: layer for layer in layers}
-    with torch.inference_mode(), watch(layers) as seen:
-        for start, pixels in images.batches(preprocess, batch_size):
-            seen.clear()
-            model(torch.from_numpy(pixels))
-            for key, of in chosen.items():
-                z = to_tokens(once(by_name[key[0]], seen)[1], by_name[key[0]], len(pixels))
-                rows = slice(*np.searchsorted(of.image, [start, start + len(pixels)]))
-                outputs = z[torch.from_numpy(of.image[rows] - start), torch.from_numpy(of.token[rows])].double()
-                for part in sums[key]:
-                    part.add(outputs, torch.from_numpy(of.feature[rows]), torch.from_numpy(of.weight[rows]))
-            if progress is not None:
-                progress(start + len(pixels), len(images))
+
+    def add(start: int, batch: int, calls: Calls) -> None:
+        for key, of in chosen.items():
+            z = to_tokens(calls[key[0]][1], by_name[key[0]], batch)
+            rows = slice(*np.searchsorted(of.image, [start, start + batch]))
+            outputs = z[torch.from_numpy(of.image[rows] - start), torch.from_numpy(of.token[rows])].double()
+            for part in sums[key]:
+                part.add(outputs, torch.from_numpy(of.feature[rows]), torch.from_numpy(of.weight[rows]))
+
+    walk(model, layers, images, preprocess, add, batch_size=batch_size, progress=progress)
     return {key: (parts[0].finish(chosen[key].weights), parts[1].finish(chosen[key].weights)) for key, parts in sums.items()}
 
 

@@ -12,7 +12,7 @@ the same fraction of the unit and follow no concept of their own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from exporter import engines
 from exporter.cluster import CLUSTERERS, Clusters, cluster_unit, representatives
 from exporter.contributions import contributions, layer_bias, top_rows
 from exporter.layer_split import LayerSplit, full_masks, whole
@@ -75,7 +76,13 @@ class UnitSplit:
 
 
 def split_layer(
-    layer: Layer, probe: Probe, settings: SplitSettings, progress: Progress | None = None, *, workers: int | None = None
+    layer: Layer,
+    probe: Probe,
+    settings: SplitSettings,
+    progress: Progress | None = None,
+    *,
+    workers: int = 0,
+    engine: str = engines.LOCAL,
 ) -> LayerSplit:
     """Split all units of a layer.
 
@@ -84,11 +91,14 @@ def split_layer(
         probe: its activations, q (instances, groups * inputs, window) and z (instances, units).
         settings: see ``SplitSettings``.
         progress: called in this thread with (units done, units) after each unit.
-        workers: threads, by default one per processor; the result does not depend on it.
+        workers: processes; 0 with ``local`` is threads of this process, one per processor. The result does not depend on it.
+        engine: ``local`` or ``ray`` (exporter.engines). Other processes and machines get each unit's contribution vectors, so they need
+            to see neither model nor images.
 
     Raises:
-        UsageError: if the probe does not fit the layer or holds values that are not finite.
+        UsageError: if the probe does not fit the layer or holds values that are not finite; an unknown engine.
     """
+    engines.check(engine, workers)
     if probe.q.shape[1:] != (layer.groups * layer.inputs, layer.window) or probe.z.shape != (len(probe.q), layer.units):
         raise UsageError(
             f"{layer.name}: probed inputs {probe.q.shape} and outputs {probe.z.shape} do not fit the layer "
@@ -99,18 +109,32 @@ def split_layer(
         return whole(layer.name, layer.units, layer.inputs)
     bias = layer_bias(layer)
 
-    def one(unit: int) -> UnitSplit | None:
-        rows = top_rows(probe.z[:, unit], settings.top_k)
-        return split_unit(contributions(layer, probe, unit, rows), float(bias[unit]), settings)
+    def job(unit: int) -> tuple[NDArray[np.float32], float]:
+        return contributions(layer, probe, unit, top_rows(probe.z[:, unit], settings.top_k)), float(bias[unit])
 
     units: list[UnitSplit | None] = []
-    # BLAS threads are set to one: sums would otherwise depend on how many there are, and the pool already fills the processors.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for done, unit in enumerate(pool.map(one, range(layer.units)), start=1):
-            units.append(unit)
-            if progress is not None:
-                progress(done, layer.units)
+    for unit in _answers(job, range(layer.units), settings, engine, workers):
+        units.append(unit)
+        if progress is not None:
+            progress(len(units), layer.units)
     return _gather(layer.name, layer.inputs, units)
+
+
+def _answers(
+    job: Callable[[int], tuple[NDArray[np.float32], float]], units: range, settings: SplitSettings, engine: str, workers: int
+) -> Iterator[UnitSplit | None]:
+    """The units' splits in order; BLAS has one thread everywhere: sums would otherwise depend on how many there are."""
+    if engine == engines.RAY or workers > 0:
+        yield from engines.run(_one, settings, map(job, units), engine=engine, workers=workers)
+        return
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        yield from pool.map(lambda unit: split_unit(*job(unit), settings), units)
+
+
+def _one(settings: SplitSettings, job: tuple[NDArray[np.float32], float]) -> UnitSplit | None:
+    """One unit, in another process."""
+    with threadpool_limits(1, "blas"):
+        return split_unit(*job, settings)
 
 
 def split_unit(vectors: NDArray[np.float32], bias: float, settings: SplitSettings) -> UnitSplit | None:

@@ -32,6 +32,10 @@ class HubSource(ImageSource):
         data: bytes = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
         return data
 
+    def fingerprint(self) -> str:
+        """Another one when an entry or the data set has changed."""
+        return f"{super().fingerprint()} {self.rows._fingerprint}"
+
 
 def open_hub(address: str, base: Path, split: str | None = None) -> HubSource:
     """Open a data set; its class is the column of class labels, if there is one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -78,6 +79,14 @@ class ImageSource:
     def labels(self) -> list[str]:
         """The classes that occur, sorted."""
         return sorted({entry.label for entry in self.entries if entry.label is not None})
+
+    def fingerprint(self) -> str:
+        """Another one when an entry or a file has changed: names, classes and places, and each file's size and time of change."""
+        digest = hashlib.sha256(repr(self.entries).encode())
+        for path in sorted({entry.path for entry in self.entries if entry.path.is_file()}):
+            state = path.stat()
+            digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
 
     def limited(self, count: int) -> ImageSource:
         """At most ``count`` of the images, spread evenly over the sequence, so that each class keeps its part."""

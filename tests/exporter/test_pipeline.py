@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +122,32 @@ def test_two_runs_give_the_same_bytes(bundle: Bundle, model: str, images: Path, 
     ]
 
 
+KILLED = """
+import os, signal, sys
+from exporter.pipeline import ExportSettings, export
+
+def die(step, done, total):
+    if step == "split blocks.0.mlp.fc2" and done == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+settings = ExportSettings(tokens_per_image=9, top_k=150, min_cluster_size=5, tops=3, measure_top=10, batch_size=16)
+export(sys.argv[1], sys.argv[2], "blocks.*.mlp.fc2", sys.argv[3], settings, progress=die)
+"""
+
+
+def test_a_killed_export_goes_on_and_gives_the_same_bytes(bundle: Bundle, model: str, images: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    out = tmp_path / "bundle"
+    killed = subprocess.run([sys.executable, "-c", KILLED, model, str(images), str(out)], check=False, env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle.partial"]
+    steps: list[tuple[str, int]] = []
+    again = export(model, images, LAYERS, out, SETTINGS, progress=lambda step, done, total: steps.append((step, done)))
+    assert [done for step, done in steps if step == "probe"] == [60]  # nothing was collected twice
+    assert again.manifest == bundle.manifest
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
 def test_a_failed_check_leaves_nothing(model: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = exporter.verify.verify
 
@@ -157,6 +187,15 @@ def test_what_cannot_be_used_is_refused_before_any_work(model: str, images: Path
 def test_default_sizes_follow_the_instances(instances: int, top_k: int, smallest: int) -> None:
     chosen = ExportSettings().for_instances(instances)
     assert (chosen.top_k, chosen.min_cluster_size) == (top_k, smallest)
+
+
+def test_a_method_names_rule_and_clusterer() -> None:
+    assert ExportSettings(method="paper").resolved() == {"margin_rule": "literal", "clusterer": "hdbscan"}
+    assert ExportSettings(method="paper", margin_rule="signed").resolved() == {"margin_rule": "signed", "clusterer": "hdbscan"}
+    chosen = ExportSettings(clusterer="projected").for_instances(5000)
+    assert (chosen.margin_rule, chosen.clusterer) == ("literal", "projected")
+    with pytest.raises(UsageError, match=r"no method 'mine'.*default, paper"):
+        ExportSettings(method="mine")
 
 
 def test_given_sizes_are_kept() -> None:
