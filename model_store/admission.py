@@ -13,6 +13,7 @@ from handlers.admission import VERDICT, check_verdict
 from handlers.bundle import CORE_FILES, MANIFEST, Bundle
 from handlers.errors import BundleError, GateError, UsageError
 from handlers.steering import PRESETS
+from handlers.torchserve.handler import CONTENTS
 from handlers.trust import SIGNATURE
 from quality.gate.judge import judged_again
 from quality.gate.verdict import Verdict
@@ -79,6 +80,19 @@ def archive_matches(archive: Path, bundle: Bundle) -> str:
         if expected.get(name) != found.get(name):
             raise BundleError(f"{archive.name} was not made from this bundle: {name} differs.", remedy)
     return file_sha256(archive)
+
+
+def contents_sha256(archive: Path) -> str:
+    """The hash of an archive's ``contents.json``, by which a server knows it after it was unpacked.
+
+    Raises:
+        UsageError: it is no archive of this project.
+    """
+    try:
+        with zipfile.ZipFile(archive) as content:
+            return hashlib.sha256(content.read(CONTENTS)).hexdigest()
+    except (OSError, zipfile.BadZipFile, KeyError) as error:
+        raise UsageError(f"{archive} is not a model archive: {error}.", "Make one with 'elude package'.") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -9,12 +9,36 @@ from model_store.records import Entry
 
 
 def next_version(entry: Entry, entries: Sequence[Entry]) -> Entry:
-    """The admission of the same bytes if there was one, else ``entry`` with the next number of its series."""
-    admitted = [other for other in entries if other.action == "admit" and other.series == entry.series]
-    for other in admitted:
-        if other.folder == entry.folder:
+    """The admission of the same bytes if there is one that was not removed, else ``entry`` with the next number of its series."""
+    for other in admissions(entries):
+        if other.series == entry.series and other.folder == entry.folder:
             return other
-    return replace(entry, version=f"{entry.series}/{len(admitted) + 1}")
+    numbers = [other for other in entries if other.action == "admit" and other.series == entry.series]
+    return replace(entry, version=f"{entry.series}/{len(numbers) + 1}")
+
+
+def admissions(entries: Sequence[Entry]) -> list[Entry]:
+    """The admissions of the versions that were not removed, oldest first."""
+    removed = {entry.version for entry in entries if entry.action == "remove"}
+    return [entry for entry in entries if entry.action == "admit" and entry.version not in removed]
+
+
+def removals(entry: Entry, entries: Sequence[Entry]) -> int:
+    """How often a version of the same bytes was removed."""
+    bytes_of = (entry.series, entry.manifest_sha256, entry.archive_sha256)
+    return sum((e.series, e.manifest_sha256, e.archive_sha256) == bytes_of for e in entries if e.action == "remove")
+
+
+def removable(keep: int, entries: Sequence[Entry]) -> list[Entry]:
+    """The versions that nothing holds: in no stage, not what a rollback would put back, not of the ``keep`` last of their series."""
+    present = admissions(entries)
+    held: set[str] = set()
+    for name in {entry.series for entry in present}:
+        series = [entry.version for entry in present if entry.series == name]
+        held |= set(series[max(len(series) - keep, 0) :])
+    for name, stage in {(entry.series, entry.stage) for entry in entries if entry.stage is not None}:
+        held |= {version for version in (in_stage(name, stage, entries), version_before(name, stage, entries)) if version is not None}
+    return [entry for entry in present if entry.version not in held]
 
 
 def in_stage(name: str, stage: str, entries: Sequence[Entry]) -> str | None:

@@ -21,7 +21,7 @@ from model_store.signing import Signer
 
 RECORD = "record"
 GENESIS = "0" * 64  # what the first entry names as its predecessor
-Action = Literal["admit", "promote", "rollback"]
+Action = Literal["admit", "promote", "rollback", "remove"]
 _TEXTS = ("previous", "when", "who", "why", "version", "action", "artefact_sha256", "manifest_sha256", "verdict_sha256", "policy_sha256")
 
 
@@ -36,7 +36,8 @@ class Entry:
         who, why: given by the caller; only a signature proves a key.
         version: ``NAME/NUMBER``.
         stage: of a promotion or rollback.
-        manifest_sha256 … archive_sha256: of the files as admitted; of a promotion those of its version. The manifest hashes the bundle.
+        manifest_sha256 … archive_sha256: of the files as admitted; of another change those of its version. The manifest hashes the bundle.
+        generation: how often the same bytes were admitted and removed before.
         key_id, signature: of the key that signed all other fields, None if unsigned.
     """
 
@@ -53,6 +54,7 @@ class Entry:
     verdict_sha256: str
     policy_sha256: str
     archive_sha256: str | None
+    generation: int = 0
     key_id: str | None = None
     signature: str | None = None
 
@@ -62,8 +64,8 @@ class Entry:
 
     @property
     def folder(self) -> str:
-        """Where the version lies: its name is made of its bytes, so that two writers never get in each other's way."""
-        key = hashlib.sha256(f"{self.manifest_sha256}{self.archive_sha256}".encode()).hexdigest()[:16]
+        """Where the version lies. Named by its bytes, so that two writers never get in each other's way; once removed, never used again."""
+        key = hashlib.sha256(f"{self.manifest_sha256}{self.archive_sha256}{self.generation or ''}".encode()).hexdigest()[:16]
         return f"versions/{self.series}/{key}"
 
     @property
@@ -142,7 +144,8 @@ def _parse(where: str, content: bytes) -> Entry:
     if not isinstance(data, dict) or set(data) != names | {"sha256"}:
         raise _broken(where, "its fields are not those of an entry")
     optional = all(data[name] is None or isinstance(data[name], str) for name in ("stage", "archive_sha256", "key_id", "signature"))
-    if type(data["sequence"]) is not int or not optional or not all(isinstance(data[name], str) for name in _TEXTS):
+    numbers = all(type(data[name]) is int for name in ("sequence", "generation"))
+    if not numbers or not optional or not all(isinstance(data[name], str) for name in _TEXTS):
         raise _broken(where, "a field has the wrong type")
     entry = Entry(**{name: data[name] for name in names})
     if entry.to_bytes() != content:

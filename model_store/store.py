@@ -9,60 +9,47 @@ Layout::
     .incoming/                          unfinished copies (local stores only)
 
 A version is put in its place first and entered in the record then, by one file that is created only if nobody else was faster. A crash
-before that leaves a folder that no reader sees; ``gc`` removes it.
+before that leaves a folder that no reader sees; ``gc`` removes it. A removal is entered first, and the folder goes then.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from handlers.bundle import MANIFEST, Bundle
+from handlers.bundle import Bundle
 from handlers.errors import BundleError, GateError, UsageError
 from handlers.requirements import Requirements
-from handlers.trust import check_signature
-from model_store.admission import archive_matches, file_sha256, require_verdict
-from model_store.archive import package
-from model_store.history import in_stage, next_version, version_before
+from model_store.admission import contents_sha256, file_sha256, require_verdict
+from model_store.history import admissions, in_stage, next_version, removable, removals, version_before
 from model_store.places import INCOMING, open_place
 from model_store.records import GENESIS, RECORD, Action, Entry, append, read_record
-from model_store.signing import Signer, sign_bundle
+from model_store.signing import Signer
+from model_store.staging import prepare
+from model_store.versions import (
+    SCHEMA_VERSION,
+    STAGES,
+    Version,
+    admission_of,
+    now,
+    require_series,
+    require_stage,
+    require_words,
+    schema_bytes,
+    series_of,
+    unrecorded,
+    verify_version,
+    version_of,
+)
 
-SCHEMA_VERSION = 1
-STAGES = ("candidate", "production")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 _TRIES = 100  # lost races for the next entry before giving up
-
-
-@dataclass(frozen=True)
-class Version:
-    """One admitted version; ``stages`` are those it is in now, ``location`` its folder's path or URL."""
-
-    name: str
-    number: int
-    admitted: Entry
-    stages: tuple[str, ...]
-    location: str
-
-    @property
-    def id(self) -> str:
-        return f"{self.name}/{self.number}"
-
-    @property
-    def bundle(self) -> str:
-        return f"{self.location}/bundle"
-
-    @property
-    def archive(self) -> str | None:
-        return f"{self.location}/{self.name}.mar" if self.admitted.archive_sha256 is not None else None
 
 
 class Store:
@@ -80,7 +67,7 @@ class Store:
         here = self.place.names("")
         if "store.json" not in here and any(name not in (INCOMING, ".lock") for name in here):
             raise UsageError(f"{url} is not a store: it has no store.json.", "Name a store, or a new or empty folder.")
-        if "store.json" in here and self.place.read("store.json") != _schema_bytes():
+        if "store.json" in here and self.place.read("store.json") != schema_bytes():
             raise UsageError(f"{url}/store.json is not of schema_version {SCHEMA_VERSION}.", "Use the elude that wrote the store.")
 
     def admit(
@@ -108,55 +95,30 @@ class Store:
 
         Raises:
             GateError: the verdict is missing, failed, expired, about other bytes or by another policy; a signature is missing.
-            BundleError: the bundle or the archive does not match.
+            BundleError: the bundle or the archive does not match, or the same version was removed at the same time.
             UsageError: ``who``, ``why`` or ``name`` cannot be used.
         """
-        _require_words(who, why)
+        require_words(who, why)
         bundle = Bundle.open(bundle_path)
-        series = _series(bundle.manifest.source.model) if name is None else name
-        if _NAME.fullmatch(series) is None:
-            raise UsageError(f"{series!r} is not a name for a series of versions.", "Use lower-case letters, digits, '.', '_' and '-'.")
+        series = series_of(bundle.manifest.source.model) if name is None else name
+        require_series(series)
         with self.place.staging() as folder:
-            # Judge the copy, not the original: whatever happens to the original meanwhile, the stored bytes are the checked ones.
             staged = folder / "version"
-            shutil.copytree(bundle.root, staged / "bundle", symlinks=True)
-            copy = Bundle.open(staged / "bundle")
-            verdict = require_verdict(copy, policies=self.requirements.policies)
-            if signer is not None:
-                copy = sign_bundle(copy, verdict, signer)
-            if self.requirements.signature:
-                check_signature(copy, self.requirements.keys)
-            if make_archive and archive is None:
-                archive = package(copy, folder / f"{series}.mar", name=series, version="1.0")
-            archive_sha256 = None
-            if archive is not None:
-                shutil.copyfile(archive, staged / f"{series}.mar")
-                archive_sha256 = archive_matches(staged / f"{series}.mar", copy)
-            entry = Entry(
-                sequence=0,
-                previous=GENESIS,
-                when=_now(),
-                who=who,
-                why=why,
-                action="admit",
-                version=f"{series}/0",
-                stage=None,
-                artefact_sha256=copy.artefact_sha256,
-                manifest_sha256=file_sha256(copy.root / MANIFEST),
-                verdict_sha256=copy.manifest.files["verdict.json"],
-                policy_sha256=verdict.policy_sha256,
-                archive_sha256=archive_sha256,
+            entry = prepare(
+                bundle, staged, series, archive=archive, make_archive=make_archive, requirements=self.requirements, signer=signer
             )
-            self._read()  # a damaged record is found before anything is written
+            entry = replace(entry, who=who, why=why)
+            # A damaged record is found before anything is written.
+            entry = replace(entry, generation=removals(entry, self._read()))
             self._make()
             self.place.publish(staged, entry.folder)
-        return self._append(lambda entries: next_version(entry, entries), signer)
+        return self._append(partial(_admission, entry), signer)
 
     def promote(self, version: str, stage: str = "production", *, who: str, why: str, signer: Signer | None = None) -> Version:
         """Put a version in a stage; each series has one version a stage. The version is verified, and its verdict must still hold."""
-        _require_words(who, why)
-        _require_stage(stage)
-        return self._append(lambda entries: self._move("promote", self._admission(version, entries), stage, who, why), signer)
+        require_words(who, why)
+        require_stage(stage)
+        return self._append(lambda entries: self._move("promote", admission_of(version, entries), stage, who, why), signer)
 
     def rollback(self, name: str, stage: str = "production", *, who: str, why: str, signer: Signer | None = None) -> Version:
         """Put back the version that was in the stage before the present one.
@@ -164,21 +126,21 @@ class Store:
         Raises:
             UsageError: there was none before.
         """
-        _require_words(who, why)
-        _require_stage(stage)
+        require_words(who, why)
+        require_stage(stage)
 
         def back(entries: Sequence[Entry]) -> Entry:
             before = version_before(name, stage, entries)
             if before is None:
                 raise UsageError(f"{name} has no earlier version in stage {stage}.", "Promote a version instead.")
-            return self._move("rollback", self._admission(before, entries), stage, who, why)
+            return self._move("rollback", admission_of(before, entries), stage, who, why)
 
         return self._append(back, signer)
 
     def list(self) -> tuple[Version, ...]:
         """All versions in the order of their admission."""
         entries = self._read()
-        return tuple(self._version(entry, entries) for entry in entries if entry.action == "admit")
+        return tuple(self._version(entry, entries) for entry in admissions(entries))
 
     def show(self, version: str) -> Version:
         """One version, ``NAME/NUMBER``, or the one in a stage, ``NAME/production``.
@@ -193,7 +155,7 @@ class Store:
             if current is None:
                 raise UsageError(f"{name} has no version in stage {last}.", "Promote one.")
             version = current
-        return self._version(self._admission(version, entries), entries)
+        return self._version(admission_of(version, entries), entries)
 
     def record(self) -> tuple[Entry, ...]:
         """Every change, oldest first, the chain checked."""
@@ -205,7 +167,7 @@ class Store:
         if Path(target).exists():
             raise UsageError(f"{target} already exists.", "Choose another place.")
         with tempfile.TemporaryDirectory() as folder:
-            self._verify(found.admitted, Path(folder))
+            verify_version(self.place, found.admitted, self.requirements, Path(folder))
             shutil.copytree(self.place.fetch(found.admitted.folder, Path(folder)), target)
         return replace(found, location=str(target))
 
@@ -221,6 +183,27 @@ class Store:
                 return version
         raise GateError(f"{archive} was never admitted to this store.", "Admit its bundle, and serve the archive from the store.")
 
+    def requirements_for(self, archives: Sequence[Path | str]) -> Requirements:
+        """What a server of these archives must ask: exactly they, with their verdicts, and what the store itself asks.
+
+        Raises:
+            GateError: one of them was never admitted.
+        """
+        for archive in archives:
+            self.require_admitted(archive)
+        return replace(self.requirements, verdict=True, archives=tuple(contents_sha256(Path(archive)) for archive in archives))
+
+    def serving_requirements(self, stage: str = "production") -> Requirements:
+        """The same for the archives of all versions that are in a stage now; each is verified first."""
+        require_stage(stage)
+        archives = []
+        for version in self.list():
+            if stage in version.stages and version.archive is not None:
+                with tempfile.TemporaryDirectory() as folder:
+                    verify_version(self.place, version.admitted, self.requirements, Path(folder))
+                    archives.append(contents_sha256(self.place.fetch(version.admitted.folder, Path(folder)) / f"{version.name}.mar"))
+        return replace(self.requirements, verdict=True, archives=tuple(archives))
+
     def verify(self) -> tuple[Version, ...]:
         """Check the whole record and every byte of every version against it.
 
@@ -231,25 +214,38 @@ class Store:
         versions = self.list()
         for version in versions:
             with tempfile.TemporaryDirectory() as folder:
-                self._verify(version.admitted, Path(folder))
-        if left := self._unrecorded(versions):
-            raise BundleError(f"{left[0]} is not in the record.", "An admission was interrupted, or someone put it there: 'gc' removes it.")
+                verify_version(self.place, version.admitted, self.requirements, Path(folder))
+        if left := unrecorded(self.place, self._read()):
+            raise BundleError(f"{left[0]} is not in the record.", "A change was interrupted, or someone put it there: 'gc' removes it.")
         return versions
 
-    def gc(self, grace: timedelta = timedelta(days=1)) -> tuple[str, ...]:
-        """Remove what interrupted admissions left ``grace`` ago or earlier, as a writer at work must not lose its copy. No version goes."""
-        cutoff = datetime.now(UTC) - grace
-        left = [*self._unrecorded(self.list()), *(f"{INCOMING}/{name}" for name in self.place.names(INCOMING))]
-        gone = [name for name in left if self.place.changed(name) <= cutoff]
+    def gc(
+        self, grace: timedelta = timedelta(days=1), *, keep: int | None = None, who: str = "", why: str = "", signer: Signer | None = None
+    ) -> tuple[str, ...]:
+        """Remove what is not needed, and give the names of the folders that went.
+
+        Args:
+            grace: what interrupted admissions left goes after it: a writer at work must not lose its copy.
+            keep: also remove versions, but for the last ``keep`` of each series, those in a stage, and the one that a rollback of the
+                stage would put back. Each removal is entered in the record before its folder goes. None: no version goes.
+            who, why, signer: of the entries, if there are any.
+
+        Raises:
+            UsageError: ``keep`` is negative, or ``who`` or ``why`` is missing.
+        """
+        if keep is not None:
+            require_words(who, why)
+            if keep < 0:
+                raise UsageError(f"keep is {keep}.", "Give the number of versions to keep of each series, 0 or more.")
+            for entry in removable(keep, self._read()):
+                self._append(partial(_removal, entry, keep, who, why), signer)
+        cutoff, entries = datetime.now(UTC) - grace, self._read()
+        removed = {entry.folder for entry in entries if entry.action == "remove"}
+        left = [*unrecorded(self.place, entries), *(f"{INCOMING}/{name}" for name in self.place.names(INCOMING))]
+        gone = [name for name in left if name in removed or self.place.changed(name) <= cutoff]
         for name in gone:
             self.place.remove(name)
         return tuple(gone)
-
-    def _unrecorded(self, versions: Sequence[Version]) -> tuple[str, ...]:
-        known = {version.admitted.folder for version in versions}
-        series = self.place.names("versions")
-        folders = [f"versions/{name}/{key}" for name in series for key in self.place.names(f"versions/{name}")]
-        return tuple(folder for folder in folders if folder not in known)
 
     def _read(self) -> tuple[Entry, ...]:
         return read_record(self.place, self.requirements.keys if self.requirements.signature else None)
@@ -275,64 +271,26 @@ class Store:
     def _make(self) -> None:
         if "store.json" not in self.place.names(""):
             with suppress(FileExistsError):  # another writer made the same one
-                self.place.create("store.json", _schema_bytes())
+                self.place.create("store.json", schema_bytes())
 
     def _move(self, action: Action, admitted: Entry, stage: str, who: str, why: str) -> Entry:
         with tempfile.TemporaryDirectory() as folder:
-            require_verdict(self._verify(admitted, Path(folder)), policies=self.requirements.policies)
-        return replace(admitted, when=_now(), who=who, why=why, action=action, stage=stage)
-
-    def _verify(self, entry: Entry, scratch: Path) -> Bundle:
-        root = self.place.fetch(entry.folder, scratch)
-        bundle = Bundle.open(root / "bundle")
-        found = (file_sha256(bundle.root / MANIFEST), bundle.artefact_sha256, bundle.manifest.files.get("verdict.json"))
-        where = self.place.location(entry.folder)
-        if found != (entry.manifest_sha256, entry.artefact_sha256, entry.verdict_sha256):
-            raise BundleError(f"{where} is not the bundle that was admitted.", "Restore it from a backup.")
-        archive = f"{entry.series}.mar"
-        expected = {"bundle"} if entry.archive_sha256 is None else {"bundle", archive}
-        if (extra := {path.name for path in root.iterdir()} ^ expected) or (
-            entry.archive_sha256 is not None and file_sha256(root / archive) != entry.archive_sha256
-        ):
-            raise BundleError(f"{where}: {', '.join(sorted(extra)) or archive} was changed.", "Restore it from a backup.")
-        day = datetime.fromisoformat(entry.when).date()
-        if self.requirements.signature:
-            check_signature(bundle, self.requirements.keys, today=day)
-        # A waiver may have ended since: that forbids a promotion, it does not make the stored bytes wrong.
-        if require_verdict(bundle, today=day).policy_sha256 != entry.policy_sha256:
-            raise BundleError(f"{where} was judged by another policy than the record says.", "Restore it from a backup.")
-        return bundle
+            bundle = verify_version(self.place, admitted, self.requirements, Path(folder))
+            require_verdict(bundle, policies=self.requirements.policies)
+        return replace(admitted, when=now(), who=who, why=why, action=action, stage=stage)
 
     def _version(self, entry: Entry, entries: Sequence[Entry]) -> Version:
-        admitted = self._admission(entry.version, entries)
-        stages = tuple(stage for stage in STAGES if in_stage(entry.series, stage, entries) == entry.version)
-        return Version(entry.series, int(entry.version.rpartition("/")[2]), admitted, stages, self.place.location(entry.folder))
-
-    def _admission(self, version: str, entries: Sequence[Entry]) -> Entry:
-        for entry in entries:
-            if entry.action == "admit" and entry.version == version:
-                return entry
-        known = ", ".join(entry.version for entry in entries if entry.action == "admit") or "none"
-        raise UsageError(f"The store has no version {version!r}.", f"It has: {known}.")
+        return version_of(entry, entries, self.place.location(entry.folder))
 
 
-def _series(model: str) -> str:
-    return re.sub(r"[^a-z0-9._-]+", "-", model.lower()).strip("-._")[:80] or "model"
+def _admission(entry: Entry, entries: Sequence[Entry]) -> Entry:
+    if removals(entry, entries) != entry.generation:  # its folder will go, and another one was not written
+        raise BundleError("A version of the same bytes was removed while this one was admitted.", "Admit it again.")
+    return next_version(entry, entries)
 
 
-def _require_words(who: str, why: str) -> None:
-    if not who.strip() or not why.strip():
-        raise UsageError("Every change of the store needs who makes it and why.", "Give both.")
-
-
-def _require_stage(stage: str) -> None:
-    if stage not in STAGES:
-        raise UsageError(f"There is no stage {stage!r}.", f"Stages: {', '.join(STAGES)}.")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _schema_bytes() -> bytes:
-    return (json.dumps({"schema_version": SCHEMA_VERSION}) + "\n").encode()
+def _removal(admitted: Entry, keep: int, who: str, why: str, entries: Sequence[Entry]) -> Entry:
+    """The entry that removes a version; its admission, which changes nothing, if something holds it by now."""
+    if admitted not in removable(keep, entries):
+        return admitted
+    return replace(admitted, when=now(), who=who, why=why, action="remove")

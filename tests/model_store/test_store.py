@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import sys
 import zipfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,8 +20,6 @@ from model_store.places import LocalPlace
 from model_store.records import RECORD, read_record
 from model_store.store import Store
 from quality.policies.policy import load_policy
-
-FORK = multiprocessing.get_context("fork")
 
 
 def test_admission_keeps_the_bytes_and_says_who_and_why(tmp_path: Path):
@@ -221,88 +215,6 @@ def test_every_entry_of_the_record_is_chained(tmp_path: Path):
     write([one, two])  # a shortened record is a valid chain, but leaves a version that is not in it
     with pytest.raises(BundleError, match="not in the record"):
         store.verify()
-
-
-def _die_at(step: int, work: Callable[[], object]) -> None:
-    """Run ``work`` in this process and have the system kill it, -9, right before its ``step``-th write to the file system."""
-    count = 0
-
-    def count_writes(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal count
-        if event == "open":
-            flags = arguments[2]
-            if not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-                return
-        elif event not in ("os.rename", "os.mkdir", "os.link", "os.remove", "os.rmdir", "os.chmod", "os.truncate"):
-            return
-        count += 1
-        if count == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count_writes)
-    work()
-    os._exit(0)
-
-
-def _in_child(step: int, work: Callable[[], object]) -> int | None:
-    child = FORK.Process(target=_die_at, args=(step, work))
-    child.start()
-    child.join(30)
-    return child.exitcode
-
-
-@pytest.mark.parametrize("what", ["admit", "promote", "rollback"])
-def test_killed_at_any_write_the_store_is_old_or_new(tmp_path: Path, what: str):
-    first, second = make(tmp_path / "b"), make(tmp_path / "c", content=b"c")
-    base = Store(tmp_path / "base")
-    admit(base, first)
-    if what == "rollback":
-        admit(base, second)
-        base.promote("tiny-model/1", who="a", why="b")
-        base.promote("tiny-model/2", who="a", why="b")
-    before = len(base.record())
-    outcomes = set()
-    for step in range(1, 200):
-        root = tmp_path / f"s{step}"
-        shutil.copytree(tmp_path / "base", root)
-        store = Store(root)
-        work: dict[str, Callable[[], object]] = {
-            "admit": lambda s=store: admit(s, second),
-            "promote": lambda s=store: s.promote("tiny-model/1", who="a", why="b"),
-            "rollback": lambda s=store: s.rollback("tiny-model", who="a", why="b"),
-        }
-        code = _in_child(step, work[what])
-        assert code in (0, -signal.SIGKILL)
-        after = Store(root)
-        changes = len(after.record()) - before
-        assert changes in (0, 1)
-        outcomes.add(changes)
-        for version in after.list():
-            Bundle.open(version.bundle)
-        if changes == 0:  # the next writer goes on as if nothing had happened
-            Store(root).admit(second.root, who="a", why="b") if what == "admit" else work[what]()
-        assert len(after.record()) == before + 1
-        after.gc(timedelta(0))
-        after.verify()
-        assert not list((root / ".incoming").iterdir())
-        shutil.rmtree(root)
-        if code == 0:
-            break
-    assert code == 0
-    assert step > 2
-    assert outcomes == {0, 1}
-
-
-def test_concurrent_admissions_lose_none(tmp_path: Path):
-    bundles = [make(tmp_path / f"b{number}", content=bytes([number])) for number in range(6)]
-    children = [FORK.Process(target=admit, args=(Store(tmp_path / "store"), bundle)) for bundle in bundles]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-    store = Store(tmp_path / "store")
-    assert [version.number for version in store.list()] == [1, 2, 3, 4, 5, 6]
-    assert {v.admitted.artefact_sha256 for v in store.verify()} == {bundle.artefact_sha256 for bundle in bundles}
 
 
 def test_the_archive_that_package_makes_is_accepted(tmp_path: Path):

@@ -1,0 +1,64 @@
+"""A version in the making: a copy of a bundle with its archive, judged and signed before anything is put in the store."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from handlers.bundle import MANIFEST, Bundle
+from handlers.requirements import Requirements
+from handlers.trust import check_signature
+from model_store.admission import archive_matches, file_sha256, require_verdict
+from model_store.archive import package
+from model_store.records import GENESIS, Entry
+from model_store.signing import Signer, sign_bundle
+from model_store.versions import now
+
+
+def prepare(
+    bundle: Bundle,
+    folder: Path,
+    series: str,
+    *,
+    archive: Path | None,
+    make_archive: bool,
+    requirements: Requirements,
+    signer: Signer | None,
+) -> Entry:
+    """Fill ``folder`` as it will lie in the store.
+
+    Returns:
+        the entry of its admission; number, place in the record, who and why are still to be filled in.
+
+    Raises:
+        GateError: the verdict or the signature does not hold.
+        BundleError: the bundle or the archive does not match.
+    """
+    # Judge the copy, not the original: whatever happens to the original meanwhile, the stored bytes are the checked ones.
+    shutil.copytree(bundle.root, folder / "bundle", symlinks=True)
+    copy = Bundle.open(folder / "bundle")
+    verdict = require_verdict(copy, policies=requirements.policies)
+    if signer is not None:
+        copy = sign_bundle(copy, verdict, signer)
+    if requirements.signature:
+        check_signature(copy, requirements.keys)
+    stored = folder / f"{series}.mar"
+    if archive is not None:
+        shutil.copyfile(archive, stored)
+    elif make_archive:
+        package(copy, stored, name=series, version="1.0")
+    return Entry(
+        sequence=0,
+        previous=GENESIS,
+        when=now(),
+        who="",
+        why="",
+        action="admit",
+        version=f"{series}/0",
+        stage=None,
+        artefact_sha256=copy.artefact_sha256,
+        manifest_sha256=file_sha256(copy.root / MANIFEST),
+        verdict_sha256=copy.manifest.files["verdict.json"],
+        policy_sha256=verdict.policy_sha256,
+        archive_sha256=archive_matches(stored, copy) if stored.exists() else None,
+    )
