@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -102,6 +102,23 @@ class Catalogue:
         _only(rows or None, f"{layer}/u{unit}")
         return tuple(self._sub_unit(row) for row in rows)
 
+    def images(self) -> Iterator[ImageRow]:
+        """All images, in order."""
+        for row in self._connection.execute("SELECT id, name, label, png FROM images ORDER BY id"):
+            yield ImageRow(*row)
+
+    def units(self) -> list[UnitRow]:
+        """All units, in the order of the bundle; much faster than one by one."""
+        tops = self._all_tops("unit")
+        rows = self._connection.execute("SELECT id, layer, unit, parts, ms_score FROM units ORDER BY id")
+        return [UnitRow(*row[1:], tuple(tops.get(row[0], ()))) for row in rows]
+
+    def sub_units(self) -> list[SubUnitRow]:
+        """All sub-units, by index; much faster than one by one."""
+        tops = self._all_tops("sub_unit")
+        rows = self._connection.execute(f"SELECT {_SUB_UNIT} FROM sub_units ORDER BY id")
+        return [SubUnitRow(*row, tuple(tops.get(row[0], ()))) for row in rows]
+
     def search(self, text: str, limit: int = 20) -> tuple[SubUnitRow, ...]:
         """Sub-units whose name or identifier has words that begin with each word of ``text``, best first."""
         words = re.findall(r"\w+", text)
@@ -112,8 +129,9 @@ class Catalogue:
         return tuple(self.sub_unit(row[0]) for row in rows.fetchall())
 
     def named(self, name: str) -> tuple[int, ...]:
-        """Indices of the sub-units with exactly that name, whatever its case."""
-        rows = self._connection.execute("SELECT id FROM sub_units WHERE name=? COLLATE NOCASE ORDER BY id", (name,))
+        """Indices of the sub-units with exactly that name, whatever its case: best score first, names lent by a neighbour last."""
+        order = "name_method IS 'neighbour', name_score IS NULL, name_score DESC, id"
+        rows = self._connection.execute(f"SELECT id FROM sub_units WHERE name=? COLLATE NOCASE ORDER BY {order}", (name,))
         return tuple(row[0] for row in rows.fetchall())
 
     def name(self, index: int) -> str | None:
@@ -134,6 +152,13 @@ class Catalogue:
         """The units with the most sub-units, most first; ties in catalogue order."""
         rows = self._connection.execute("SELECT * FROM units ORDER BY parts DESC, id LIMIT ?", (limit,)).fetchall()
         return tuple(self._unit(row) for row in rows)
+
+    def _all_tops(self, kind: str) -> dict[int, list[Top]]:
+        found: dict[int, list[Top]] = {}
+        query = "SELECT owner, image, token, activation FROM tops WHERE kind=? ORDER BY owner, rank"
+        for owner, *top in self._connection.execute(query, (kind,)):
+            found.setdefault(owner, []).append(Top(*top))
+        return found
 
     def _tops(self, kind: str, owner: int) -> tuple[Top, ...]:
         query = "SELECT image, token, activation FROM tops WHERE kind=? AND owner=? ORDER BY rank"

@@ -20,6 +20,9 @@ class EditRequest:
     action: str = field(metadata={"choices": ("scale", "ablate", "set", "add"), "about": "what happens to the activation"})
     id: str | None = field(default=None, metadata=_ID)
     concept: str | None = field(default=None, metadata={"maximum": 300, "about": "name of a concept: all sub-units with it; instead of id"})
+    top: int | None = field(
+        default=None, metadata={"minimum": 1, "maximum": 2**31 - 1, "about": "of a concept: only the sub-units whose name fits best"}
+    )
     value: float | None = field(
         default=None, metadata={"limit": "max_value", "symmetric": True, "about": "gain, value or addend; none for ablate"}
     )

@@ -55,11 +55,13 @@ def _indices(entry: EditRequest, layers: Sequence[LayerInfo], catalogue: Catalog
     if (entry.id is None) == (entry.concept is None):
         raise RequestError(f"Field '{where}' must have either 'id' or 'concept'.")
     if entry.id is not None:
+        if entry.top is not None:
+            raise RequestError(f"Field '{where}.top' must be left out: 'id' is one sub-unit.", "Use it with 'concept'.")
         return (index_of(entry.id, layers, f"{where}.id"),)
     found = catalogue.named(entry.concept or "") if catalogue else ()
     if not found:
         raise RequestError(f"Field '{where}.concept' is {entry.concept!r}: no sub-unit has that name.", "Find one with 'search'.", 404)
-    return found
+    return found[: entry.top]
 
 
 def _edit(entry: EditRequest, index: int, where: str) -> Edit:
