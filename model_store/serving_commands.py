@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from handlers.edit_text import parse_edit
 from handlers.errors import UsageError
 
 commands = typer.Typer()
@@ -20,6 +21,7 @@ def serve(
     archives: Annotated[list[Path], typer.Argument(help="One or several .mar files.", metavar="ARCHIVE...")],
     port: Annotated[int, typer.Option(help="Of inference; management and metrics take the next two.")] = 8080,
     workers: Annotated[int, typer.Option(help="Processes per model.")] = 1,
+    store: Annotated[str | None, typer.Option(help="Serve only what this model store admitted; no other code runs.")] = None,
 ) -> None:
     """Serve archives with TorchServe on loopback until Ctrl-C.
 
@@ -34,7 +36,13 @@ def serve(
         typer.echo(f"export ELUDE_URL={client.url} ELUDE_TOKEN={server.key('inference')}")
         typer.echo("Try: elude call inspect IMAGE    (Ctrl-C stops)")
 
-    run(Server(list(archives), ServerSettings(workers=workers), ports=(port, port + 1, port + 2)), ready)
+    admission = None
+    if store is not None:
+        from handlers.requirements import Requirements
+        from model_store.store import Store
+
+        admission = Store(store, Requirements.load()).requirements_for(archives)
+    run(Server(list(archives), ServerSettings(workers=workers, admission=admission), ports=(port, port + 1, port + 2)), ready)
 
 
 @commands.command()
@@ -105,19 +113,3 @@ def read_image(path: str) -> bytes:
     if not Path(path).is_file():
         raise UsageError(f"There is no image file {path!r}.", "Name one, e.g. elude call predict bag.png.")
     return Path(path).read_bytes()
-
-
-def parse_edit(text: str) -> dict[str, Any]:
-    """``ID=ACTION[:VALUE][@PATCHES]`` as the JSON of an edit."""
-    identifier, _, rest = text.partition("=")
-    action_value, _, patches = rest.partition("@")
-    action, _, value = action_value.partition(":")
-    found: dict[str, Any] = {"id": identifier, "action": action}
-    try:
-        if value:
-            found["value"] = float(value)
-        if patches:
-            found["patches"] = int(patches)
-    except ValueError as error:
-        raise UsageError(f"The edit {text!r} has a value that is no number.", "Write ID=ACTION[:VALUE][@PATCHES].") from error
-    return found

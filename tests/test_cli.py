@@ -13,7 +13,7 @@ import pytest
 
 import elude
 from handlers.bundle import Bundle
-from model_store.serving_commands import parse_edit
+from handlers.edit_text import parse_edit
 
 ROOT = Path(__file__).parent.parent
 EVALUATION = ROOT / "exporter" / "embedded" / "evaluation.tar"
