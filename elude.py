@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import exporter.commands
+import exporter.naming.commands
 import model_store.commands
 import model_store.serving_commands
 import quality.commands
@@ -62,7 +63,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for room in (exporter.commands, quality.commands, model_store.commands, model_store.serving_commands):
+for room in (exporter.commands, exporter.naming.commands, quality.commands, model_store.commands, model_store.serving_commands):
     app.add_typer(room.commands)
 
 
