@@ -108,10 +108,12 @@ def verify(
 
 
 @commands.command()
-def graph(file: Annotated[Path, typer.Argument(help="A model.onnx.")], as_json: AsJson = False) -> None:
+def graph(
+    file: Annotated[Path, typer.Argument(help="A bundle or a model.onnx.", metavar="BUNDLE|MODEL.ONNX")], as_json: AsJson = False
+) -> None:
     """Say what is in an exported file: inputs, outputs, layers, sub-units, sizes, metadata, hashes.
 
-    Example: elude graph build/bundle/model.onnx
+    Example: elude graph build/bundle
     """
     from exporter.graph.describe import describe
 

@@ -73,18 +73,18 @@ class Description:
 
 
 def describe(path: Path | str) -> Description:
-    """Read a ``model.onnx``.
+    """Read a ``model.onnx``, or that of a bundle's folder.
 
     Raises:
         BundleError: it does not exist, or is no file of this project.
     """
-    path = Path(path)
+    path = Path(path) / "model.onnx" if Path(path).is_dir() else Path(path)
     if not path.is_file():
-        raise BundleError(f"{path} does not exist.", "Name a model.onnx.")
+        raise BundleError(f"{path} does not exist.", "Name a bundle or a model.onnx.")
     try:
         model = onnx.load(path, load_external_data=False)
     except DecodeError as error:
-        raise BundleError(f"{path.name} is no ONNX file.", "Name a model.onnx.") from error
+        raise BundleError(f"{path.name} is no ONNX file.", "Name a bundle or a model.onnx.") from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     infos = read_layers(metadata, path.name)
     sizes = {tensor.name: _bytes(tensor) for tensor in model.graph.initializer}

@@ -132,6 +132,7 @@ def test_what_is_in_a_file(blocks: Emitted, tmp_path: Path) -> None:
     text = json.dumps(found.to_json())
     assert hashlib.sha256(blocks.path.read_bytes()).hexdigest() in text
     assert found.bytes == blocks.path.stat().st_size
+    assert describe(blocks.path.parent) == found  # a bundle's folder will do
     assert [value.name for value in found.inputs if value.optional] == [
         "inspect",
         *[f"steer_{key}" for key in ("sub_unit", "gain", "offset", "patches")],
