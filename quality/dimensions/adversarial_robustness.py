@@ -15,13 +15,13 @@ from quality.statistics.statistics import RESAMPLES
 
 
 def adversarial_robustness(
-    clean: NDArray[np.bool_], fgsm: NDArray[np.bool_], pgd: NDArray[np.bool_], *, resamples: int = RESAMPLES, seed: int = 0
+    clean: NDArray[np.bool_], fgsm: NDArray[np.bool_], pgd: NDArray[np.bool_], *, resamples: int = RESAMPLES
 ) -> DimensionResult:
-    """geo(A_PGD / A0, A_FGSM / A0) of bool (N,) right answers on the same images in the same order.
+    """geo(A_PGD / A0, A_FGSM / A0) of bool (N,) right answers on the same images in the same order; ``resamples`` 0 for no interval.
 
     Raises:
         EvaluationError: for other numbers of images, or a model without one right answer on clean images.
     """
-    ratios, value, interval = relative_accuracies(clean, {"pgd": pgd, "fgsm": fgsm}, resamples, seed)
+    ratios, value, interval = relative_accuracies(clean, {"pgd": pgd, "fgsm": fgsm}, True, bool(resamples))
     factors = {"pgd": ratios["pgd"], "fgsm": ratios["fgsm"], "clean_accuracy": float(clean.mean())}
     return DimensionResult(value, HIGHER_IS_BETTER["adversarial_robustness"], len(clean), interval, factors)

@@ -55,7 +55,7 @@ def class_balance(
     factors = [float(1 - means.std(ddof=1)), float(1 - stds.mean())]
     interval = None
     if resamples:
-        interval = _interval(means, [confidence[rows] for rows in groups], resamples, seed)
+        interval = _interval([hits[rows] for rows in groups], [confidence[rows] for rows in groups], resamples, seed)
     label = [names[c] if names else str(c) for c in present]
     return DimensionResult(
         geometric_mean(factors),
@@ -67,14 +67,15 @@ def class_balance(
     )
 
 
-def _interval(means: Floats, confidences: Sequence[Floats], resamples: int, seed: int) -> tuple[float, float]:
+def _interval(hits: Sequence[NDArray[np.bool_]], confidences: Sequence[Floats], resamples: int, seed: int) -> tuple[float, float]:
     """Interval of the class balance, by inversion along the spread of the class accuracies, with the noise of the second factor added.
 
     The family: the measured accuracies moved towards their mean, from all equal to further apart than measured. Half an answer added to
     each class keeps one that was always right from having no noise.
     """
     rng = np.random.default_rng(seed)
-    counts = np.array([len(values) for values in confidences])
+    counts = np.array([len(values) for values in hits])
+    means = np.array([values.mean() for values in hits])
     centre = float((means * counts).sum() / counts.sum())
     smoothed = (means * counts + centre) / (counts + 1)
     measured = float(means.std(ddof=1))
@@ -86,7 +87,12 @@ def _interval(means: Floats, confidences: Sequence[Floats], resamples: int, seed
     simulated = [(rng.binomial(counts, row, (resamples, len(counts))) / counts).std(axis=1, ddof=1) for row in accuracies]
     family = Family(accuracies.std(axis=1, ddof=1), np.stack(simulated))
     steady, error = _steadiness(confidences)
-    noisy = np.clip(steady + error * rng.standard_normal((_MEMBERS, resamples)), 0, 1)
+    # a class that happens to be answered better is mostly also answered more steadily: the noise of the two factors is of one sample
+    shared = _correlation(hits, confidences)
+    of_spread = family.simulated - family.simulated.mean(axis=1, keepdims=True)
+    of_spread = of_spread / np.maximum(of_spread.std(axis=1, keepdims=True), 1e-12)
+    own = rng.standard_normal((_MEMBERS, resamples))
+    noisy = np.clip(steady - error * (shared * of_spread + np.sqrt(1 - shared**2) * own), 0, 1)
     # as a loss, 1 - balance, which ascends with the spread; a steadier second factor can push it below that of equal accuracies
     truths = 1 - np.sqrt((1 - family.truths) * steady)
     estimates = 1 - np.sqrt((1 - family.corrected(family.simulated)) * noisy)
@@ -108,8 +114,33 @@ def _steadiness(groups: Sequence[Floats]) -> tuple[float, float]:
             corrected.append(whole)
             variances.append(0.0)
             continue
-        sums, squares = values.sum() - values, (values**2).sum() - values**2
-        without = np.sqrt(np.maximum(squares / (n - 1) - (sums / (n - 1)) ** 2, 0))
+        _, without = _left_one_out(values, values)
         corrected.append(n * whole - (n - 1) * float(without.mean()))
         variances.append((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
     return 1 - float(np.mean(corrected)), float(np.sqrt(np.sum(variances))) / len(groups)
+
+
+def _correlation(hits: Sequence[NDArray[np.bool_]], confidences: Sequence[Floats]) -> float:
+    """Correlation between the noise of the spread of the class accuracies and that of the mean deviation of the confidence, in [-1, 1].
+
+    To first order, from the jackknife within each class; 0 where one of the two has no noise.
+    """
+    means = np.array([values.mean() for values in hits])
+    pulls = means - means.mean()  # how a class's accuracy moves the spread, up to a factor
+    together, of_spread, of_deviation = 0.0, 0.0, 0.0
+    for pull, right, values in zip(pulls, hits, confidences, strict=True):
+        if len(values) < 3:
+            continue
+        means_without, deviations_without = (part - part.mean() for part in _left_one_out(right.astype(np.float64), values))
+        together += pull * float((means_without * deviations_without).sum())
+        of_spread += pull**2 * float((means_without**2).sum())
+        of_deviation += float((deviations_without**2).sum())
+    scale = float(np.sqrt(of_spread * of_deviation))
+    return float(np.clip(together / scale, -1, 1)) if scale > 0 else 0.0
+
+
+def _left_one_out(hits: Floats, values: Floats) -> tuple[Floats, Floats]:
+    """(n,) mean of ``hits`` and standard deviation of ``values`` without each image in turn."""
+    n = len(values)
+    sums, squares = values.sum() - values, (values**2).sum() - values**2
+    return (hits.sum() - hits) / (n - 1), np.sqrt(np.maximum(squares / (n - 1) - (sums / (n - 1)) ** 2, 0))

@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from handlers.errors import EvaluationError
 from quality.dimensions import HIGHER_IS_BETTER
 from quality.dimensions.result import DimensionResult
-from quality.statistics.statistics import RESAMPLES, percentile_interval, resampled_means
+from quality.statistics.ratio_interval import ratio_interval
+from quality.statistics.statistics import RESAMPLES, wilson_interval
 
 
 def corruption_robustness(
-    clean: NDArray[np.bool_], corrupted: Mapping[tuple[str, int], NDArray[np.bool_]], *, resamples: int = RESAMPLES, seed: int = 0
+    clean: NDArray[np.bool_], corrupted: Mapping[tuple[str, int], NDArray[np.bool_]], *, resamples: int = RESAMPLES
 ) -> DimensionResult:
     """Mean over corruptions of the mean over severities of A_{c,s} / A0.
 
     Args:
         clean: bool (N,), whether each clean image is classified rightly.
         corrupted: the same for each (corruption, severity), of the same images in the same order.
-        resamples: bootstrap resamples of the images, clean and corrupted together; 0 for none.
-        seed: of the resamples.
+        resamples: 0 for no interval, as in the other dimensions; this one needs no resampling.
 
     Returns:
         value >= 0 (above 1 if corruption helps); factor ``clean_accuracy``; tables ``relative`` per corruption and ``accuracy`` per
@@ -43,13 +43,18 @@ def corruption_robustness(
     # one weight an entry, so that each corruption counts the same however many severities it has
     per_name = {name: np.array([key[0] == name for key in corrupted], np.float64) for name in names}
     weights = np.sum([member / member.sum() for member in per_name.values()], axis=0) / len(names)
-    means = resampled_means(matrix, resamples, seed)
-    means = means[means[:, 0] > 0]
+    kept = matrix[:, 1:] @ weights  # of each image, the weighted share of conditions under which it is right
+    value = float(accuracies[1:] @ weights / accuracies[0])
+    interval = None
+    if resamples and value > 0:
+        interval = ratio_interval(value, [kept / kept.mean() - clean / accuracies[0]])
+    elif resamples:
+        interval = (0.0, wilson_interval(0, len(clean))[1] / float(accuracies[0]))
     return DimensionResult(
-        float(accuracies[1:] @ weights / accuracies[0]),
+        value,
         HIGHER_IS_BETTER["corruption_robustness"],
         len(clean),
-        percentile_interval(means[:, 1:] @ weights / means[:, 0]),
+        interval,
         {"clean_accuracy": float(accuracies[0])},
         {
             "relative": {name: float(accuracies[1:] @ (member / member.sum()) / accuracies[0]) for name, member in per_name.items()},

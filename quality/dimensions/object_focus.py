@@ -23,8 +23,8 @@ def object_focus(same: NDArray[np.bool_], rand: NDArray[np.bool_], *, resamples:
         resamples: 0 for no interval, as in the other dimensions; this one needs no resampling.
 
     Returns:
-        value in [0, 2], above 1 if foreign backgrounds help; Newcombe's interval for paired images; factors
-         ``mixed_same`` and ``mixed_rand``.
+        value in [0, 2], above 1 if foreign backgrounds help; Tango's interval for paired images; factors
+        ``mixed_same`` and ``mixed_rand``.
 
     Raises:
         EvaluationError: for no images or other numbers of them.

@@ -15,27 +15,20 @@ from numpy.typing import NDArray
 from handlers.errors import EvaluationError
 from quality.dimensions import HIGHER_IS_BETTER
 from quality.dimensions.result import DimensionResult
-from quality.statistics.statistics import (
-    RESAMPLES,
-    geometric_mean,
-    geometric_means,
-    percentile_interval,
-    probabilities_of,
-    resampled_means,
-    wilson_interval,
-)
+from quality.statistics.ratio_interval import ratio_interval
+from quality.statistics.statistics import RESAMPLES, geometric_mean, probabilities_of, wilson_interval
 
 
 def ood_robustness(
-    clean: NDArray[np.bool_], shifted: Mapping[str, NDArray[np.bool_]], *, resamples: int = RESAMPLES, seed: int = 0
+    clean: NDArray[np.bool_], shifted: Mapping[str, NDArray[np.bool_]], *, paired: bool | None = None, resamples: int = RESAMPLES
 ) -> DimensionResult:
     """geo over the sets of A_k / A0.
 
     Args:
         clean: bool (N,) right answers on clean images.
-        shifted: set to bool (M_k,) right answers. If all have N entries, they are taken to be of the same images as ``clean``.
-        resamples: bootstrap resamples, 0 for none.
-        seed: of the resamples.
+        shifted: set to bool (M_k,) right answers.
+        paired: whether all sets hold the same images as ``clean`` in the same order; by default, if all have N entries.
+        resamples: 0 for no interval, as in the other dimensions; this one needs no resampling.
 
     Returns:
         value >= 0; ``factors``: the ratio of each set, and ``clean_accuracy``; table ``accuracy`` per set.
@@ -43,7 +36,7 @@ def ood_robustness(
     Raises:
         EvaluationError: for no set, an empty one, or a model without one right answer on clean images.
     """
-    ratios, value, interval = relative_accuracies(clean, shifted, resamples, seed)
+    ratios, value, interval = relative_accuracies(clean, shifted, paired, bool(resamples))
     return DimensionResult(
         value,
         HIGHER_IS_BETTER["ood_robustness"],
@@ -55,27 +48,29 @@ def ood_robustness(
 
 
 def relative_accuracies(
-    clean: NDArray[np.bool_], sets: Mapping[str, NDArray[np.bool_]], resamples: int, seed: int
+    clean: NDArray[np.bool_], sets: Mapping[str, NDArray[np.bool_]], paired: bool | None, with_interval: bool
 ) -> tuple[dict[str, float], float, tuple[float, float] | None]:
-    """A_k / A0 of each set, their geometric mean and its bootstrap interval, with images drawn in pairs where the sets have N images."""
+    """A_k / A0 of each set, their geometric mean, and its interval if wanted; arguments as in :func:`ood_robustness`."""
     if not sets or any(len(hits) == 0 for hits in sets.values()):
         raise EvaluationError("There are no images to measure robustness on.", "Give each set at least one.")
     if not clean.any():
         raise EvaluationError("Relative accuracy is undefined: no clean image is classified rightly.", "Check the order of the labels.")
+    same_size = all(len(hits) == len(clean) for hits in sets.values())
+    if paired and not same_size:
+        raise EvaluationError("Clean and changed answers are not of the same images.", "Give one answer an image.")
     ratios = {name: float(hits.mean() / clean.mean()) for name, hits in sets.items()}
-    if all(len(hits) == len(clean) for hits in sets.values()):
-        means = resampled_means(np.stack([clean, *sets.values()], axis=1), resamples, seed)
-    else:
-        alone = [resampled_means(hits[:, None], resamples, seed + i) for i, hits in enumerate([clean, *sets.values()])]
-        means = np.concatenate(alone, axis=1)
-    means = means[means[:, 0] > 0]
     value = geometric_mean(list(ratios.values()))
-    interval = percentile_interval(geometric_means(means[:, 1:] / means[:, :1]))
-    if interval is not None and any(not hits.any() for hits in sets.values()):
-        # resampling no right answer gives none: such a set may still have as many as Wilson's interval of 0 allows
-        most = [float(hits.mean()) if hits.any() else wilson_interval(0, len(hits))[1] for hits in sets.values()]
-        interval = (0.0, max(interval[1], geometric_mean(np.array(most) / clean.mean())))
-    return ratios, value, interval
+    return ratios, value, _interval(clean, list(sets.values()), same_size if paired is None else paired) if with_interval else None
+
+
+def _interval(clean: NDArray[np.bool_], sets: Sequence[NDArray[np.bool_]], paired: bool) -> tuple[float, float]:
+    # a set without a right answer may still have as many as Wilson's interval of 0 allows
+    rates = [float(hits.mean()) if hits.any() else wilson_interval(0, len(hits))[1] for hits in sets]
+    estimate = geometric_mean(np.array(rates) / clean.mean())
+    parts = [hits / (rate * len(sets)) for hits, rate in zip(sets, rates, strict=True)]
+    base = clean / clean.mean()
+    low, high = ratio_interval(estimate, [np.sum(parts, axis=0) - base] if paired else [base, *parts])
+    return (low if all(hits.any() for hits in sets) else 0.0), high
 
 
 def category_predictions(outputs: NDArray[Any], categories: Sequence[Sequence[int]]) -> NDArray[np.int64]:

@@ -66,6 +66,7 @@ def run(
     workers: int = 0,
     cache: Cache | None = None,
     progress: Progress | None = None,
+    stage: str = "images × passes",
 ) -> list[Answer]:
     """The answer of each job, in order.
 
@@ -75,7 +76,8 @@ def run(
         engine: ``local``, or ``ray`` for the cluster that the environment names, or one of ``workers`` processes on this machine.
         workers: with ``local``, processes that corrupt images while this one runs the model, 0 for none.
         cache: of finished jobs.
-        progress: called with ("images", images done, images in all).
+        progress: called with (stage, done, in all), both in forward passes of one image, which take about the same time each.
+        stage: what the progress is called.
 
     Raises:
         UsageError: an unknown engine, or one that is not installed.
@@ -84,18 +86,18 @@ def run(
         raise UsageError(f"There is no engine {engine!r}.", f"Use one of {', '.join(ENGINES)}.")
     known = {job: answer for job in jobs if cache is not None and (answer := cache.load(job)) is not None}
     missing = [job for job in jobs if job not in known]
-    total = sum(job.stop - job.start for job in jobs)
-    done = total - sum(job.stop - job.start for job in missing)
-    if progress is not None and done:
-        progress("images", done, total)
+    total = sum(map(work.passes, jobs))
+    done = total - sum(map(work.passes, missing))
+    if progress is not None:
+        progress(stage, done, total)
     stream = _with_ray(work, missing, workers) if engine == RAY else _here(work, missing, workers)
     for job, answer in zip(missing, stream, strict=True):
         known[job] = answer
         if cache is not None:
             cache.save(job, answer)
-        done += job.stop - job.start
+        done += work.passes(job)
         if progress is not None:
-            progress("images", done, total)
+            progress(stage, done, total)
     return [known[job] for job in jobs]
 
 

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from handlers.errors import EvaluationError, UsageError
 from quality.dimensions import DIMENSIONS
 from quality.dimensions.result import DimensionResult
 from quality.evaluation.engines import LOCAL, Cache, fingerprint, run
-from quality.evaluation.extra_sets import ExtraAnswers, made_answers, ready_answers, ready_sets
+from quality.evaluation.extra_sets import CONFLICT, ExtraAnswers, answers_of, label_names, ready_sets, texture_labels
+from quality.evaluation.made_sets import MADE, made_sets
 from quality.evaluation.measure import measure, unavailable
-from quality.evaluation.observe import Attack, Plan, Progress, Work, gather
+from quality.evaluation.observe import Attack, Observations, Plan, Progress, Work, gather, gather_ready
 from quality.evaluation.report_data import QualityReport, library_versions
 from quality.scores.pool import Pool
 from quality.scores.quba import QUBA_2025, quba_score, standing
 from quality.statistics.statistics import RESAMPLES, are_probabilities
 from quality.subjects.subject import Forms, Subject
+from quality.suites.choice import stratified
 from quality.suites.suite import IMAGENET_1K, Suite
 
 if TYPE_CHECKING:
     from handlers.bundle import Bundle
 
 BATCH_SIZE = 250
-_MADE = {"ood_robustness", "object_focus", "shape_bias"}
+_READY: Mapping[str, Callable[[Suite], bool]] = {
+    "ood_robustness": lambda suite: bool(suite.shifted),
+    "object_focus": lambda suite: suite.mixed is not None,
+    "shape_bias": lambda suite: suite.cue_conflict is not None,
+}
+_MADE = frozenset(_READY)  # dimensions whose sets are made where they are not ready
 _IMAGENET_CLASSES, _IMAGENET_IMAGES = 1000, 50_000
 
 _NO_SCORE = "published means and deviations hold under the ImageNet-1k protocol only; name a pool of own models for a relative score"
@@ -54,8 +60,9 @@ def evaluate(
         subject: any :class:`Subject`, or a bundle.
         suite: what to measure on.
         dimensions: which; by default all that subject and suite allow, the others with a reason in ``settings.not_measured``.
-        budget: at most so many images, drawn at random, for the dimensions that need many passes (corruptions, attacks, made images).
-            Accuracy, calibration and balance always use all. Intervals are honest: they come from the images used.
+        budget: at most so many images for the dimensions that need many passes (corruptions, attacks, made images), and of each ready
+            set beyond the validation images; a seeded choice in which each class keeps its part. Accuracy, calibration and balance
+            always use all. Intervals are honest: they come from the images used.
         seed: of corruptions, attacks, subset and intervals.
         progress: called with (stage, done, total).
         pool: own models the score is relative to. Without it, there is a score under the ImageNet-1k protocol only.
@@ -84,30 +91,30 @@ def evaluate(
     wanted = [d for d in wanted if d not in missing]
     plan = Plan(
         [(c, s) for c in suite.corruptions for s in suite.severities] if "corruption_robustness" in wanted else [],
-        _subset(len(suite.images), budget, seed),
+        stratified(suite.images.class_of(), budget, seed),
         seed,
         batch_size,
-        keep_pixels=suite.dark_background and bool(_MADE & set(wanted)),
+        keep_pixels=suite.dark_background and any(d in wanted and not ready(suite) for d, ready in _READY.items()),
     )
     classes = suite.outputs or subjects[main].labels or suite.images.classes
     preprocess = subjects[main].preprocess
     attack = _attack(attacked, seed) if "adversarial_robustness" in wanted and attacked is not None else None
     corrupted = {(c, s): images for c, s, images in suite.corrupted}
-    work = Work(subjects, suite.images, corrupted, ready_sets(suite, wanted), preprocess, classes, plan, attack)
+    ready, paired = ready_sets(suite, wanted, plan.subset, budget, seed)
+    work = Work(subjects, suite.images, corrupted, ready, preprocess, classes, plan, attack)
     suite_sha256, versions = suite.sha256(), library_versions()
     kept = None
     if cache is not None:
         if identity["artefact_sha256"] is None:
             raise UsageError(f"{subjects[main].name} has no hash, so a cache cannot tell it from another.", "Evaluate it without a cache.")
-        kept = Cache.open(cache, fingerprint(work, suite_sha256, identity["artefact_sha256"], {**versions, "attack": attack is not None}))
+        kept = Cache.open(
+            cache,
+            fingerprint(work, suite_sha256, identity["artefact_sha256"], {**versions, "attack": attack is not None, "budget": budget}),
+        )
     jobs = work.jobs()
-    seen = gather(work, jobs, run(work, jobs, engine=engine, workers=workers, cache=kept, progress=progress))
-    extra = ready_answers(seen.ready, list(subjects), suite, classes)
-    if seen.pixels is not None:
-        made = _MADE & set(wanted)
-        labels = seen.labels[plan.subset]
-        answers = made_answers(subjects, seen.pixels, labels, classes=classes, wanted=made, seed=seed, batch_size=batch_size)
-        extra = {name: _ready_first(extra[name], answers[name]) for name in subjects}
+    how: dict[str, Any] = {"engine": engine, "workers": workers, "cache": kept, "progress": progress}
+    seen = gather(work, jobs, run(work, jobs, **how))
+    extra, passes = _extra(work, suite, wanted, seen, paired, how)
     results = {
         name: measure(
             one,
@@ -131,7 +138,7 @@ def evaluate(
         "corruptions": list(suite.corruptions),
         "severities": list(suite.severities),
         "outputs": "probabilities" if are_probabilities(seen.outputs[main]) else "logits",
-        "forward_passes": seen.forwards,
+        "forward_passes": passes,
         "not_measured": {d: reason for d, reason in missing.items() if dimensions is None},
         "no_score": no_score,
     }
@@ -171,21 +178,37 @@ def _attack(module: Any, seed: int) -> Attack:
     return attacker(module, seed)
 
 
+def _extra(
+    work: Work, suite: Suite, wanted: Sequence[str], seen: Observations, paired: bool, how: Mapping[str, Any]
+) -> tuple[dict[str, ExtraAnswers], int]:
+    """Each subject's answers beyond the clean images, and the images that went through each subject in all."""
+    names, textures = list(work.classes), None
+    if CONFLICT in work.ready:
+        names = label_names(work.ready[CONFLICT], work.classes)
+        textures = texture_labels(work.ready[CONFLICT], names)
+    extra = {name: answers_of(name, seen.ready, names, textures, paired=paired) for name in work.subjects}
+    if seen.pixels is None:
+        return extra, seen.forwards
+    labels = seen.labels[work.plan.subset]
+    needed = [d for d in wanted if d in _MADE and not _READY[d](suite)]
+    made = made_sets(seen.pixels, labels, classes=work.classes, wanted=needed, seed=work.plan.seed)
+    more = replace(work, ready=made.sets)
+    jobs = more.ready_jobs()
+    found = gather_ready(more, jobs, run(more, jobs, stage="made images", **how))
+    passes = seen.forwards + sum(len(shift.images) for shift in made.sets.values())
+    own = {name: answers_of(name, found, work.classes, made.textures, prefix=f"{MADE}/", paired=True) for name in work.subjects}
+    return {name: _ready_first(extra[name], own[name]) for name in work.subjects}, passes
+
+
 def _ready_first(ready: ExtraAnswers, made: ExtraAnswers) -> ExtraAnswers:
     """Ready sets take the place of made ones of their kind."""
     return ExtraAnswers(
         ready.shifted or made.shifted,
+        ready.paired if ready.shifted else made.paired,
         made.mixed if ready.mixed is None else ready.mixed,
         made.conflict if ready.conflict is None else ready.conflict,
         made.conflict_names if ready.conflict is None else ready.conflict_names,
     )
-
-
-def _subset(images: int, budget: int | None, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """int64, sorted: the images of the costly passes."""
-    if budget is None or budget >= images:
-        return np.arange(images)
-    return np.sort(np.random.default_rng(seed).choice(images, budget, replace=False))
 
 
 def _score(

@@ -1,4 +1,4 @@
-"""The answers on images beyond the validation set: shifted sets, mixed backgrounds, cue conflict; made from masks or ready on disk."""
+"""The answers on images beyond the validation set: shifted sets, mixed backgrounds, cue conflict; ready on disk, or made from masks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from handlers.errors import EvaluationError
 from quality.dimensions.ood_robustness import category_predictions, subset_predictions, top1_categories
+from quality.evaluation.made_sets import MADE, made_sets
 from quality.subjects.subject import Subject, outputs_of
-from quality.suites.builders.composites import cue_conflict, mixed_backgrounds
-from quality.suites.builders.masks import dark_background_masks
-from quality.suites.builders.shifts import SHIFTS
-from quality.suites.image_sets import EncodedSet
+from quality.suites.choice import stratified
+from quality.suites.image_sets import EncodedSet, ImageSet
 from quality.suites.sources import stem
 from quality.suites.suite import TOP1, ShiftedSet, Suite
+
+SHIFTED, SAME, RAND, CONFLICT = "shifted/", "mixed/same", "mixed/rand", "cue_conflict"
+Predictions = Mapping[str, Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]]]
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class ExtraAnswers:
 
     Attributes:
         shifted: set to bool (M,) right answers.
+        paired: whether the shifted sets hold the very images of the clean subset, in its order.
         mixed: right answers on mixed-same and on mixed-rand backgrounds.
         conflict: answers, shapes and textures of cue-conflict images, int64 (M,) each.
         conflict_names: what these numbers mean.
     """
 
     shifted: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    paired: bool = False
     mixed: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
     conflict: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None = None
     conflict_names: tuple[str, ...] = ()
@@ -47,64 +51,81 @@ def made_answers(
     seed: int,
     batch_size: int,
 ) -> dict[str, ExtraAnswers]:
-    """Make the sets of ``wanted`` dimensions from objects on a dark background, and let every subject answer them."""
-    masks = dark_background_masks(pixels)
-    answers = {name: ExtraAnswers(conflict_names=tuple(classes)) for name in subjects}
-
-    def predictions(subject: Subject, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        return np.asarray(outputs_of(subject, images, batch_size).argmax(axis=1))
-
-    if "ood_robustness" in wanted:
-        for shift, change in SHIFTS.items():
-            changed = change(pixels, masks)
-            for name, subject in subjects.items():
-                hits = predictions(subject, changed) == labels
-                answers[name] = replace(answers[name], shifted={**answers[name].shifted, shift: hits})
-    if "object_focus" in wanted:
-        mixed = mixed_backgrounds(pixels, labels, masks, seed)
+    """Make the sets of ``wanted`` dimensions from objects on a dark background, and let every subject answer them, here and now."""
+    made = made_sets(pixels, labels, classes=classes, wanted=wanted, seed=seed)
+    seen: dict[str, dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}
+    for stage, shift in made.sets.items():
+        batches = list(shift.images.batches(next(iter(subjects.values())).preprocess, classes, batch_size))
+        truth = np.concatenate([batch.labels for batch in batches])
         for name, subject in subjects.items():
-            both = (predictions(subject, mixed.same) == mixed.labels, predictions(subject, mixed.rand) == mixed.labels)
-            answers[name] = replace(answers[name], mixed=both)
-    if "shape_bias" in wanted:
-        cues = cue_conflict(pixels, labels, masks, seed)
-        for name, subject in subjects.items():
-            answers[name] = replace(answers[name], conflict=(predictions(subject, cues.pixels), cues.shapes, cues.textures))
-    return answers
+            found = [outputs_of(subject, batch.pixels, batch_size).argmax(axis=1) for batch in batches]
+            seen.setdefault(stage, {})[name] = np.concatenate(found), truth
+    return {name: answers_of(name, seen, classes, made.textures, prefix=f"{MADE}/", paired=True) for name in subjects}
 
 
-def ready_answers(
-    seen: Mapping[str, Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]]],
-    subjects: Collection[str],
-    suite: Suite,
-    classes: Sequence[str],
-) -> dict[str, ExtraAnswers]:
-    """From the predictions and labels of each subject on each ready set to answers."""
-    answers = {name: ExtraAnswers() for name in subjects}
-    for name in subjects:
-        right = {shift.name: _hits(seen[f"shifted/{shift.name}"][name]) for shift in suite.shifted if f"shifted/{shift.name}" in seen}
-        answers[name] = replace(answers[name], shifted=right)
-        if "mixed/same" in seen:
-            answers[name] = replace(answers[name], mixed=(_hits(seen["mixed/same"][name]), _hits(seen["mixed/rand"][name])))
-        if "cue_conflict" in seen and suite.cue_conflict is not None:
-            names = label_names(suite.cue_conflict, classes)
-            textures = texture_labels(suite.cue_conflict, names)
-            predicted, shapes = seen["cue_conflict"][name]
-            conflict = shapes != textures  # some published sets hold images without a conflict
-            found = (predicted[conflict], shapes[conflict], textures[conflict])
-            answers[name] = replace(answers[name], conflict=found, conflict_names=tuple(names))
-    return answers
+def answers_of(
+    subject: str,
+    seen: Predictions,
+    names: Sequence[str],
+    textures: NDArray[np.int64] | None,
+    *,
+    prefix: str = "",
+    paired: bool = False,
+) -> ExtraAnswers:
+    """From predictions and labels, by stage and subject, to one subject's answers.
+
+    Args:
+        subject: by name.
+        seen: of all sets.
+        names: what the numbers of the cue-conflict images mean.
+        textures: of these images.
+        prefix: of the stages to look at.
+        paired: whether the shifted sets hold the images of the clean subset.
+    """
+    own = {stage.removeprefix(prefix): of[subject] for stage, of in seen.items() if stage.startswith(prefix)}
+    shifted = {stage.removeprefix(SHIFTED): _hits(answer) for stage, answer in own.items() if stage.startswith(SHIFTED)}
+    conflict = None
+    if CONFLICT in own and textures is not None:
+        predicted, shapes = own[CONFLICT]
+        differ = shapes != textures  # some published sets hold images without a conflict
+        conflict = predicted[differ], shapes[differ], textures[differ]
+    mixed = (_hits(own[SAME]), _hits(own[RAND])) if SAME in own else None
+    return ExtraAnswers(shifted, paired, mixed, conflict, tuple(names) if conflict is not None else ())
 
 
-def ready_sets(suite: Suite, wanted: Collection[str]) -> dict[str, ShiftedSet]:
-    """The ready sets that ``wanted`` dimensions need, by the name of their stage."""
+def ready_sets(
+    suite: Suite, wanted: Collection[str], subset: NDArray[np.int64], budget: int | None, seed: int
+) -> tuple[dict[str, ShiftedSet], bool]:
+    """The ready sets that ``wanted`` dimensions need, by the name of their stage, and whether the shifted ones are of the clean images.
+
+    At most ``budget`` images of each: those of ``subset`` where a set holds the clean images, else a stratified choice.
+    """
     sets: dict[str, ShiftedSet] = {}
+    paired = all(_aligned(shift.images, suite.images) for shift in suite.shifted)
     if "ood_robustness" in wanted:
-        sets |= {f"shifted/{shift.name}": shift for shift in suite.shifted}
+        for shift in suite.shifted:
+            numbers = subset if paired else stratified(shift.images.class_of(), budget, seed)
+            sets[f"{SHIFTED}{shift.name}"] = _chosen(shift, numbers)
     if "object_focus" in wanted and suite.mixed is not None:
-        sets |= {"mixed/same": suite.mixed[0], "mixed/rand": suite.mixed[1]}
+        numbers = stratified(suite.mixed[0].images.class_of(), budget, seed)
+        if len(suite.mixed[1].images) != len(suite.mixed[0].images):
+            raise EvaluationError("The two sets of mixed backgrounds differ in size.", "Give the same objects in the same order.")
+        sets |= {stage: _chosen(shift, numbers) for stage, shift in zip((SAME, RAND), suite.mixed, strict=True)}
     if "shape_bias" in wanted and suite.cue_conflict is not None:
-        sets["cue_conflict"] = suite.cue_conflict
-    return sets
+        sets[CONFLICT] = _chosen(suite.cue_conflict, stratified(suite.cue_conflict.images.class_of(), budget, seed))
+    return sets, paired
+
+
+def _chosen(shift: ShiftedSet, numbers: NDArray[np.int64]) -> ShiftedSet:
+    return shift if len(numbers) == len(shift.images) else replace(shift, images=shift.images.chosen(numbers))
+
+
+def _aligned(images: ImageSet, clean: ImageSet) -> bool:
+    """Whether both hold the same images in the same order, as the names and classes of their files tell."""
+    if not (isinstance(images, EncodedSet) and isinstance(clean, EncodedSet)) or len(images) != len(clean):
+        return False
+    keys = [[(entry.label, stem(entry.name)) for entry in each.source.entries] for each in (images, clean)]
+    return keys[0] == keys[1]
 
 
 def decisions(shift: ShiftedSet, outputs: NDArray[np.float32], classes: Sequence[str]) -> NDArray[np.int64]:

@@ -62,9 +62,11 @@ def measure(
         "accuracy": lambda: accuracy(outputs, labels, names),
         "calibration_error": lambda: calibration_error(outputs, labels, **options),
         "class_balance": lambda: class_balance(outputs, labels, names, **options),
-        "corruption_robustness": lambda: corruption_robustness(clean, seen.corrupted[name], **options),
-        "adversarial_robustness": lambda: adversarial_robustness(clean, seen.attacked[name]["fgsm"], seen.attacked[name]["pgd"], **options),
-        "ood_robustness": lambda: ood_robustness(clean, extra.shifted, **options),
+        "corruption_robustness": lambda: corruption_robustness(clean, seen.corrupted[name], resamples=resamples),
+        "adversarial_robustness": lambda: adversarial_robustness(
+            clean, seen.attacked[name]["fgsm"], seen.attacked[name]["pgd"], resamples=resamples
+        ),
+        "ood_robustness": lambda: ood_robustness(clean, extra.shifted, paired=extra.paired, resamples=resamples),
     }
     if subject.parameters is not None:
         parameters = subject.parameters

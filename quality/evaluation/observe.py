@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handlers.preprocess import Preprocess
-from quality.evaluation.extra_sets import decisions, label_names
-from quality.subjects.subject import Images, Subject, as_unit, outputs_of
+from quality.evaluation.extra_sets import Predictions, decisions, label_names
+from quality.subjects.subject import Images, Subject, as_unit
 from quality.suites.corruptions import corrupt
 from quality.suites.image_sets import Batch, ImageSet
 from quality.suites.suite import ShiftedSet
@@ -25,7 +25,7 @@ Attack = Callable[[Images, NDArray[np.int64], NDArray[np.int64]], Mapping[str, I
 Corrupter = Callable[[NDArray[np.uint8], Sequence[tuple[str, int]], Sequence[int], int], Iterable[NDArray[np.uint8]]]
 Answer = dict[str, NDArray[Any]]
 CLEAN = "images"
-__all__ = ["Attack", "Job", "Observations", "Plan", "Progress", "Work", "as_unit", "corrupt_here", "gather", "outputs_of", "run_job"]
+_ATTACK_PASSES = 2 + 3 * 11  # two sets of adversarial images, and eleven gradients to make them
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,23 @@ class Work:
 
     def jobs(self) -> list[Job]:
         """In order."""
-        sizes = {CLEAN: len(self.images), **{name: len(shift.images) for name, shift in self.ready.items()}}
+        return [*self._batches(CLEAN, len(self.images)), *self.ready_jobs()]
+
+    def ready_jobs(self) -> list[Job]:
+        """Those of the ready sets alone."""
+        return [job for name, shift in self.ready.items() for job in self._batches(name, len(shift.images))]
+
+    def _batches(self, name: str, size: int) -> list[Job]:
         step = self.plan.batch_size
-        return [Job(name, start, min(start + step, size)) for name, size in sizes.items() for start in range(0, size, step)]
+        return [Job(name, start, min(start + step, size)) for start in range(0, size, step)]
+
+    def passes(self, job: Job) -> int:
+        """How many images it takes through each subject, a gradient counted as three: what the time left is told from."""
+        images = job.stop - job.start
+        if job.name != CLEAN:
+            return images
+        changed = np.count_nonzero((self.plan.subset >= job.start) & (self.plan.subset < job.stop))
+        return images + int(changed) * (len(self.plan.corruptions) + (_ATTACK_PASSES if self.attack is not None else 0))
 
 
 @dataclass
@@ -103,7 +117,7 @@ class Observations:
     outputs: dict[str, NDArray[np.float32]]
     corrupted: dict[str, dict[tuple[str, int], NDArray[np.bool_]]] = field(default_factory=dict)
     attacked: dict[str, dict[str, NDArray[np.bool_]]] = field(default_factory=dict)
-    ready: dict[str, dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]] = field(default_factory=dict)
+    ready: Predictions = field(default_factory=dict)
     pixels: NDArray[np.uint8] | None = None
     forwards: int = 0
 
@@ -166,11 +180,7 @@ def _ready(work: Work, job: Job) -> Answer:
 
 def gather(work: Work, jobs: Sequence[Job], answers: Sequence[Answer]) -> Observations:
     """Put the answers of all jobs together, in the order of the jobs."""
-    parts: dict[str, dict[str, list[NDArray[Any]]]] = {}
-    for job, answer in zip(jobs, answers, strict=True):
-        for key, values in answer.items():
-            parts.setdefault(job.name, {}).setdefault(key, []).append(values)
-    whole = {name: {key: np.concatenate(values) for key, values in of.items()} for name, of in parts.items()}
+    whole = _joined(jobs, answers)
     clean = whole[CLEAN]
     kinds = dict.fromkeys(key.split("/")[-1] for key in clean if key.startswith("attacked/"))
     subset = len(work.plan.subset)
@@ -179,7 +189,24 @@ def gather(work: Work, jobs: Sequence[Job], answers: Sequence[Answer]) -> Observ
         {name: clean[f"outputs/{name}"] for name in work.subjects},
         {name: {(c, s): clean[f"corrupted/{name}/{c}/{s}"] for c, s in work.plan.corruptions} for name in work.subjects},
         {name: {kind: clean[f"attacked/{name}/{kind}"] for kind in kinds} for name in work.subjects},
-        {stage: {name: (whole[stage][f"predicted/{name}"], whole[stage]["labels"]) for name in work.subjects} for stage in work.ready},
+        _predictions(work, whole),
         clean.get("pixels"),
         len(work.images) + subset * (len(work.plan.corruptions) + len(kinds)) + sum(len(shift.images) for shift in work.ready.values()),
     )
+
+
+def gather_ready(work: Work, jobs: Sequence[Job], answers: Sequence[Answer]) -> Predictions:
+    """The predictions and labels of the ready sets alone, by stage and subject."""
+    return _predictions(work, _joined(jobs, answers))
+
+
+def _joined(jobs: Sequence[Job], answers: Sequence[Answer]) -> dict[str, Answer]:
+    parts: dict[str, dict[str, list[NDArray[Any]]]] = {}
+    for job, answer in zip(jobs, answers, strict=True):
+        for key, values in answer.items():
+            parts.setdefault(job.name, {}).setdefault(key, []).append(values)
+    return {name: {key: np.concatenate(values) for key, values in of.items()} for name, of in parts.items()}
+
+
+def _predictions(work: Work, whole: Mapping[str, Answer]) -> Predictions:
+    return {stage: {name: (whole[stage][f"predicted/{name}"], whole[stage]["labels"]) for name in work.subjects} for stage in work.ready}

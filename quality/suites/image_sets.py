@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.images import ImageSource
 from handlers.errors import EvaluationError, ImageError
 from handlers.images import Limits, decode
 from handlers.preprocess import Preprocess
-from quality.suites.sources import Source
 
 _LIMITS = Limits(max_bytes=1 << 30, max_pixels=1 << 28)  # the user's own files, not a stranger's request
 
@@ -46,6 +46,14 @@ class ImageSet(Protocol):
         """All images in order, at most ``size`` at a time."""
         ...
 
+    def class_of(self) -> list[str]:
+        """The name of each image's class, without decoding it."""
+        ...
+
+    def chosen(self, numbers: NDArray[np.int64]) -> ImageSet:
+        """The images with these places in the set, in their order."""
+        ...
+
     def sha256(self) -> str:
         """Hash of what the set holds."""
         ...
@@ -75,7 +83,7 @@ class EncodedSet(InBatches):
             size fits.
     """
 
-    source: Source
+    source: ImageSource
     ready: bool = False
 
     def __post_init__(self) -> None:
@@ -92,6 +100,12 @@ class EncodedSet(InBatches):
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(self.source.labels)
+
+    def class_of(self) -> list[str]:
+        return [str(entry.label) for entry in self.source.entries]
+
+    def chosen(self, numbers: NDArray[np.int64]) -> EncodedSet:
+        return replace(self, source=replace(self.source, entries=tuple(self.source.entries[n] for n in numbers)))
 
     def batch(self, preprocess: Preprocess, classes: Sequence[str], start: int, stop: int) -> Batch:
         index = {name: i for i, name in enumerate(classes)}
@@ -142,6 +156,12 @@ class PixelSet(InBatches):
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def class_of(self) -> list[str]:
+        return [self.classes[label] for label in self.labels]
+
+    def chosen(self, numbers: NDArray[np.int64]) -> PixelSet:
+        return replace(self, pixels=self.pixels[numbers], labels=self.labels[numbers])
 
     def batch(self, preprocess: Preprocess, classes: Sequence[str], start: int, stop: int) -> Batch:
         if self.pixels.shape[1:3] != preprocess.input_size[1:]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from exporter.images import ImageSource
 from handlers.errors import UsageError
 from quality.suites.corruptions import CORRUPTIONS, SEVERITIES
 from quality.suites.image_sets import EncodedSet
 from quality.suites.imagenet import Categories, indexed_categories, sixteen_categories, synsets
-from quality.suites.sources import Source, open_source, read_lines, stem
+from quality.suites.sources import open_source, read_lines, stem
 from quality.suites.suite import IMAGENET_1K, MEAN, OWN, TOP1, ShiftedSet, Suite
 from quality.toml_tables import Table
 
@@ -68,7 +69,7 @@ def _outputs(file: Table, base: Path) -> tuple[str, ...] | None:
     return synsets() if text == IMAGENET_1K else read_lines(base / text, "The names of the outputs")
 
 
-def _source(table: Table, base: Path, key: str = "source") -> Source:
+def _source(table: Table, base: Path, key: str = "source") -> ImageSource:
     split = table.text("split", "validation")
     label = table.text("label") if table.has("label") else None
     return open_source(table.text(key), base, split=split, label=label)

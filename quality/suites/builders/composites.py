@@ -12,6 +12,60 @@ from quality.suites.builders.textures import largest_squares, tiled
 
 
 @dataclass(frozen=True)
+class Objects:
+    """Images whose mask holds an object with a texture, from which others are composed, a few at a time.
+
+    Attributes:
+        pixels: uint8 (M, H, W, 3).
+        labels: int64 (M,).
+        masks: bool (M, H, W).
+        squares: int64 (M, 3), the largest square inside each mask: top, left, side.
+        numbers: int64 (M,), their places among the images they were taken from.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    masks: NDArray[np.bool_]
+    squares: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8], labels: NDArray[np.int64], masks: NDArray[np.bool_]) -> Objects:
+        """From uint8 (N, H, W, 3), int64 (N,), bool (N, H, W).
+
+        Raises:
+            EvaluationError: if there is no object.
+        """
+        squares = largest_squares(masks)
+        numbers = usable(masks, squares)
+        return cls(pixels[numbers], labels[numbers], masks[numbers], squares[numbers], numbers)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def donors(self, seed: int, *, same: bool) -> NDArray[np.int64]:
+        """int64 (M,): whose texture each gets, an object of the same or of another class.
+
+        Raises:
+            EvaluationError: if a class has only one object, or there is no other class.
+        """
+        return choose(self.labels, seed, same=same)
+
+    def on_backgrounds(self, donors: NDArray[np.int64], start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+        """uint8: the objects ``start`` up to ``stop``, each on the tiled texture of its donor."""
+        rows = slice(start, stop)
+        return np.where(self.masks[rows][..., None], self.pixels[rows], self._textures(donors[rows]))
+
+    def filled(self, donors: NDArray[np.int64], start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+        """uint8: the shapes of the objects ``start`` up to ``stop``, filled with their donors' textures; the background stays."""
+        rows = slice(start, stop)
+        return np.where(self.masks[rows][..., None], self._textures(donors[rows]), self.pixels[rows])
+
+    def _textures(self, donors: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack([tiled(self.pixels[j], self.squares[j]) for j in donors])
+
+
+@dataclass(frozen=True)
 class MixedBackgrounds:
     """The same objects on two backgrounds: uint8 (M, H, W, 3) each, and int64 (M,) their classes and numbers among the images."""
 
@@ -30,6 +84,11 @@ class CueConflict:
     textures: NDArray[np.int64]
 
 
+def background_donors(objects: Objects, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Donors of mixed-same and of mixed-rand."""
+    return objects.donors(seed, same=True), objects.donors(seed + 1, same=False)
+
+
 def mixed_backgrounds(pixels: NDArray[np.uint8], labels: NDArray[np.int64], masks: NDArray[np.bool_], seed: int = 0) -> MixedBackgrounds:
     """Put each object on the tiled texture of another object, once of its own class and once of another one.
 
@@ -44,14 +103,9 @@ def mixed_backgrounds(pixels: NDArray[np.uint8], labels: NDArray[np.int64], mask
     Raises:
         EvaluationError: if there is no object, or a class has only one.
     """
-    squares = largest_squares(masks)
-    numbers = usable(masks, squares)
-    kept, squares, own = pixels[numbers], squares[numbers], labels[numbers]
-    inside = masks[numbers][..., None]
-    textures = np.stack([tiled(image, square) for image, square in zip(kept, squares, strict=True)])
-    same = np.where(inside, kept, textures[choose(own, seed, same=True)])
-    rand = np.where(inside, kept, textures[choose(own, seed + 1, same=False)])
-    return MixedBackgrounds(same, rand, own, numbers)
+    objects = Objects.of(pixels, labels, masks)
+    same, rand = (objects.on_backgrounds(donors) for donors in background_donors(objects, seed))
+    return MixedBackgrounds(same, rand, objects.labels, objects.numbers)
 
 
 def cue_conflict(pixels: NDArray[np.uint8], labels: NDArray[np.int64], masks: NDArray[np.bool_], seed: int = 0) -> CueConflict:
@@ -61,9 +115,6 @@ def cue_conflict(pixels: NDArray[np.uint8], labels: NDArray[np.int64], masks: ND
 
     Args and errors as in :func:`mixed_backgrounds`.
     """
-    squares = largest_squares(masks)
-    numbers = usable(masks, squares)
-    kept, squares, own = pixels[numbers], squares[numbers], labels[numbers]
-    donors = choose(own, seed, same=False)
-    textures = np.stack([tiled(kept[j], squares[j]) for j in donors])
-    return CueConflict(np.where(masks[numbers][..., None], textures, kept), own, own[donors])
+    objects = Objects.of(pixels, labels, masks)
+    donors = objects.donors(seed, same=False)
+    return CueConflict(objects.filled(donors), objects.labels, objects.labels[donors])
