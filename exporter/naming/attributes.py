@@ -1,7 +1,7 @@
 """Attributes of images from a table, as a CSV file: the first column names the image, every further one is an attribute.
 
-A cell of 1, yes or true gives the image the column's name; 0, no, false or nothing gives it none; any other text is itself the attribute, so
-that a column ``colour`` may say ``red``.
+A cell of 1, yes or true gives the image the column's name; 0, no, false or nothing gives it none; any other text is itself the attribute,
+so that a column ``colour`` may say ``red``.
 """
 
 from __future__ import annotations

@@ -5,9 +5,10 @@ With P[x, m] the cosine of image x and word m, p(t_m | x) = softmax_m(a P[x, m])
     p(t_m | B_k) = prod over x of [1 + p(x in B_k) (p(t_m | x) - 1)],
     SoftWPMI(t_m, k) = log p(t_m | B_k) - lambda log mean over k of p(t_m | B_k).
 
-p(x in B_k) falls from 0.998 for the strongest image towards 0.97 for the last one and is 0 for all others, a = 10 and lambda = 1: the published
-implementation's values. The paper names every unit with its best word; here a name is kept only if its score is beyond that of random sets of
-as many images: p is the part of random sets whose best word scores as high, and all sub-units are judged together (Benjamini and Hochberg).
+p(x in B_k) falls from 0.998 for the strongest image towards 0.97 for the last one and is 0 for all others, a = 10 and lambda = 1: the
+published implementation's values. The paper names every unit with its best word; here a name is kept only if its score is beyond that of
+random sets of as many images: p is the part of random sets whose best word scores as high, and all sub-units are judged together
+(Benjamini and Hochberg).
 """
 
 from __future__ import annotations

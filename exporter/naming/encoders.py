@@ -132,17 +132,18 @@ class OpenClip:
     def __init__(self, model: str, pretrained: str) -> None:
         if not pretrained:
             raise UsageError(f"'open_clip:{model}' names no weights.", "Write open_clip:MODEL/PRETRAINED, e.g. open_clip:ViT-B-32/openai.")
-        try:
-            import exporter.torchvision_compat  # noqa: F401 - repairs torchvision, which open_clip imports
+        import exporter.torchvision_compat  # noqa: F401 - repairs torchvision, which open_clip imports
 
-            # isort: split
+        try:
             import open_clip  # type: ignore[import-not-found]
         except ImportError as error:
             raise UsageError("The package open_clip_torch is not installed.", "pip install open_clip_torch") from error
         try:
             self._model, _, self._transform = open_clip.create_model_and_transforms(model, pretrained=pretrained)
         except (RuntimeError, OSError, ValueError) as error:
-            raise UsageError(f"open_clip cannot load {model!r} with the weights {pretrained!r}: {error}.", "Is its hub reachable?") from error
+            raise UsageError(
+                f"open_clip cannot load {model!r} with the weights {pretrained!r}: {error}.", "Is its hub reachable?"
+            ) from error
         self._model.eval()
         self._tokenize = open_clip.get_tokenizer(model)
 

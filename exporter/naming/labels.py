@@ -1,10 +1,10 @@
 """Names from labels: a sub-unit is named after the class or attribute that is far more frequent among its strongest images than among all.
 
-Of M images with n strongest ones and a label on K of all, x of the strongest carry it: under no relation x is hypergeometric, and its upper tail
-P(X >= x) is the p-value (Fisher's exact test, one-sided). The p-values of all sub-units and labels are judged together by the method of
-Benjamini and Hochberg (J. R. Statist. Soc. B 57, 1995), so that of all names given at most the part ``fdr`` is expected to be chance.
-Significance alone is not enough for a name: with many images a label on a third of the strongest is beyond doubt no chance, yet the name would
-mislead. So at least the part ``purity`` of the strongest images must carry it; that part is the name's score.
+Of M images with n strongest ones and a label on K of all, x of the strongest carry it: under no relation x is hypergeometric, and its
+upper tail P(X >= x) is the p-value (Fisher's exact test, one-sided). The p-values of all sub-units and labels are judged together by the
+method of Benjamini and Hochberg (J. R. Statist. Soc. B 57, 1995), so that of all names given at most the part ``fdr`` is expected to be
+chance. Significance alone is not enough for a name: with many images a label on a third of the strongest is beyond doubt no chance, yet
+the name would mislead. So at least the part ``purity`` of the strongest images must carry it; that part is the name's score.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def names_from_labels(peak: NDArray[np.float32], labels: Labels, settings: Label
     for row in np.flatnonzero(live):
         fits = np.flatnonzero((q[row] <= settings.fdr) & (part[row] >= settings.purity))
         if len(fits):
-            best = min(fits, key=lambda label: (p[row, label], -part[row, label]))  # noqa: B023 - used at once
+            best = min(fits, key=lambda label, row=row: (p[row, label], -part[row, label]))
             evidence = {
                 "carrying": int(carrying[row, best]),
                 "strongest": int(drawn[row]),
