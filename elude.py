@@ -22,6 +22,7 @@ import exporter.naming.commands
 import model_store.commands
 import model_store.serving_commands
 import quality.commands
+import quality.steering.commands
 from exporter.terminal import AsJson, show
 from handlers.errors import EludeError
 
@@ -63,7 +64,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for room in (exporter.commands, exporter.naming.commands, quality.commands, model_store.commands, model_store.serving_commands):
+for room in (
+    exporter.commands,
+    exporter.naming.commands,
+    quality.commands,
+    quality.steering.commands,
+    model_store.commands,
+    model_store.serving_commands,
+):
     app.add_typer(room.commands)
 
 

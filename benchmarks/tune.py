@@ -16,8 +16,8 @@ from quality.steering.tune import TuneReport, TuneSettings, tune
 from quality.suites.suite import EMBEDDED, embedded_suite, open_suite
 
 DIMENSIONS = ("class_balance", "object_focus", "ood_robustness", "calibration_error")
-FULL = TuneSettings(pool=24, gains=(0.0, 2.0, 4.0), images=400, controls=20, resamples=400)
-QUICK = TuneSettings(pool=4, gains=(0.0, 2.0), images=100, controls=4, resamples=50)
+FULL = TuneSettings(pool=24, images=400, controls=20, resamples=400)
+QUICK = TuneSettings(pool=4, images=100, controls=4, resamples=50)
 
 
 def line(report: TuneReport, seconds: float) -> str:

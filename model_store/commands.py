@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from exporter.terminal import BundlePath, show
 from handlers.bundle import Bundle
-
-if TYPE_CHECKING:
-    from model_store.signing import Signer
+from model_store.options import SignKey, StoreUrl, Who, Why, open_store, signer
+from model_store.store_commands import stores
 
 commands = typer.Typer()
+commands.add_typer(stores, name="store")
 
 
 @commands.command()
@@ -33,13 +33,6 @@ def package(
     typer.echo(run(Bundle.open(bundle), out, name=name, version=version))
 
 
-StoreUrl = Annotated[str, typer.Option("--store", help="The model store: a folder, or an fsspec URL such as s3://bucket/models.")]
-Who = Annotated[str, typer.Option(help="Kept in the record.", envvar="USER")]
-Why = Annotated[str, typer.Option(help="Kept in the record.")]
-SignKey = Annotated[Path | None, typer.Option("--sign-key", help="Ed25519 private key, as `elude keygen` writes it.")]
-VersionName = Annotated[str, typer.Argument(help="NAME/NUMBER, or NAME/STAGE.", metavar="VERSION")]
-
-
 @commands.command()
 def admit(
     bundle: BundlePath,
@@ -53,9 +46,7 @@ def admit(
 
     Example: elude admit build/bundle --store models --why "release 3"
     """
-    from model_store.store import Store
-
-    admitted = Store(store).admit(bundle, archive, who=who or "unknown", why=why, signer=signer(sign_key), make_archive=True)
+    admitted = open_store(store).admit(bundle, archive, who=who or "unknown", why=why, signer=signer(sign_key), make_archive=True)
     show(f"Admitted to {store}", {"version": admitted.id, "bundle": admitted.bundle, "archive": str(admitted.archive)})
 
 
@@ -70,62 +61,36 @@ def keygen(
     typer.echo(json.dumps(run(path, owner=owner), indent=1))
 
 
-stores = typer.Typer(help="Move versions between stages, list and check a store.", no_args_is_help=True)
-commands.add_typer(stores, name="store")
+@commands.command()
+def card(bundle: BundlePath) -> None:
+    """A model card's head for the Hugging Face Hub, with the measured dimensions as `model-index`.
+
+    Example: elude card build/bundle > README.md
+    """
+    from model_store.links import model_index
+
+    typer.echo(model_index(Bundle.open(bundle)), nl=False)
 
 
-@stores.command("list")
-def store_list(store: StoreUrl) -> None:
-    """All versions, with the stages they are in."""
-    from model_store.store import Store
+@commands.command()
+def provenance(bundle: BundlePath, sign_key: SignKey = None) -> None:
+    """What a bundle was made of, as an in-toto statement with SLSA provenance; in a signed DSSE envelope with --sign-key.
 
-    show(store, {version.id: ", ".join(version.stages) or "–" for version in Store(store).list()})
+    Example: elude provenance build/bundle --sign-key ada.pem > provenance.json
+    """
+    from model_store.links import provenance as statement
+    from model_store.signing import envelope
 
-
-@stores.command("promote")
-def store_promote(
-    version: VersionName, store: StoreUrl, stage: str = "production", who: Who = "", why: Why = "release", sign_key: SignKey = None
-) -> None:
-    """Put a version in a stage."""
-    from model_store.store import Store
-
-    moved = Store(store).promote(version, stage, who=who or "unknown", why=why, signer=signer(sign_key))
-    show(f"Promoted in {store}", {moved.id: ", ".join(moved.stages)})
+    found, key = statement(Bundle.open(bundle)), signer(sign_key)
+    typer.echo(json.dumps(found, indent=1) if key is None else envelope(found, key).decode(), nl=key is None)
 
 
-@stores.command("rollback")
-def store_rollback(
-    name: Annotated[str, typer.Argument(help="Of the series of versions.")],
-    store: StoreUrl,
-    stage: str = "production",
-    who: Who = "",
-    why: Why = "rollback",
-    sign_key: SignKey = None,
-) -> None:
-    """Put back the version that was in the stage before."""
-    from model_store.store import Store
+@commands.command()
+def mlflow(bundle: BundlePath) -> None:
+    """Log a bundle's dimensions and reports to MLflow, to the tracking server that MLFLOW_TRACKING_URI names.
 
-    moved = Store(store).rollback(name, stage, who=who or "unknown", why=why, signer=signer(sign_key))
-    show(f"Rolled back in {store}", {moved.id: ", ".join(moved.stages)})
+    Example: elude mlflow build/bundle
+    """
+    from model_store.links import log_to_mlflow
 
-
-@stores.command("verify")
-def store_verify(store: StoreUrl) -> None:
-    """Check the record and every byte of every version."""
-    from model_store.store import Store
-
-    show(f"{store}: every byte is as admitted", {version.id: ", ".join(version.stages) or "–" for version in Store(store).verify()})
-
-
-@stores.command("fetch")
-def store_fetch(version: VersionName, store: StoreUrl, out: Annotated[Path, typer.Option(help="A new folder.")]) -> None:
-    """A verified copy of a version, from where it can be served."""
-    from model_store.store import Store
-
-    typer.echo(Store(store).fetch(version, out).id)
-
-
-def signer(path: Path | None) -> Signer | None:
-    from model_store.signing import load_signer
-
-    return None if path is None else load_signer(path)
+    log_to_mlflow(Bundle.open(bundle))

@@ -71,6 +71,15 @@ def add_preset(bundle: Bundle, name: str, edits: Sequence[Mapping[str, Any]]) ->
     return added
 
 
+def remove_preset(bundle: Bundle, name: str) -> Bundle:
+    """Take a preset out of presets.json; UsageError if there is none of that name."""
+    presets = bundle.json(PRESETS) if bundle.has(PRESETS) else {}
+    if name not in presets:
+        raise UsageError(f"{bundle.root} has no preset {name!r}.", f"It has: {', '.join(presets) or 'none'}.")
+    left = {other: edits for other, edits in presets.items() if other != name}
+    return bundle.add({PRESETS: (json.dumps(left, indent=1) + "\n").encode()})
+
+
 def edits_of(bundle: Bundle) -> dict[str, tuple[Edit, ...]]:
     """The edits of each preset; BundleError if presets.json cannot be used."""
     catalogue = Catalogue(bundle.path("catalogue.sqlite")) if bundle.has("catalogue.sqlite") else None

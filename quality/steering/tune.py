@@ -1,7 +1,8 @@
 """Quality without training: a few sub-units' gains that raise one dimension and lower no other beyond the policy.
 
-Three disjoint sets of images: one to screen single gains, one to choose how many of the best to combine (none is a choice), and a
-held-out one for the figure that is reported, with its interval, beside doing nothing and random edits of the same size.
+Sub-units are tried in the order of the gradient of a smooth stand-in for the dimension, each in the direction of its sign. Three disjoint
+sets of images: one to screen single gains, one to choose how many of the best to combine (none is a choice), and a held-out one for the
+figure that is reported, with its interval, beside doing nothing and random edits of the same size.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from handlers.bundle import Bundle
-from handlers.catalogue import Catalogue
 from handlers.edits import Edit
 from handlers.errors import UsageError
 from handlers.steering import identifier_of
 from quality.evaluation.observe import Progress
 from quality.policies.policy import Policy
+from quality.steering.gradients import gain_gradients
 from quality.steering.presets import steered_subjects
 from quality.steering.tune_values import GUARDS, TUNABLE, Answers, Images, answer, gain, load_images, value
 from quality.suites.suite import Suite
@@ -31,8 +33,8 @@ class TuneSettings:
     """How far to look.
 
     Attributes:
-        pool: sub-units that are tried, the most active ones.
-        gains: what each one's activation is multiplied with; 0 ablates it.
+        pool: sub-units that are tried, those with the steepest gradient.
+        steps: how far each one's gain goes from 1, upwards where the gradient is positive, else downwards; −1 from 1 ablates it.
         max_edits: most sub-units of the result.
         images: most images of each of the two tuning sets.
         controls: random edits of the same size on the held-out set.
@@ -40,8 +42,8 @@ class TuneSettings:
     """
 
     pool: int = 32
-    gains: tuple[float, ...] = (0.0, 2.0, 4.0)
-    max_edits: int = 4
+    steps: tuple[float, ...] = (1.0, 3.0)
+    max_edits: int = 8
     images: int = 600
     controls: int = 20
     resamples: int = 500
@@ -104,7 +106,8 @@ def tune(
     plain = steered_subjects(bundle, {"plain": ()})["plain"]
     folds = _folds(load_images(tuning, plain), settings)
     search = _Search(bundle, dimension, policy, settings, progress)
-    singles = search.screen(folds[0])
+    slopes = gain_gradients(bundle, plain, folds[0], dimension, seed=settings.seed)
+    singles = search.screen(folds[0], candidates(slopes, settings))
     chosen, tuning_gain = search.combine(singles, folds[1])
     final = load_images(held_out, plain)
     answers = search.answers({"plain": (), "chosen": chosen}, final)
@@ -140,9 +143,9 @@ class _Search:
         self.evaluated += len(edits)
         return found
 
-    def screen(self, images: Images) -> list[tuple[float, Edit]]:
+    def screen(self, images: Images, tried: Sequence[Edit]) -> list[tuple[float, Edit]]:
         """Gain of each single edit, best first, of those that raise the dimension and lower no guard beyond the policy."""
-        edits = {f"{i}x{g}": (Edit.scale(i, g),) for i in _most_active(self.bundle, self.settings.pool) for g in self.settings.gains}
+        edits = {f"{edit.index}x{edit.gain}": (edit,) for edit in tried}
         answers = self.answers({"plain": (), **edits}, images)
         plain = answers["plain"]
         scored = [(self._score(answers[name], plain), row[0]) for name, row in edits.items()]
@@ -185,10 +188,7 @@ def _folds(images: Images, settings: TuneSettings) -> tuple[Images, Images]:
     return images.rows(np.sort(order[:half])), images.rows(np.sort(order[half : 2 * half]))
 
 
-def _most_active(bundle: Bundle, count: int) -> list[int]:
-    catalogue = Catalogue(bundle.path("catalogue.sqlite"))
-    try:
-        rows = [catalogue.sub_unit(index) for index in range(catalogue.count())]
-    finally:
-        catalogue.close()
-    return [row.index for row in sorted(rows, key=lambda row: (-row.mean, row.index))[:count]]
+def candidates(slopes: NDArray[np.float64], settings: TuneSettings) -> list[Edit]:
+    """The edits to try: of the ``pool`` steepest sub-units, all steps in the direction in which the dimension should rise."""
+    steepest = np.argsort(-np.abs(slopes), kind="stable")[: settings.pool]
+    return [Edit.scale(int(i), 1.0 + float(np.sign(slopes[i])) * step) for i in steepest if slopes[i] != 0 for step in settings.steps]
