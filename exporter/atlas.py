@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from exporter.activity import UNITS, Activity
 from exporter.images import ImageSource
 from exporter.layer_split import LayerSplit
 from exporter.measure import SUB_UNITS, Measures
+from exporter.naming.found import Name
 from handlers.catalogue import write_catalogue
 from handlers.catalogue_rows import ImageRow, SubUnitRow, Top, UnitRow
 from handlers.preprocess import Preprocess
@@ -34,6 +36,7 @@ def write_atlas(
     images: ImageSource,
     preprocess: Preprocess,
     tops: int = TOPS,
+    names: Mapping[int, Name] = MappingProxyType({}),
 ) -> None:
     """Write ``catalogue.sqlite``; the same input gives the same bytes.
 
@@ -45,6 +48,7 @@ def write_atlas(
         images: the images that ``activity`` counts; an image's number is its place here.
         preprocess: of the model.
         tops: strongest images of each feature; images where it is not above 0 are none of its tops.
+        names: of sub-units, by index; the others stay unnamed.
 
     Raises:
         UsageError: the file exists.
@@ -55,7 +59,7 @@ def write_atlas(
     units = [row for split in splits for row in _unit_rows(split, found[split.layer, UNITS], measures)]
     sub_units: list[SubUnitRow] = []
     for split in splits:
-        rows = _sub_unit_rows(split, len(sub_units), activity[split.layer][SUB_UNITS], found[split.layer, SUB_UNITS], measures)
+        rows = _sub_unit_rows(split, len(sub_units), activity[split.layer][SUB_UNITS], found[split.layer, SUB_UNITS], measures, names)
         sub_units.extend(rows)
     write_catalogue(path, _image_rows(used, images, preprocess), units, sub_units)
 
@@ -75,10 +79,11 @@ def _unit_rows(split: LayerSplit, tops: Sequence[tuple[Top, ...]], measures: Mea
 
 
 def _sub_unit_rows(
-    split: LayerSplit, first: int, activity: Activity, tops: Sequence[tuple[Top, ...]], measures: Measures
+    split: LayerSplit, first: int, activity: Activity, tops: Sequence[tuple[Top, ...]], measures: Measures, names: Mapping[int, Name]
 ) -> Iterator[SubUnitRow]:
     ms, omega, highest = measures.layers[split.layer][SUB_UNITS].ms, split.omega(), activity.peak.max(axis=0)
     for row, (unit, part) in enumerate(zip(split.parent.tolist(), split.part.tolist(), strict=True)):
+        name = names.get(first + row)
         yield SubUnitRow(
             index=first + row,
             layer=split.layer,
@@ -91,9 +96,9 @@ def _sub_unit_rows(
             maximum=float(highest[row]),
             ms_score=_score(ms[row]),
             share=float(omega[row]),  # the bias is shared by the mean share of the weights
-            name=None,
-            name_method=None,
-            name_score=None,
+            name=name.name if name else None,
+            name_method=name.method if name else None,
+            name_score=name.score if name else None,
             tops=tops[row],
         )
 

@@ -29,6 +29,7 @@ def export(
     method: Annotated[str, typer.Option(help="'default', or 'paper': exact HDBSCAN, slower.")] = "default",
     margin_rule: Annotated[str | None, typer.Option(help="Instead of the method's: literal, smallest or signed.")] = None,
     clusterer: Annotated[str | None, typer.Option(help="Instead of the method's: hdbscan or projected.")] = None,
+    names: Annotated[str, typer.Option(help="'labels': after the classes of the strongest images; 'none'.")] = "labels",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 64,
     engine: Annotated[str, typer.Option(help="'local', or 'ray': the cluster that RAY_ADDRESS names, else one started here.")] = "local",
@@ -54,6 +55,7 @@ def export(
         margin_rule=margin_rule,
         clusterer=clusterer,
         seed=seed,
+        names=names,
         batch_size=batch_size,
     )
     options: dict[str, Any] = {"evaluation": evaluation, "overwrite": overwrite, "engine": engine, "workers": workers}

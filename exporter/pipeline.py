@@ -18,6 +18,8 @@ from exporter.layer_split import LayerSplit
 from exporter.layers import Layer, find_layers
 from exporter.load import EMBEDDED, EMBEDDED_FOLDER, LoadedModel, load_model
 from exporter.measure import SUB_UNITS, TOP, Measures, ms_scores
+from exporter.naming.at_export import names_at_export
+from exporter.naming.found import NAMES, Name
 from exporter.probe import Probe, collect
 from exporter.split import SplitSettings, random_control, split_layer
 from exporter.versions import installed
@@ -49,6 +51,7 @@ class ExportSettings:
         verify_images: real images that the checks of equality run on, beside made-up ones.
         atlas_images: images whose strongest are shown in the catalogue, at most.
         tops: strongest images kept of each unit and sub-unit.
+        names: ``labels`` names sub-units after the classes of their strongest images, ``none`` leaves them unnamed.
         measure_images: evaluation images of the MS-Score, at most.
         measure_top: strongest images per MS-Score.
         opset: ONNX operator set; None: the exporter's default.
@@ -66,11 +69,14 @@ class ExportSettings:
     verify_images: int = 32
     atlas_images: int = 3_000
     tops: int = TOPS
+    names: str = "labels"
     measure_images: int = 5_000
     measure_top: int = TOP
     opset: int | None = None
 
     def __post_init__(self) -> None:
+        if self.names not in ("labels", "none"):
+            raise UsageError(f"names is {self.names!r}.", "Use 'labels' or 'none'; 'elude name' knows more ways.")
         if self.method not in METHODS:
             raise UsageError(f"There is no method {self.method!r}.", f"Choose one of {', '.join(METHODS)}.")
         for name in (
@@ -159,7 +165,7 @@ def export(
     with write_bundle(out, source=loaded.source, layers=infos, parameters=parameters, versions=versions(), overwrite=overwrite) as folder:
         _write_graph(folder, job, splits, probing.limited(settings.verify_images))
         measures = _measure(job, splits, judging, held_out)
-        _write_catalogue(folder / "catalogue.sqlite", job, splits, measures, probing.limited(settings.atlas_images))
+        _write_catalogue(folder, job, splits, measures, probing.limited(settings.atlas_images))
         facts = {"probing_images": len(probing), **asdict(settings), **settings.resolved()}
         _write_json(folder / "measures.json", measures.to_json() | {"settings": facts})
         (folder / "README.md").write_text(model_card(loaded, infos, parameters, measures, facts), encoding="utf-8")
@@ -262,12 +268,17 @@ def _measure(job: _Job, splits: list[LayerSplit], images: ImageSource, held_out:
     )
 
 
-def _write_catalogue(path: Path, job: _Job, splits: list[LayerSplit], measures: Measures, images: ImageSource) -> None:
+def _write_catalogue(folder: Path, job: _Job, splits: list[LayerSplit], measures: Measures, images: ImageSource) -> None:
     preprocess = job.loaded.preprocess
     families = {SUB_UNITS: {split.layer: split for split in splits}}
     size, progress = job.settings.batch_size, job.progress("atlas")
     activity = scan(job.loaded.module, job.layers, families, images, preprocess, batch_size=size, progress=progress)
-    write_atlas(path, splits, activity, measures, images=images, preprocess=preprocess, tops=job.settings.tops)
+    names: dict[int, Name] = {}
+    if job.settings.names == "labels":
+        names, evidence = names_at_export(splits, activity, images)
+        _write_json(folder / NAMES, evidence)
+    path = folder / "catalogue.sqlite"
+    write_atlas(path, splits, activity, measures, images=images, preprocess=preprocess, tops=job.settings.tops, names=names)
 
 
 def _write_json(path: Path, value: Any) -> None:

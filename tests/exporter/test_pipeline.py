@@ -35,6 +35,7 @@ FILES = {
     "equivalence.json",
     "labels.json",
     "measures.json",
+    "names.json",
     "model.onnx",
     "preprocess.json",
 }
