@@ -9,7 +9,7 @@ import typer
 
 from exporter.terminal import AsJson, BundlePath, progress_bar, show
 from handlers.bundle import Bundle
-from handlers.errors import EquivalenceError
+from handlers.errors import EquivalenceError, UsageError
 
 commands = typer.Typer()
 _IMAGES = "a folder, a .tar, shards 'x-{000..009}.tar', a list .txt, or 'hf:OWNER/NAME[:SPLIT]'"
@@ -82,6 +82,43 @@ def export_facts(bundle: Bundle) -> dict[str, Any]:
             facts[f"MS-Score {layer}, {label}"] = families[family]["ms_mean_of_split_units"]
             facts[f"  on centred embeddings, {label}"] = families[family]["centred_mean_of_split_units"]
     return facts
+
+
+@commands.command()
+def measure(
+    path: BundlePath,
+    images: Annotated[str | None, typer.Option(help=f"What to measure on: {_IMAGES}; the embedded model brings its own.")] = None,
+    held_out: Annotated[bool, typer.Option("--held-out", help="Note that the bundle was not made from these images.")] = False,
+    encoder: Annotated[str | None, typer.Option(help="Compare images by this model too: a timm name, 'hf-hub:…' or a folder.")] = None,
+    seeds: Annotated[int, typer.Option(help="Splits made anew from these images to see how alike they are; 0: none.")] = 2,
+    max_images: Annotated[int, typer.Option(help="Images used at most.")] = 5_000,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how alike the images are that each sub-unit answers to, beside units and a random split, and how stable the split is.
+
+    The result replaces the measures in the bundle.
+
+    Example: elude measure build/bundle --images my/images --held-out
+    """
+    from exporter.images import open_images
+    from exporter.load import EMBEDDED, EMBEDDED_FOLDER
+    from exporter.measure_bundle import MeasureSettings, facts, measure_bundle
+
+    bundle = Bundle.open(path)
+    if images is None:
+        if bundle.manifest.source.model != EMBEDDED:
+            raise UsageError("No images are given, and only the embedded model brings its own.", f"Give --images: {_IMAGES}.")
+        images, held_out = str(EMBEDDED_FOLDER / "evaluation.tar"), True
+    settings = MeasureSettings(held_out, encoder, seeds, max_images)
+    with progress_bar() as progress:
+        measures = measure_bundle(bundle, open_images(images), settings, progress=progress).json("measures.json")
+    rows = facts(measures)
+    if as_json:
+        for layer in measures["layers"].values():
+            for family in ("units", "sub_units", "random"):
+                del layer[family]["each"]  # one number for each feature: they are in the file
+        rows = measures
+    show(f"Measured {path}", rows, as_json)
 
 
 @commands.command()

@@ -99,5 +99,6 @@ def _with_ray(work: Callable[[Shared, Job], Answer], shared: Shared, jobs: Itera
 
         return wait
 
-    cluster = max(int(ray.cluster_resources().get("CPU", 1)), workers)
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call, unused-ignore]
+    cluster = max(int(resources.get("CPU", 1)), workers)
     yield from _in_order(submit, jobs, _AHEAD * cluster)

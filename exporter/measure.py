@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from exporter.activity import UNITS, Activity, scan
+from exporter.encoder import external_scores
 from exporter.images import ImageSource
 from exporter.layer_split import LayerSplit
 from exporter.layers import Layer
@@ -37,12 +38,16 @@ class Scores:
         centred: MS-Score of the output less its mean.
         purity: part of the top images that are of one class; all NaN where no image has a label.
         of_split_unit: bool (features,), whether the feature is, or belongs to, a unit that was split.
+        external: MS-Score of the embeddings of another network (exporter.encoder), if there is one.
+        external_centred: the same with embeddings less their mean.
     """
 
     ms: NDArray[np.float64]
     centred: NDArray[np.float64]
     purity: NDArray[np.float64]
     of_split_unit: NDArray[np.bool_]
+    external: NDArray[np.float64] | None = None
+    external_centred: NDArray[np.float64] | None = None
 
     @property
     def left_out(self) -> int:
@@ -52,6 +57,8 @@ class Scores:
     def to_json(self) -> dict[str, Any]:
         """Counts, means and medians over all features and over those of split units, and each feature's MS-Score."""
         values = {"ms": self.ms, "centred": self.centred, "purity": self.purity}
+        if self.external is not None and self.external_centred is not None:
+            values |= {"external": self.external, "external_centred": self.external_centred}
         out: dict[str, Any] = {"features": len(self.ms), "left_out": self.left_out}
         for name, scores in values.items():
             out[f"{name}_mean"] = _statistic(scores, np.mean)
@@ -97,6 +104,7 @@ def ms_scores(
     top: int = TOP,
     batch_size: int = 64,
     progress: Progress | None = None,
+    embeddings: NDArray[np.float64] | None = None,
 ) -> Measures:
     """Score units, sub-units and the sub-units of a random split, in two passes over the images.
 
@@ -111,6 +119,7 @@ def ms_scores(
         top: images per score.
         batch_size: images per forward pass.
         progress: called with (images done, twice the images).
+        embeddings: (images, dimensions), of another network (exporter.encoder.embed), for the external scores.
 
     Raises:
         EvaluationError: an activation is not finite.
@@ -128,19 +137,25 @@ def ms_scores(
     for layer, each in activity.items():
         split = splits[layer].parts > 1
         of_split_unit = {UNITS: split, SUB_UNITS: split[splits[layer].parent], RANDOM: split[splits[layer].parent]}
-        result[layer] = {name: _scores(of, similar[layer, name], labels, of_split_unit[name]) for name, of in each.items()}
+        result[layer] = {name: _scores(of, similar[layer, name], labels, of_split_unit[name], embeddings, top) for name, of in each.items()}
     tokens = {layer: each[UNITS].tokens for layer, each in activity.items()}
     return Measures(count, held_out, min(top, count), tokens, result)
 
 
 def _scores(
-    activity: Activity, similar: tuple[NDArray[np.float64], NDArray[np.float64]], labels: list[str | None], of_split_unit: NDArray[np.bool_]
+    activity: Activity,
+    similar: tuple[NDArray[np.float64], NDArray[np.float64]],
+    labels: list[str | None],
+    of_split_unit: NDArray[np.bool_],
+    embeddings: NDArray[np.float64] | None,
+    top: int,
 ) -> Scores:
-    ms, centred = similar
-    dead = (activity.peak.max(axis=0) <= 0) | np.isnan(ms) | np.isnan(centred)
-    pure = purity(activity.strongest(PURITY_TOP), labels)
-    ms, centred, pure = (np.where(dead, np.nan, scores) for scores in (ms, centred, pure))
-    return Scores(ms, centred, pure, of_split_unit)
+    dead = (activity.peak.max(axis=0) <= 0) | np.isnan(similar[0]) | np.isnan(similar[1])
+    found = [*similar, purity(activity.strongest(PURITY_TOP), labels)]
+    if embeddings is not None:
+        found += [external_scores(activity, each, top) for each in (embeddings, embeddings - embeddings.mean(axis=0))]
+    ms, centred, pure, *external = (np.where(dead, np.nan, scores) for scores in found)
+    return Scores(ms, centred, pure, of_split_unit, *external)
 
 
 def purity(images: NDArray[np.int64], labels: list[str | None]) -> NDArray[np.float64]:

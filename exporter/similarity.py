@@ -41,7 +41,7 @@ def ms_score(weights: NDArray[np.float64], embeddings: NDArray[np.float64]) -> f
     """
     total = weights @ embeddings
     own = float(weights**2 @ (embeddings**2).sum(axis=1))
-    return float(_ratio(np.array([total @ total - own]), weights[:, None])[0])
+    return float(ratio(np.array([total @ total - own]), weights[:, None])[0])
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,19 @@ class Chosen:
 
 def choose(activity: Activity, top: int) -> Chosen:
     """The ``top`` strongest images of each feature, with weights that are 0 throughout where a feature is the same everywhere."""
-    images = activity.strongest(top)
-    peak = np.take_along_axis(activity.peak, images, axis=0).astype(np.float64)
-    lowest, highest = (bound.astype(np.float64) for bound in (activity.peak.min(axis=0), activity.peak.max(axis=0)))
-    span = highest - lowest
-    weights = np.divide(peak - lowest, span, out=np.zeros_like(peak), where=span > 0)
+    images, weights = activity.strongest(top), peak_weights(activity, top)
     order = np.argsort(images, axis=None, kind="stable")
     features = np.broadcast_to(np.arange(images.shape[1]), images.shape)
     token = np.take_along_axis(activity.token, images, axis=0).astype(np.int64)
     return Chosen(weights, images.ravel()[order], features.ravel()[order], token.ravel()[order], weights.ravel()[order])
+
+
+def peak_weights(activity: Activity, top: int) -> NDArray[np.float64]:
+    """float64 (top, features): w of each feature's strongest images, strongest first."""
+    peak = np.take_along_axis(activity.peak, activity.strongest(top), axis=0).astype(np.float64)
+    lowest, highest = (bound.astype(np.float64) for bound in (activity.peak.min(axis=0), activity.peak.max(axis=0)))
+    span = highest - lowest
+    return np.divide(peak - lowest, span, out=np.zeros_like(peak), where=span > 0)
 
 
 def concentrate(
@@ -136,10 +140,10 @@ class _Sum:
 
     def finish(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """The scores (features,), given the weights (top, features)."""
-        return _ratio((self.total.square().sum(1) - self.own).numpy(), weights)
+        return ratio((self.total.square().sum(1) - self.own).numpy(), weights)
 
 
-def _ratio(numerator: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def ratio(numerator: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """The scores (features,): numerator over (sum w)^2 - sum w^2, NaN where fewer than two weights are above 0."""
     denominator = weights.sum(axis=0) ** 2 - (weights**2).sum(axis=0)
     enough = (weights > 0).sum(axis=0) > 1
