@@ -1,12 +1,9 @@
-"""Puts ``tests/`` on the path for ``_models.py``, and keeps every library to one thread: more threads than cores collapse."""
+"""Keeps every library to one thread: more threads than cores collapse."""
 
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 # Read by torch, ONNX Runtime and BLAS when they are first loaded, which is after this file.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,117 @@
+"""A shell that runs the blocks of a document one after the other, and keeps the servers that they start until the document ends."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shlex
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+STAYS = ("elude serve", "elude explore", "python -m handlers.web")
+READY = ("Serving ", "Exploring ", "Uvicorn running")
+START, BLOCK = 120.0, 500.0  # seconds
+
+
+class Shell:
+    """One bash in a new folder, which holds ``photos/`` (three classes of ten images) and ``bag.png``, as a reader has images.
+
+    Commands that stay in the foreground run beside it, and the lines ``export NAME=…`` that they print take effect, as readers are told to paste them.
+    """
+
+    def __init__(self, binaries: Path | None = None) -> None:
+        """Args: binaries: where ``elude`` and ``python`` are, by default this environment's."""
+        first = binaries or Path(sys.executable).parent
+        self._temporary = tempfile.TemporaryDirectory(prefix="elude-page-")
+        self.folder = Path(self._temporary.name)
+        with tarfile.open(ROOT / "exporter" / "embedded" / "evaluation.tar") as tar:
+            for label in ("bag", "coat", "trouser"):
+                files = [member for member in tar.getmembers() if member.isfile() and member.name.startswith(f"{label}/")][:10]
+                tar.extractall(self.folder / "photos", files, filter="data")
+        next((self.folder / "photos" / "bag").iterdir()).rename(self.folder / "bag.png")
+        environment = os.environ | {"PATH": f"{first}:{os.environ['PATH']}", "PYTHONPATH": "", "COLUMNS": "120", "USER": "reader"}
+        self._bash = subprocess.Popen(
+            ["bash"], cwd=self.folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, start_new_session=True,
+        )  # fmt: skip
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._servers = 0
+
+    def _read(self) -> None:
+        assert self._bash.stdout is not None
+        for line in self._bash.stdout:
+            self._lines.put(line)
+
+    def run(self, block: str) -> str:
+        """Run a block line by line (a line that ends in a backslash goes on); AssertionError with the output at the first that fails."""
+        printed = ""
+        for command in commands(block):
+            stays = command.startswith(STAYS)
+            printed += self._start(command) if stays else self._ask(command)
+        return printed
+
+    def _ask(self, command: str) -> str:
+        assert self._bash.stdin is not None
+        mark = f"__done_{time.monotonic_ns()}__"
+        self._bash.stdin.write(f"{command}\necho {mark} $?\n")
+        self._bash.stdin.flush()
+        printed, end = "", time.monotonic() + BLOCK
+        while True:
+            try:
+                line = self._lines.get(timeout=max(end - time.monotonic(), 0.01))
+            except queue.Empty:
+                raise AssertionError(f"$ {command}\n{printed}\nhas not ended after {BLOCK:.0f} s") from None
+            if line.startswith(mark):
+                assert line.split()[1] == "0", f"$ {command}\n{printed}"
+                return printed
+            printed += line
+
+    def _start(self, command: str) -> str:
+        self._servers += 1
+        log = self.folder / f".server-{self._servers}.log"
+        self._ask(f"{command} > {shlex.quote(str(log))} 2>&1 &")
+        end = time.monotonic() + START
+        while time.monotonic() < end:
+            said = log.read_text() if log.exists() else ""
+            if any(word in said for word in READY):
+                for line in said.splitlines():
+                    if line.startswith("export "):
+                        self._ask(line)
+                        os.environ.update(pair.split("=", 1) for pair in shlex.split(line)[1:])  # for the page's Python
+                return said
+            time.sleep(0.2)
+        raise AssertionError(f"$ {command}\n{log.read_text()}\nserves nothing after {START:.0f} s")
+
+    def close(self) -> None:
+        """End the shell and all that it started; remove its folder."""
+        for name in ("ELUDE_URL", "ELUDE_TOKEN"):
+            os.environ.pop(name, None)
+        assert self._bash.stdin is not None
+        self._bash.stdin.close()
+        group = os.getpgid(self._bash.pid)
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(group, sign)
+                self._bash.wait(timeout=20)
+            except ProcessLookupError:
+                break
+            except subprocess.TimeoutExpired:
+                continue
+            time.sleep(1 if self._servers else 0)
+        self._bash.wait()
+        self._temporary.cleanup()
+
+
+def commands(block: str) -> list[str]:
+    """The commands of a block: lines, joined where they end in a backslash; comments and empty lines are left out."""
+    joined = block.replace("\\\n", " ")
+    return [line for line in joined.splitlines() if line.strip() and not line.lstrip().startswith("#")]
