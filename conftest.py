@@ -1,7 +1,7 @@
 """Every code block of the documents is run as it stands: shell and Python of a page in order, in one new folder; TOML and JSON are read.
 
-A server that a block starts in the foreground keeps running until the page ends, as in a reader's first terminal. What cannot be run here is
-marked in the page: ``<!-- skip: next "why" -->``.
+A server that a block starts in the foreground keeps running until the page ends, as in a reader's first terminal. What cannot be run
+here is marked in the page: ``<!-- skip: next "why" -->``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _shell import Shell
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
-
-from _shell import Shell
 
 ROOT = Path(__file__).parent
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))

@@ -23,7 +23,8 @@ START, BLOCK = 120.0, 500.0  # seconds
 class Shell:
     """One bash in a new folder, which holds ``photos/`` (three classes of ten images) and ``bag.png``, as a reader has images.
 
-    Commands that stay in the foreground run beside it, and the lines ``export NAME=…`` that they print take effect, as readers are told to paste them.
+    Commands that stay in the foreground run beside it, and the lines ``export NAME=…`` that they print take effect, as readers are told
+    to paste them.
     """
 
     def __init__(self, binaries: Path | None = None) -> None:
