@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,40 +12,69 @@ from exporter.terminal import AsJson, BundlePath, progress_bar, show
 from handlers.bundle import Bundle
 from handlers.errors import BundleError, GateError, UsageError
 
+if TYPE_CHECKING:
+    from quality.evaluation.report_data import QualityReport
+
 commands = typer.Typer()
 QUICK = ("accuracy", "calibration_error", "class_balance", "corruption_robustness", "params_m")
 
 
 @commands.command()
 def evaluate(
-    bundle: BundlePath,
-    suite: Annotated[str, typer.Option(help="'embedded', or a folder or .tar with one sub-folder a class.")] = "embedded",
-    dimensions: Annotated[str | None, typer.Option(help="Comma-separated; by default all that the suite allows.")] = None,
+    subject: Annotated[str, typer.Argument(help="A bundle, an .onnx file, http(s)://HOST:PORT, or a model's name.")],
+    suite: Annotated[str, typer.Option(help="'embedded', a suite.toml, or a folder or .tar with one sub-folder a class.")] = "embedded",
+    out: Annotated[Path | None, typer.Option(help="Where to write the report; by default into the bundle, else quality.json here.")] = None,
+    dimensions: Annotated[str | None, typer.Option(help="Comma-separated; by default all that subject and suite allow.")] = None,
     quick: Annotated[bool, typer.Option(help="Five of the fifteen corruptions; no attacks and no made images.")] = False,
     budget: Annotated[int | None, typer.Option(help="Images for the dimensions that need many passes.")] = None,
     seed: Annotated[int, typer.Option(help="Of corruptions, attacks and intervals.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that corrupt images; with --engine ray, of the cluster started here.")] = 0,
+    engine: Annotated[str, typer.Option(help="local, or ray for a cluster (RAY_ADDRESS names one).")] = "local",
+    cache: Annotated[Path | None, typer.Option(help="Folder of finished batches: a stopped evaluation goes on from there.")] = None,
+    pool: Annotated[list[Path] | None, typer.Option(help="An earlier result to score against; give two or more.")] = None,
+    described_by: Annotated[Path | None, typer.Option(help="Folder with an .onnx file's preprocess.json and labels.json.")] = None,
+    token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="A server's inference key.")] = None,
+    model: Annotated[str, typer.Option(help="A served model's name.")] = "elude",
+    threads: Annotated[int, typer.Option(help="Of ONNX Runtime.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the original, the disentangled and the served model and write quality.json into the bundle.
+    """Measure up to nine dimensions of a model. Of a bundle all three forms: original, disentangled and served.
 
     Example: elude evaluate build/bundle --quick
+    Example: elude evaluate timm/resnet18.a1_in1k --suite pets/suite.toml --budget 500 --cache .elude --out resnet18.json
     """
     from quality.evaluation.evaluate import evaluate as run
+    from quality.scores.scoring import own_pool
+    from quality.subjects.open_subject import open_subject
     from quality.suites.suite import open_suite
 
-    opened, data = Bundle.open(bundle), open_suite(suite)
-    wanted = dimensions.split(",") if dimensions else QUICK if quick else None
+    opened = open_subject(str(subject), described_by=described_by, token=token, model=model, threads=threads)
+    data = open_suite(suite)
+    others = own_pool(pool) if pool else None
     with progress_bar() as progress:
-        report = run(opened, data.quick() if quick else data, dimensions=wanted, budget=budget, seed=seed, progress=progress)
-    opened.add({"quality.json": report.to_bytes()})
-    rows = {}
-    for name, result in report.dimensions.items():
-        interval = f"   95 % in [{result.interval[0]:.4f}, {result.interval[1]:.4f}]" if result.interval else ""
-        rows[name] = f"{result.value:.4f}{interval}"
-    forms = report.lossless or {}
-    gaps = [abs(forms["original"][d] - forms[form][d]) for form in forms for d in forms[form] if "original" in forms]
-    rows["largest change by the rewrite"] = f"{max(gaps, default=0.0):.3g}"
-    show(f"Quality of the served model on {report.suite['name']}, {report.suite['images']} images", rows, as_json)
+        report = run(
+            opened,
+            data.quick() if quick else data,
+            dimensions=dimensions.split(",") if dimensions else QUICK if quick else None,
+            budget=budget,
+            seed=seed,
+            progress=progress,
+            pool=others,
+            workers=workers,
+            engine=engine,
+            cache=cache,
+            threads=threads,
+        )
+    if out is None and isinstance(opened, Bundle):
+        opened.add({"quality.json": report.to_bytes()})
+    else:
+        write_file(out or Path("quality.json"), report.to_bytes())
+    of = "the served model" if isinstance(opened, Bundle) else report.subject["model"]
+    show(
+        f"Quality of {of} on {report.suite['name']}, {report.suite['images']} images",
+        report.to_json() if as_json else summary(report),
+        as_json,
+    )
 
 
 @commands.command()
@@ -121,19 +150,24 @@ def compare(
 
 @commands.command()
 def score(
-    values: Annotated[Path, typer.Argument(help="JSON: dimension to value, or a quality.json.")],
-    weights: Annotated[str | None, typer.Option(help="A named profile of weights.")] = None,
+    values: Annotated[Path, typer.Argument(help="JSON: dimension to value; or a quality.json, or a bundle that was evaluated.")],
+    weights: Annotated[str | None, typer.Option(help="A named profile of weights: quba, safety, edge or fairness.")] = None,
+    pool: Annotated[list[Path] | None, typer.Option(help="An earlier result (quality.json or bundle); give two or more.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The QUBA score of nine values, against the published 326 models. Only what was measured counts; nothing is imputed.
+    """The QUBA score of nine values, against the published 326 models or own earlier ones. What was not measured is never imputed.
 
-    Example: elude score values.json
+    Example: elude score build/bundle --pool releases/1 --pool releases/2 --weights safety
     """
     from quality.scores.scoring import score_of
 
-    found = score_of(values, weights=weights)
+    found = score_of(values, weights=weights, pool=pool or ())
     parts = found.to_json()["per_dimension"]
     rows = {name: f"z {part['z']:+.3f}, contributes {part['contribution']:+.3f}" for name, part in parts.items()}
+    rows["rank"] = f"{found.standing.rank} of {found.standing.of} in {found.score.reference} and this one"
+    rows["nearest"] = ", ".join(f"{name} {total:.4f}" for name, total in found.standing.nearest)
+    if found.score.missing:
+        rows["not scored"] = ", ".join(found.score.missing)
     kind = "partial QUBA" if found.score.partial else "QUBA"
     show(f"{kind} {found.score.total:.4f}", found.to_json() if as_json else rows, as_json)
     if found.warning:
@@ -185,3 +219,36 @@ def policy_explain(policy: Annotated[Path, typer.Argument(help="A policy file.")
     from quality.policies.policy import load_policy
 
     typer.echo(explain(load_policy(policy)))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.", "Choose another place.") from error
+
+
+def summary(report: QualityReport) -> dict[str, str]:
+    """Dimension to one line of text; what was not measured with the reason."""
+    rows = {}
+    for name, result in report.dimensions.items():
+        interval = f"   95 % in [{result.interval[0]:.4f}, {result.interval[1]:.4f}]" if result.interval else ""
+        rows[name] = f"{result.value:.4f}{interval}"
+    rows |= {name: f"not measured: {reason}" for name, reason in report.settings["not_measured"].items()}
+    if report.lossless:
+        forms = report.lossless
+        gaps = [abs(forms["original"][d] - values[d]) for values in forms.values() for d in values]
+        rows["largest change by the rewrite"] = f"{max(gaps, default=0.0):.3g}"
+    if report.score:
+        rows["score"] = (
+            f"{report.score['total']:.4f} against {report.score['reference']}, rank {report.score['rank']} of {report.score['of']}"
+        )
+    return rows

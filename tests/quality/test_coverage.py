@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from quality.dimensions.accuracy import accuracy
+from quality.dimensions.adversarial_robustness import adversarial_robustness
 from quality.dimensions.calibration_error import calibration_error
 from quality.dimensions.class_balance import class_balance
+from quality.dimensions.corruption_robustness import corruption_robustness
 from quality.dimensions.object_focus import object_focus
 from quality.dimensions.ood_robustness import ood_robustness
 from quality.dimensions.shape_bias import shape_bias
 from quality.statistics.calibration_interval import _sampler
 from quality.statistics.inversion import Family, invert
-from quality.statistics.statistics import softmax
+from quality.statistics.statistics import paired_difference_interval, softmax
 
 Interval = tuple[float, float]
 
@@ -77,9 +79,40 @@ def ratio_case(seed: int) -> tuple[float, Interval]:
     rng = np.random.default_rng([7, seed])
     clean = rng.random(300) < 0.85
     kept = {"a": clean & (rng.random(300) < 0.6), "b": clean & (rng.random(300) < 0.4)}
-    result = ood_robustness(clean, kept, seed=seed, resamples=400).interval
+    result = ood_robustness(clean, kept).interval
     assert result is not None
     return float(np.sqrt(0.24)), result
+
+
+def attack_case(seed: int) -> tuple[float, Interval]:
+    # few right answers: the ratio is skewed, and a percentile bootstrap held it in 91 %
+    hard = np.random.default_rng([9, seed]).random(300)
+    result = adversarial_robustness(hard < 0.85, hard < 0.1, hard < 0.03).interval
+    assert result is not None
+    return float(np.sqrt(0.1 * 0.03)) / 0.85, result
+
+
+def corruption_case(seed: int) -> tuple[float, Interval]:
+    rng = np.random.default_rng([10, seed])
+    hard, rates = rng.random(200), {("a", s): 0.8 - 0.1 * s for s in range(1, 6)}
+    result = corruption_robustness(
+        hard < 0.8, {key: np.where(rng.random(200) < 0.6, hard, rng.random(200)) < r for key, r in rates.items()}
+    )
+    assert result.interval is not None
+    return float(np.mean(list(rates.values()))) / 0.8, result.interval
+
+
+def rare_case(seed: int) -> tuple[float, Interval]:
+    # hardly an image differs between the backgrounds
+    rng = np.random.default_rng([11, seed])
+    same = rng.random(150) < 0.97
+    result = object_focus(same, same & (rng.random(150) < 0.97)).interval
+    assert result is not None
+    return 1 - 0.97 * 0.03, result
+
+
+def unequal_case(seed: int) -> tuple[float, Interval]:
+    return balance_case(seed, tuple(np.linspace(0.6, 0.95, 30)), 20)
 
 
 def shape_case(seed: int) -> tuple[float, Interval]:
@@ -90,12 +123,24 @@ def shape_case(seed: int) -> tuple[float, Interval]:
     return 0.75, result
 
 
-CASES = (accuracy_case, balance_case, calibrated_case, overconfident_case, focus_case, ratio_case, shape_case)
+CASES = (
+    accuracy_case,
+    balance_case,
+    calibrated_case,
+    overconfident_case,
+    focus_case,
+    ratio_case,
+    shape_case,
+    attack_case,
+    corruption_case,
+    rare_case,
+    unequal_case,
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_cover_roughly(case: Callable[[int], tuple[float, Interval]]) -> None:
-    repeats = 40 if case in (balance_case, calibrated_case, overconfident_case) else 150
+    repeats = 40 if case in (balance_case, unequal_case, calibrated_case, overconfident_case) else 150
     assert held(case, repeats) >= 0.95 - 3.5 * np.sqrt(0.05 * 0.95 / repeats)
 
 
@@ -126,6 +171,13 @@ def test_no_right_answer_is_not_certainty() -> None:
     same = object_focus(clean, clean).interval
     assert same is not None
     assert same[0] < 1 < same[1]
+    unchanged = ood_robustness(clean, {"a": clean}).interval
+    assert unchanged is not None
+    assert unchanged[0] < 1 < unchanged[1]
+    ruined = corruption_robustness(clean, {("fog", 5): ~clean}).interval
+    assert ruined is not None
+    assert ruined[0] == 0
+    assert 0.05 < ruined[1] < 0.1
 
 
 def test_inversion_of_a_folded_normal() -> None:
@@ -150,3 +202,31 @@ def test_wider_with_fewer_images() -> None:
         assert interval is not None
         widths.append(interval[1] - interval[0])
     assert widths[0] > 2 * widths[1]
+
+
+def test_difference_of_paired_proportions_by_tango() -> None:
+    first = np.zeros(44, bool)
+    first[:43] = True
+    second = first.copy()
+    second[42] = False
+    low, high = paired_difference_interval(first, second)
+    assert low < 1 / 44 < high
+    swapped = paired_difference_interval(second, first)
+    assert swapped == pytest.approx((-high, -low))
+    # the limits are where the score test's statistic is 1.96, by its constrained maximum likelihood found on a grid
+    for limit in (low, high):
+        shares = np.linspace(max(0, -limit), (1 - limit) / 2, 200_001)[1:-1]
+        likelihood = 1 * np.log(shares + limit) + 0 * np.log(shares) + 43 * np.log(1 - 2 * shares - limit)
+        share = shares[likelihood.argmax()]
+        statistic = (1 - 44 * limit) / np.sqrt(44 * (2 * share + limit * (1 - limit)))
+        assert abs(statistic) == pytest.approx(1.96, abs=2e-3)
+
+
+def test_ratio_of_one_pair_against_the_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    clean = rng.random(2000) < 0.8
+    kept = clean & (rng.random(2000) < 0.5)
+    found = ood_robustness(clean, {"a": kept}).interval
+    rows = rng.integers(2000, size=(4000, 2000))
+    drawn = kept[rows].mean(axis=1) / clean[rows].mean(axis=1)
+    assert found == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=3e-3)

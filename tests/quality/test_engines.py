@@ -1,9 +1,12 @@
-"""Whoever does the jobs, and however often they are stopped: the same report. Streaming states and endpoints measure the same too."""
+"""Whoever does the jobs, and however often they are stopped: the same report. Endpoints measure the same too."""
 
 from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,6 @@ from handlers.service import Call, Service
 from handlers.session import GraphSession
 from handlers.settings import Settings
 from handlers.torchserve.client import Client
-from quality.dimensions.calibration_error import calibration_error
-from quality.dimensions.object_focus import object_focus
-from quality.dimensions.streaming import STREAMABLE, Streaming
 from quality.evaluation.engines import run
 from quality.evaluation.evaluate import evaluate
 from quality.subjects.endpoint_subject import EndpointSubject, framed
@@ -52,6 +52,18 @@ def subject() -> TorchSubject:
     return TorchSubject(model(), PREPROCESS, labels=CLASSES, sha256="1" * 64)
 
 
+def objects(images: int = 24) -> Suite:
+    """Bars on black, lying or standing, from which shifts, backgrounds and cue conflict are made."""
+    rng = np.random.default_rng(1)
+    labels = np.arange(images) % 2
+    pixels = np.zeros((images, 8, 8, 3), np.uint8)
+    for image, label in zip(pixels, labels, strict=True):
+        texture = rng.integers(60, 255, (8, 8, 3))
+        where = np.s_[1:7, 2:6] if label else np.s_[2:6, 1:7]
+        image[where] = texture[where]
+    return Suite("bars", PixelSet(pixels, labels.astype(np.int64), CLASSES), ("contrast",), (2,), dark_background=True)
+
+
 def test_worker_processes_change_nothing() -> None:
     alone = evaluate(subject(), suite(), resamples=20, batch_size=8).to_bytes()
     assert evaluate(subject(), suite(), resamples=20, batch_size=8, workers=2).to_bytes() == alone
@@ -64,6 +76,9 @@ def test_ray_changes_nothing() -> None:
     try:
         assert evaluate(subject(), suite(), resamples=20, batch_size=8, engine="ray", workers=2).to_bytes() == alone
         assert ray.cluster_resources()["CPU"] == 2
+        made = evaluate(subject(), objects(), resamples=20, batch_size=8, budget=20)
+        assert {"ood_robustness", "object_focus", "shape_bias"} <= set(made.dimensions)
+        assert evaluate(subject(), objects(), resamples=20, batch_size=8, budget=20, engine="ray", workers=2).to_bytes() == made.to_bytes()
     finally:
         ray.shutdown()
 
@@ -83,7 +98,7 @@ def test_stopped_evaluation_goes_on(tmp_path: Path) -> None:
         pass
 
     def stop(stage: str, done: int, total: int) -> None:
-        if done >= 20:
+        if done >= 20 * 7:
             raise Stop
 
     calls.clear()
@@ -92,7 +107,7 @@ def test_stopped_evaluation_goes_on(tmp_path: Path) -> None:
     told: list[int] = []
     resumed = evaluate(one, suite(), resamples=20, batch_size=10, cache=tmp_path, progress=lambda stage, done, total: told.append(done))
     assert resumed.to_bytes() == alone
-    assert told == [20, 30]
+    assert told == [20 * 7, 30 * 7]  # six corrupted images of each
     assert len(calls) == whole
     calls.clear()
     evaluate(one, suite(), resamples=20, batch_size=10, cache=tmp_path, seed=1)  # another seed is another evaluation
@@ -101,41 +116,73 @@ def test_stopped_evaluation_goes_on(tmp_path: Path) -> None:
         evaluate(CallableSubject(function, PREPROCESS, labels=CLASSES), suite(), cache=tmp_path)
 
 
+@pytest.mark.parametrize("passes", [5, 100])
+def test_a_killed_evaluation_goes_on_among_the_made_images(passes: int, tmp_path: Path) -> None:
+    """Stopped in the clean pass, or among the images that are made after it: the same bytes, and nothing is asked twice."""
+    calls: list[int] = []
+
+    def function(pixels: np.ndarray) -> np.ndarray:
+        calls.append(len(pixels))
+        return np.stack([0.4 - pixels[:, :, 3].mean(axis=(1, 2)), np.zeros(len(pixels))], axis=1)
+
+    one = CallableSubject(function, PREPROCESS, labels=CLASSES, sha256="2" * 64, parameters=1)
+    alone = evaluate(one, objects(), resamples=20, batch_size=10, budget=20).to_bytes()
+    whole = sum(calls)
+    calls.clear()
+
+    class Killed(BaseException):
+        pass
+
+    stages: list[str] = []
+
+    def kill(stage: str, done: int, total: int) -> None:
+        stages.append(stage)
+        if sum(calls) > passes:
+            raise Killed
+
+    with pytest.raises(Killed):
+        evaluate(one, objects(), resamples=20, batch_size=10, budget=20, cache=tmp_path, progress=kill)
+    assert ("made images" in stages) == (passes == 100)
+    assert evaluate(one, objects(), resamples=20, batch_size=10, budget=20, cache=tmp_path).to_bytes() == alone
+    assert sum(calls) == whole
+    assert evaluate(one, objects(), resamples=20, batch_size=10, budget=20, cache=tmp_path).to_bytes() == alone
+    assert sum(calls) == whole
+    evaluate(one, objects(), resamples=20, batch_size=10, budget=16, cache=tmp_path)  # another budget is another evaluation
+    assert sum(calls) > whole
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_goes_on(tmp_path: Path) -> None:
+    """SIGKILL, then the same command again: the bytes of an undisturbed run."""
+    command = [
+        sys.executable,
+        "-m",
+        "elude",
+        "evaluate",
+        "embedded",
+        "--budget",
+        "30",
+        "--dimensions",
+        "accuracy,ood_robustness,object_focus",
+    ]
+    first = subprocess.Popen([*command, "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "a.json")], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "cache").glob("*/*.npz")) and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    finished = len(list((tmp_path / "cache").glob("*/*.npz")))
+    assert finished >= 1
+    subprocess.run([*command, "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "a.json")], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "--out", str(tmp_path / "b.json")], check=True, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert len(list((tmp_path / "cache").glob("*/*.npz"))) > finished
+
+
 def test_unknown_engine() -> None:
     with pytest.raises(UsageError, match="dask"):
         evaluate(subject(), suite(), engine="dask")
     assert run.__doc__
-
-
-@pytest.mark.parametrize("dimension", ["accuracy", "calibration_error", "class_balance"])
-def test_streaming_equals_the_function(dimension: str) -> None:
-    rng = np.random.default_rng(0)
-    outputs, labels = rng.normal(size=(100, 4)), rng.integers(4, size=100)
-    parts = [Streaming(dimension), Streaming(dimension)]
-    for start in range(0, 100, 17):
-        parts[start % 2].update(outputs[start : start + 17], labels[start : start + 17])
-    parts[0].merge(parts[1:])
-    assert len(parts[0]) == 100
-    whole = Streaming(dimension)
-    whole.update(outputs, labels)
-    assert parts[0].compute().value == pytest.approx(whole.compute().value, abs=1e-12)
-    if dimension == "calibration_error":
-        assert whole.compute(resamples=10) == calibration_error(outputs, labels, resamples=10)
-
-
-def test_streaming_refuses() -> None:
-    state = Streaming("object_focus")
-    with pytest.raises(EvaluationError, match="no images"):
-        state.compute()
-    with pytest.raises(UsageError, match="same, rand"):
-        state.update(np.ones(3, bool))
-    state.update(np.array([True, True]), np.array([True, False]))
-    assert state.compute() == object_focus(np.array([True, True]), np.array([True, False]))
-    with pytest.raises(UsageError):
-        state.merge([Streaming("accuracy")])
-    with pytest.raises(UsageError, match="params_m"):
-        Streaming("params_m")
-    assert "shape_bias" in STREAMABLE
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,8 @@ def test_embedded_suite() -> None:
 def test_progress_is_told() -> None:
     calls: list[tuple[str, int, int]] = []
     evaluate(subject(), suite(), resamples=0, batch_size=25, progress=lambda *call: calls.append(call))
-    assert calls == [("images", 25, 60), ("images", 50, 60), ("images", 60, 60)]
+    each = 1 + 4 + 2 + 3 * 11  # clean, four corrupted, two attacked, and eleven gradients, which take three times as long
+    assert calls == [("images × passes", done * each, 60 * each) for done in (0, 25, 50, 60)]
 
 
 def test_corrupted_pixels_are_not_resized_again() -> None:
