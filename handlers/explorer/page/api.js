@@ -2,21 +2,32 @@
 
 export class Refusal extends Error {}
 
-async function send(path, body, type, signal) {
+let waiting = 0;
+
+/** Marks the document while answers are awaited; the mark stays a moment, so that requests in a row are one wait. */
+function wait(more) {
+  waiting += more;
+  if (waiting) document.documentElement.setAttribute("data-waiting", "");
+  else setTimeout(() => waiting || document.documentElement.removeAttribute("data-waiting"), 120);
+}
+
+async function send(path, body, type) {
   let answer;
+  wait(1);
   try {
-    answer = await fetch(path, { method: "POST", headers: { "content-type": type }, body, signal });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+    answer = await fetch(path, { method: "POST", headers: { "content-type": type }, body });
+  } catch {
     throw new Refusal("The explorer does not answer. Is it still running?");
+  } finally {
+    wait(-1);
   }
   if (answer.ok) return answer;
   const refused = await answer.json().catch(() => ({ message: `The explorer answered ${answer.status}.` }));
   throw new Refusal(refused.message);
 }
 
-export async function ask(op, fields = {}, signal = undefined) {
-  return (await send("ask", JSON.stringify({ op, ...fields }), "application/json", signal)).json();
+export async function ask(op, fields = {}) {
+  return (await send("ask", JSON.stringify({ op, ...fields }), "application/json")).json();
 }
 
 /** What the model sees of an image: a PNG. */

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { by, h, picture, titleOf, unitOf } from "./dom.js";
 import { draw } from "./heat.js";
-import { fill, page, row } from "./parts.js";
+import { fill, mark, page, row } from "./parts.js";
 import { showPrediction } from "./prediction.js";
 import { address, editText, keep, read, simplest, state } from "./state.js";
 import { placeholder, showEdits, showTexts } from "./steering.js";
@@ -21,14 +21,19 @@ let units = new Map(); // the parts of a unit on this image
 
 // ---- messages ----
 
-function complain(error) {
+/** Tells what went wrong; it stays until it is dismissed or what it is about succeeds. */
+function tell(error, about) {
   if (!(error instanceof api.Refusal)) throw error;
+  by("message").dataset.about = about;
   by("message").replaceChildren(
     h("p", {}, error.message),
-    h("button", { type: "button", class: "plain", onclick: calm }, "Dismiss"));
+    h("button", { type: "button", class: "plain", onclick: () => calm(about) }, "Dismiss"));
 }
 
-const calm = () => by("message").replaceChildren();
+function calm(about) {
+  if (by("message").dataset.about === about) by("message").replaceChildren();
+}
+
 const say = (text) => (by("status").textContent = text);
 
 // ---- what the parts of the page share ----
@@ -62,7 +67,7 @@ const context = {
     showSteering();
     refreshButtons();
     changed();
-    context.feature(entry.id).then(showSteering, () => {}); // its largest activation, for the sliders of other actions
+    context.feature(entry.id).catch(() => {}); // its largest activation, for the sliders of other actions
     by(`slider-${entry.id.replace(/\W/g, "-")}`).focus();
     say(`${titleOf(entry)} can be steered now.`);
   },
@@ -79,9 +84,9 @@ async function setImage(name, bytes, from = "") {
     const image = await createImageBitmap(await api.view(bytes));
     subject = { name, base64: api.toBase64(bytes), image };
   } catch (error) {
-    return complain(error);
+    return tell(error, "image");
   }
-  calm();
+  calm("image");
   Object.assign(state, { image: from ? name : "", from });
   units = new Map();
   by("hint").hidden = true;
@@ -98,7 +103,7 @@ const pick = (example) => setImage(example.image, api.fromBase64(example.png), e
 async function take(files) {
   const file = files?.[0];
   if (!file) return;
-  if (file.size > model.limits.max_bytes) return complain(new api.Refusal(`${file.name} has ${file.size} bytes; at most ${model.limits.max_bytes} are allowed.`));
+  if (file.size > model.limits.max_bytes) return tell(new api.Refusal(`${file.name} has ${file.size} bytes; at most ${model.limits.max_bytes} are allowed.`), "image");
   await setImage(file.name, new Uint8Array(await file.arrayBuffer()));
 }
 
@@ -106,14 +111,14 @@ async function take(files) {
 
 const predict = api.live(async () => {
   if (!subject) return showPrediction(null);
-  const [asked, image] = [subject, subject.base64];
+  const [asked, image, texts] = [subject, subject.base64, state.edits.map(editText).join(" ")];
   const edits = state.preset ? { preset: state.preset } : { edits: state.edits.map(simplest) };
   const answer = state.edits.length ? await api.ask("steer", { image, ...edits }) : await api.ask("predict", { image });
   if (asked !== subject) return;
-  by("prediction").dataset.edits = state.edits.map(editText).join(" ");
   showPrediction(answer);
-  if (!by("message").querySelector("[data-lasting]")) calm();
-}, complain);
+  by("prediction").dataset.edits = texts;
+  calm("prediction");
+}, (error) => tell(error, "prediction"));
 
 /** After a move of a slider: the texts, the address, the prediction. */
 function changed() {
@@ -131,6 +136,7 @@ function showSteering() {
       if (over) {
         Object.assign(edit, over);
         showSteering();
+        document.querySelector(`#edits [data-id="${edit.id}"] select`).focus();
       }
       changed();
     },
@@ -140,7 +146,7 @@ function showSteering() {
       showSteering();
       refreshButtons();
       changed();
-      by("steering-title").scrollIntoView({ block: "nearest" });
+      by("steering-title").focus();
       say("Removed.");
     },
   });
@@ -189,8 +195,9 @@ const refreshList = api.live(async () => {
   by("parts").replaceChildren(...shown.map(([, element]) => element));
   by("more").hidden = found.length < count || count >= model.limits.max_top_k;
   if (state.q) say(`${found.length} found.`);
+  calm("list");
   await Promise.all(shown.map(([entry, element]) => fill(context, element, entry)));
-}, complain);
+}, (error) => tell(error, "list"));
 
 async function refreshPage() {
   const id = state.unit;
@@ -199,28 +206,17 @@ async function refreshPage() {
     const parts = subject ? await context.unit(unitOf(id)) : await Promise.all([id, ...feature.siblings].map(context.feature));
     for (const part of parts) if (!known.has(part.id)) known.set(part.id, part);
     if (id !== state.unit) return;
+    calm("page");
     by("page").replaceChildren(page(context, feature, parts));
   } catch (error) {
     state.unit = "";
     keep();
     showView();
-    complain(error);
+    tell(error, "page");
   }
 }
 
-function refreshButtons() {
-  for (const element of document.querySelectorAll("#explain [data-id]")) {
-    const button = element.querySelector("button.steer");
-    const edited = context.edited(element.dataset.id);
-    button.disabled = edited || context.locked;
-    button.textContent = edited ? "Steered" : "Steer";
-  }
-  const own = document.querySelector("#page .heading button.steer");
-  if (own) {
-    own.disabled = context.edited(state.unit) || context.locked;
-    own.textContent = context.edited(state.unit) ? "Steered" : "Steer";
-  }
-}
+const refreshButtons = () => document.querySelectorAll("button.steer").forEach((button) => mark(context, button));
 
 function showView() {
   by("page").hidden = !state.unit;
@@ -239,7 +235,7 @@ async function go() {
   else if (!sameEdits) {
     showSteering();
     changed();
-    for (const edit of state.edits) context.feature(edit.id).then(showSteering, () => {});
+    Promise.allSettled(state.edits.map((edit) => context.feature(edit.id))).then(showSteering); // with names and ranges
   } else state.edits = before.edits; // the objects that the sliders hold
   showView();
   if (state.image !== before.image && state.image) await findImage();
@@ -261,7 +257,7 @@ async function findImage() {
   const feature = state.from ? await context.feature(state.from).catch(() => null) : null;
   const example = feature?.examples.find((entry) => entry.image === state.image);
   if (example) return pick({ ...example, from: state.from });
-  return complain(new api.Refusal(`The image ${state.image} that this address names is not one of the model's examples.`));
+  return tell(new api.Refusal(`The image ${state.image} that this address names is not one of the model's examples.`), "image");
 }
 
 // ---- controls ----
@@ -301,7 +297,7 @@ function connect() {
   by("reset").addEventListener("click", () => { usePreset(""); say("All edits are removed."); });
   by("file").addEventListener("change", () => take(by("file").files).finally(() => (by("file").value = "")));
   for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(button));
-  addEventListener("hashchange", () => go().catch(complain));
+  addEventListener("hashchange", () => go().catch((error) => tell(error, "page")));
   // A link to a sub-unit leads to the edits of now, not of when it was drawn.
   for (const name of ["pointerdown", "focusin", "click"]) document.addEventListener(name, freshen, true);
   addEventListener("dragover", (event) => { event.preventDefault(); by("drop").classList.add("over"); });
@@ -346,4 +342,4 @@ async function start() {
   else await refreshList();
 }
 
-start().catch(complain);
+start().catch((error) => tell(error, "start"));

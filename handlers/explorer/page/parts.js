@@ -10,8 +10,17 @@ function heat(context, entry) {
 }
 
 function steerButton(context, entry) {
-  const edited = context.edited(entry.id);
-  return h("button", { type: "button", class: "steer", disabled: edited || context.locked, "aria-label": `Steer ${titleOf(entry)}`, onclick: () => context.steer(entry) }, edited ? "Steered" : "Steer");
+  const button = h("button", { type: "button", class: "steer", "data-steer": entry.id, "data-title": titleOf(entry), onclick: () => context.steer(entry) });
+  return mark(context, button);
+}
+
+/** Says on a button whether its sub-unit is steered already. */
+export function mark(context, button) {
+  const edited = context.edited(button.dataset.steer);
+  button.disabled = edited || context.locked;
+  button.textContent = edited ? "Steered" : "Steer";
+  button.setAttribute("aria-label", `${button.textContent}: ${button.dataset.title}`);
+  return button;
 }
 
 function facts(entry) {
@@ -89,7 +98,7 @@ export function page(context, feature, parts) {
       STATISTICS.map(([text, name, shown]) => h("div", {}, h("dt", {}, text), h("dd", {}, shown(feature[name]))))),
     h("h3", {}, "Images that activate it most"),
     h("div", { class: "tops" }, feature.examples.map((example) =>
-      h("button", { type: "button", class: "example", title: `${example.image}: use it as the image`, "aria-label": `Use ${example.image} as the image`, onclick: () => context.use(example, feature.id) },
+      h("button", { type: "button", class: "example", title: `${example.image}: use it as the image`, "aria-label": `${number(example.activation)}: use ${example.image} as the image`, onclick: () => context.use(example, feature.id) },
         picture(example.png, ""), h("span", {}, number(example.activation))))),
     feature.examples.length ? null : h("p", { class: "quiet" }, "None: it is never active on the probing images."),
     h("h3", {}, siblings.length === 1 ? `The only part of ${unit}` : `The ${siblings.length} parts of unit ${unit.split("/u").pop()}, side by side`),

@@ -1,0 +1,333 @@
+"""The explorer in headless Chromium with real clicks, on a bundle and on a server behind it: what it shows is what the service answers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from _explorer import ARGUMENTS, chromium, exploring, listen, running
+from _serving import images, make_bundle
+
+from handlers.bundle import Bundle
+from handlers.edit_text import parse_edit
+from handlers.service import Call, Service
+from handlers.web import application as web_application
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium: apt-get install chromium")
+
+KEY = "the key of the tests"
+LAYER = "blocks.5.mlp.fc2"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("explored") / "b")
+
+
+@pytest.fixture(scope="module")
+def service(bundle: Bundle) -> Service:
+    return Service.open(bundle.root)
+
+
+BOTH = pytest.mark.parametrize("address", ["bundle", "server"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def address(request: pytest.FixtureRequest, bundle: Bundle, service: Service) -> Iterator[str]:
+    with ExitStack() as stack:
+        target = str(bundle.root)
+        if getattr(request, "param", "bundle") == "server":
+            listening, port = listen()
+            stack.enter_context(running(web_application(service, KEY), listening))
+            target = f"http://127.0.0.1:{port}"
+        yield stack.enter_context(exploring(target, ELUDE_TOKEN=KEY))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as p:
+        opened = p.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@dataclass
+class Visit:
+    """One open page, and what it must never do: complain on the console, or ask another host."""
+
+    page: Any
+    address: str
+    complaints: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+
+    def open(self, fragment: str = "") -> None:
+        self.page.goto(self.address + fragment)
+        self.page.wait_for_selector("#examples button")
+        self.settle()
+
+    def settle(self) -> None:
+        """Waits until no answer is awaited."""
+        self.page.wait_for_selector("html:not([data-waiting])", state="attached")
+
+    def says(self, selector: str, words: str) -> None:
+        """Waits until an element holds the words."""
+        playwright.expect(self.page.locator(selector)).to_contain_text(words, timeout=15_000)
+
+    def shown(self, kind: str) -> dict[str, float]:
+        """Probabilities as the page shows them: the exact values behind the rounded text."""
+        found = self.page.eval_on_selector_all(
+            "#prediction tbody tr", f"rows => rows.map(r => [r.dataset.label, r.querySelector('data.{kind}').value])"
+        )
+        return {label: float(value) for label, value in found}
+
+    def steer(self, row: int, value: float) -> str:
+        """Steers the sub-unit of a row of the list; gives its identifier."""
+        entry = self.page.locator(f"#parts li >> nth={row}")
+        identifier = entry.get_attribute("data-id")
+        entry.get_by_role("button", name="Steer").click()
+        self.page.locator(f'#edits li[data-id="{identifier}"] input[type=range]').fill(str(value))
+        return str(identifier)
+
+    def edited(self, *texts: str) -> None:
+        """Waits for the answer to exactly these edits."""
+        self.page.wait_for_selector(f'#prediction[data-edits="{" ".join(texts)}"]')
+
+
+@pytest.fixture
+def visit(browser: Any, address: str) -> Iterator[Visit]:
+    page = browser.new_page(viewport={"width": 1280, "height": 860})
+    page.set_default_timeout(15_000)
+    visit = Visit(page, address)
+    page.on("console", lambda message: visit.complaints.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    page.on("request", lambda request: visit.hosts.add(urlsplit(request.url).netloc) if request.url.startswith("http") else None)
+    yield visit
+    page.close()
+    assert visit.complaints == []
+    assert visit.hosts <= {urlsplit(address).netloc}
+
+
+def asked(service: Service, op: str, **fields: Any) -> Any:
+    answer = service.answer([Call({"op": op, **fields})])[0]
+    assert answer.status == 200, answer.body
+    return json.loads(answer.body)
+
+
+@pytest.fixture(scope="module")
+def example(service: Service) -> str:
+    """The catalogue's one image, which the page begins with."""
+    return str(asked(service, "feature", id=f"{LAYER}/u0.s0")["examples"][0]["png"])
+
+
+@BOTH
+def test_an_example_is_predicted_and_explained_as_the_service_does(visit: Visit, service: Service, example: str) -> None:
+    visit.open()
+    visit.page.locator("#examples button").first.click()
+    visit.settle()
+    assert visit.shown("now") == pytest.approx(asked(service, "predict", image=example), abs=1e-6)
+    ids = visit.page.eval_on_selector_all("#parts li", "rows => rows.map(row => row.dataset.id)")
+    assert ids == [entry["id"] for entry in asked(service, "inspect", image=example, top_k=12)["sub_units"]]
+    visit.page.get_by_role("button", name="Show more").click()
+    visit.page.wait_for_selector("#parts li:nth-child(24)")
+
+
+def test_by_effect_on_a_class_and_by_image(visit: Visit, service: Service, example: str) -> None:
+    visit.open()
+    visit.page.select_option("#order", "effect")
+    visit.page.select_option("#target", "bag")
+    visit.says("#explain-hint", "“bag”")
+    visit.settle()
+    expected = asked(service, "inspect", image=example, top_k=12, by="effect", target="bag")["sub_units"]
+    assert visit.page.eval_on_selector_all("#parts li", "rows => rows.map(row => row.dataset.id)") == [entry["id"] for entry in expected]
+    visit.page.select_option("#order", "unusual")
+    visit.says("#explain-hint", "probing image")
+    visit.settle()
+    expected = asked(service, "search", image=example, limit=12)["sub_units"]
+    assert visit.page.eval_on_selector_all("#parts li", "rows => rows.map(row => row.dataset.id)") == [entry["id"] for entry in expected]
+
+
+def test_a_click_opens_the_page_of_a_sub_unit_which_can_be_shared(visit: Visit, service: Service) -> None:
+    visit.open()
+    row = visit.page.locator("#parts li").first
+    identifier, name = row.get_attribute("data-id"), row.locator("h3").inner_text()
+    row.get_by_role("link").click()
+    visit.page.wait_for_selector("#page article")
+    visit.settle()
+    assert visit.page.locator("#page h2").inner_text() == name
+    siblings = asked(service, "feature", id=identifier)["siblings"]
+    assert visit.page.locator(".siblings li").count() == 1 + len(siblings)
+    assert visit.page.locator(".tops button").count() == 1
+    assert visit.page.evaluate("document.activeElement.id") == "page-title"
+    shared = visit.page.url
+    assert f"unit={identifier}" in shared
+    visit.page.get_by_role("link", name="All sub-units").click()
+    visit.page.wait_for_selector("#list:visible")
+    visit.page.go_back()
+    visit.page.wait_for_selector("#page:visible")
+    visit.page.goto("about:blank")
+    visit.open(shared.partition("/#")[2] and "#" + shared.partition("#")[2])
+    assert visit.page.locator("#page h2").inner_text() == name
+
+
+@BOTH
+def test_sliders_steer_as_the_service_does(visit: Visit, service: Service, example: str) -> None:
+    visit.open()
+    first = visit.steer(0, -6)
+    second = visit.steer(3, 0)
+    visit.edited(f"{first}=scale:-6", f"{second}=ablate")
+    edits = [{"id": first, "action": "scale", "value": -6}, {"id": second, "action": "ablate"}]
+    answer = asked(service, "steer", image=example, edits=edits)
+    assert {label: visit.shown("before")[label] for label in answer["unsteered"]} == pytest.approx(answer["unsteered"], abs=1e-6)
+    assert {label: visit.shown("now")[label] for label in answer["steered"]} == pytest.approx(answer["steered"], abs=1e-6)
+    assert set(visit.shown("now")) == set(answer["change"])
+    assert answer["max_output_change"] > 0.01
+    # strongest patches, another action, and an exact value
+    card = visit.page.locator(f'#edits li[data-id="{first}"]')
+    card.get_by_label("Where to edit").select_option("some")
+    card.get_by_label("Number of strongest patches").fill("3")
+    card.get_by_label("What to do").select_option("set")
+    card = visit.page.locator(f'#edits li[data-id="{first}"]')
+    card.get_by_label("Value for").fill("1.25")
+    visit.edited(f"{first}=set:1.25@3", f"{second}=ablate")
+    edits[0] = {"id": first, "action": "set", "value": 1.25, "patches": 3}
+    answer = asked(service, "steer", image=example, edits=edits)
+    assert {label: visit.shown("now")[label] for label in answer["steered"]} == pytest.approx(answer["steered"], abs=1e-6)
+    # the texts to copy say the same, and the address brings it back
+    preset = json.loads(visit.page.locator("#as-preset").input_value())["my preset"]
+    assert preset == edits
+    words = shlex.split(visit.page.locator("#as-command").input_value())
+    assert [parse_edit(words[i + 1]) for i, word in enumerate(words) if word == "--edit"] == edits
+    kept = visit.shown("now")
+    visit.page.reload()
+    visit.edited(f"{first}=set:1.25@3", f"{second}=ablate")
+    assert visit.shown("now") == pytest.approx(kept, abs=1e-6)
+    visit.page.get_by_role("button", name="Remove all edits").click()
+    visit.page.wait_for_selector('#prediction[data-edits=""]')
+    assert visit.page.locator("#edits li").count() == 0
+
+
+def test_the_latest_move_of_a_slider_wins(visit: Visit, service: Service, example: str) -> None:
+    visit.open()
+    identifier = visit.steer(0, 1)
+    slider = visit.page.locator("#edits input[type=range]")
+    slider.evaluate(
+        "s => { for (const v of [...Array(60).keys()].map(i => i % 20 - 10).concat(7.5))"
+        " { s.value = v; s.dispatchEvent(new Event('input', {bubbles: true})); } }"
+    )
+    visit.edited(f"{identifier}=scale:7.5")
+    visit.settle()
+    answer = asked(service, "steer", image=example, edits=[{"id": identifier, "action": "scale", "value": 7.5}])
+    assert {label: visit.shown("now")[label] for label in answer["steered"]} == pytest.approx(answer["steered"], abs=1e-6)
+
+
+def test_a_preset_of_the_bundle(visit: Visit, service: Service, example: str) -> None:
+    visit.open()
+    visit.page.select_option("#preset", "a")
+    visit.page.wait_for_selector("#edits li:nth-child(2)")
+    visit.settle()
+    answer = asked(service, "steer", image=example, preset="a")
+    assert {label: visit.shown("now")[label] for label in answer["steered"]} == pytest.approx(answer["steered"], abs=1e-6)
+
+
+def test_everything_by_keyboard(visit: Visit) -> None:
+    visit.open()
+    visit.page.locator("#query").focus()
+    for _ in range(30):
+        visit.page.keyboard.press("Tab")
+        if visit.page.evaluate("document.activeElement.classList.contains('steer')"):
+            break
+    identifier = visit.page.evaluate("document.activeElement.closest('[data-id]').dataset.id")
+    visit.page.keyboard.press("Enter")  # the focus goes to the new slider
+    for _ in range(4):
+        visit.page.keyboard.press("ArrowRight")
+    visit.edited(f"{identifier}=scale:1.4")
+    visit.page.keyboard.press("Home")
+    visit.edited(f"{identifier}=scale:-20")
+
+
+@BOTH
+def test_search_by_name(visit: Visit, service: Service) -> None:
+    visit.open()
+    visit.page.get_by_label("Search sub-units by name").fill("concept 7")
+    visit.says("#explain-title", "Search")
+    visit.says("#explain-hint", "“concept 7”")
+    visit.settle()
+    names = visit.page.locator("#parts h3").all_inner_texts()
+    expected = [entry["name"] for entry in asked(service, "search", query="concept 7", limit=12)["sub_units"]]
+    assert names == expected
+    assert "concept 7" in names
+    visit.page.get_by_label("Search sub-units by name").fill("zebra")
+    visit.says("#explain-hint", "No sub-unit has “zebra”")
+    assert visit.page.locator("#parts li").count() == 0
+
+
+def test_a_file_is_chosen_and_another_dropped(visit: Visit, service: Service, tmp_path: Path) -> None:
+    visit.open()
+    first, second = images(20)[7], images(20)[13]
+    visit.page.set_input_files("#file", {"name": "mine.png", "mimeType": "image/png", "buffer": first})
+    visit.says("#caption", "mine.png")
+    visit.settle()
+    assert visit.shown("now") == pytest.approx(asked(service, "predict", image=base64.b64encode(first).decode()), abs=1e-6)
+    drop(visit, second, "dropped.png")
+    visit.says("#caption", "dropped.png")
+    visit.settle()
+    assert visit.shown("now") == pytest.approx(asked(service, "predict", image=base64.b64encode(second).decode()), abs=1e-6)
+
+
+def drop(visit: Visit, data: bytes, name: str) -> None:
+    make = "([text, name]) => { const d = new DataTransfer(); const b = Uint8Array.from(atob(text), c => c.charCodeAt(0));"
+    transfer = visit.page.evaluate_handle(f"{make} d.items.add(new File([b], name)); return d; }}", [base64.b64encode(data).decode(), name])
+    visit.page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+
+
+@pytest.mark.parametrize(
+    ("data", "words"), [(b"\x89PNG\r\n\x1a\n broken", "not an image"), (b"", "is empty"), (b"plain text", "not an image")]
+)
+def test_an_unreadable_file_is_told_and_changes_nothing(visit: Visit, data: bytes, words: str) -> None:
+    visit.open()
+    before = visit.shown("now")
+    drop(visit, data, "broken.png")
+    visit.page.wait_for_selector("#message p")
+    assert words in visit.page.get_by_role("alert").inner_text()
+    assert visit.shown("now") == before
+    visit.page.get_by_role("button", name="Dismiss").click()
+    assert visit.page.locator("#message p").count() == 0
+    assert all("400" in text for text in visit.complaints)  # the browser notes the refusal itself
+    visit.complaints.clear()
+
+
+def test_names_and_addresses_cannot_bring_in_markup(visit: Visit) -> None:
+    visit.open("#q=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E&unit=nonsense&order=drop&edit=x&edit=" + "y" * 3000)
+    assert visit.page.locator("#explain-hint img, #message img").count() == 0
+    assert "<img" in visit.page.locator("#explain-hint").inner_text()
+    visit.page.set_input_files("#file", {"name": "<b>x</b>.png", "mimeType": "image/png", "buffer": images(20)[7]})
+    visit.says("#caption", "<b>x</b>.png")
+
+
+def test_an_unknown_sub_unit_in_the_address_is_told(visit: Visit) -> None:
+    visit.open(f"#unit={LAYER}/u9999.s0")
+    visit.page.wait_for_selector("#message p")
+    assert "there is no such sub-unit" in visit.page.get_by_role("alert").inner_text()
+    assert visit.page.locator("#list").is_visible()
+    assert all("404" in text for text in visit.complaints)
+    visit.complaints.clear()
+
+
+@pytest.mark.parametrize("width", [320, 400, 1024])
+def test_no_width_needs_scrolling_sideways(visit: Visit, width: int) -> None:
+    visit.page.set_viewport_size({"width": width, "height": 800})
+    visit.open()
+    visit.steer(0, -6)
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+    visit.page.locator("#parts li").first.get_by_role("link").click()
+    visit.page.wait_for_selector("#page article")
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= width

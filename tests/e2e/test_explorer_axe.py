@@ -1,0 +1,89 @@
+"""The explorer's accessibility by axe-core: the list, the page of a sub-unit and a search, light and dark, wide and narrow."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from _explorer import ARGUMENTS, chromium, exploring
+from _serving import make_bundle
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+pytestmark = [pytest.mark.network, pytest.mark.skipif(chromium() is None, reason="there is no Chromium: apt-get install chromium")]
+PACKAGE = "axe-core@4.14.1"
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    npm, folder = shutil.which("npm"), tmp_path_factory.mktemp("axe")
+    if npm is None:
+        pytest.skip("npm is not installed")
+    packed = subprocess.run([npm, "pack", PACKAGE], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    if packed.returncode:
+        pytest.skip(f"npm cannot get {PACKAGE}: {packed.stderr.strip().splitlines()[-1:]}")
+    with tarfile.open(next(folder.glob("*.tgz"))) as tar:
+        source = tar.extractfile("package/axe.min.js")
+        assert source is not None
+        return source.read().decode()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with exploring(make_bundle(tmp_path_factory.mktemp("explored") / "b").root) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as p:
+        opened = p.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+def violations(page: Any, axe: str) -> list[str]:
+    """What axe-core finds, of any impact: rule, impact, and where."""
+    page.evaluate(axe)
+    found = page.evaluate("axe.run()")["violations"]
+    return [f"{rule['id']} ({rule['impact']}): {[node['target'] for node in rule['nodes']][:3]}" for rule in found]
+
+
+def settle(page: Any) -> None:
+    page.wait_for_selector("html:not([data-waiting])", state="attached")
+    page.wait_for_timeout(300)  # colours that fade count as they are
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_nothing_is_found(browser: Any, address: str, axe: str, scheme: str, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.goto(address)
+    page.wait_for_selector("#parts li")
+    page.locator("#parts button.steer").first.click()
+    page.locator("#edits input[type=range]").fill("-6")
+    page.locator("#copy summary").click()
+    settle(page)
+    assert violations(page, axe) == []
+    page.locator("#parts li h3 a").first.click()
+    page.wait_for_selector("#page article")
+    settle(page)
+    assert violations(page, axe) == []
+    page.locator("#query").fill("concept")
+    page.set_input_files("#file", {"name": "broken.png", "mimeType": "image/png", "buffer": b"broken"})
+    page.wait_for_selector("#message p")
+    settle(page)
+    assert violations(page, axe) == []
+    page.close()
+
+
+def test_the_check_sees_a_violation(browser: Any, address: str, axe: str) -> None:
+    page = browser.new_page()
+    page.goto(address)
+    page.wait_for_selector("#parts li")
+    page.evaluate("document.querySelector('label[for=query]').remove(); document.querySelector('#query').placeholder = ''")
+    assert any(found.startswith("label") for found in violations(page, axe))
+    page.close()
