@@ -1,8 +1,8 @@
 """Dimensions that are fed batch after batch, as metrics of torchmetrics are: ``update`` with what a batch gave, then ``compute``.
 
 The state is the few numbers of each image that a dimension needs (for calibration, its probabilities), because equal-mass bins and
-intervals need all images at once. Batches are kept in the order of their first image's ``position``, so that states merged in any order hold
-the images in the order they would have had in one array: ``compute`` is then the whole-array function on that array, to the last bit.
+intervals need all images at once. Batches are kept in the order of their first image's ``position``, so that states merged in any order
+hold the images in the order they would have had in one array: ``compute`` is then the whole-array function on that, to the last bit.
 Without positions the order of the updates counts, and sums may round otherwise (by less than 1e-12).
 """
 
@@ -51,9 +51,9 @@ class Streaming:
 
     Attributes:
         higher_is_better: the direction that is an improvement.
-        arguments: what ``update`` takes, in order. ``corrupted`` is a mapping of (corruption, severity), and ``shifted`` one of the names of
-            the sets, to bool answers; the clean answers and sets of ``ood_robustness`` may come in different updates, left out or empty
-            where a batch has none. ``parameters`` is a plain number, counted once however often it is told.
+        arguments: what ``update`` takes, in order. ``corrupted`` is a mapping of (corruption, severity), and ``shifted`` one of the
+            names of the sets, to bool answers; the clean answers and sets of ``ood_robustness`` may come in different updates, left out
+            or empty where a batch has none. ``parameters`` is a plain number, counted once however often it is told.
     """
 
     def __init__(self, dimension: str) -> None:
