@@ -99,6 +99,7 @@ def test_a_class_imbalanced_model_is_stopped_for_balance(plain: Any):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_an_equal_model_passes_a_hundred_of_a_hundred_resampled_evaluations(plain: Any):
     _, _, outputs, labels = plain
     rng = np.random.default_rng(0)
