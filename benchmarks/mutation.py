@@ -5,7 +5,9 @@ condition held true or false, a constant changed, a statement left out. Each run
 mutated code; the files are not touched, and code that runs at import
 only is not mutated. What survives is listed, to be read: is it equivalent, stricter, or a hole?
 
-Usage: python benchmarks/mutation.py [--quick] [--only quality.gate.checks] [--out docs/benchmarks/mutation.md]
+Usage: python benchmarks/mutation.py [--quick] [--only quality.gate.checks] [--lines 77,124] [--out mutation.json]
+
+What each survivor means is written by hand, in docs/benchmarks/mutation.md; this program never touches it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import ast
 import contextlib
 import copy
 import importlib
+import json
 import os
 import signal
 import sys
@@ -29,7 +32,10 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GATE = ["tests/quality/test_gate.py", "tests/quality/test_presets_gate.py"]
+GATE = [
+    f"tests/quality/{name}.py" for name in ("test_gate", "test_gate_baseline", "test_gate_waivers", "test_verdict", "test_presets_gate")
+]
+GATE.append("tests/quality/test_gate_properties.py")  # last, as it takes longest
 STORE = ["tests/model_store/test_signing.py", "tests/model_store/test_store.py"]
 STORE_TESTS = "unproven or waived or archives or requires or who_and or junk or requirements or signature or policies"
 TARGETS = {
@@ -39,6 +45,7 @@ TARGETS = {
     "quality.gate.verdict": (GATE, ""),
     "quality.gate.preset_checks": (GATE, ""),
     "handlers.admission": (["tests/quality/test_presets_gate.py", *STORE], STORE_TESTS + " or presets or ruling"),
+    "handlers.requirements": (STORE[:1], "requires or requirements"),
     "handlers.trust": (STORE[:1], ""),
     "model_store.admission": (STORE, STORE_TESTS),
 }
@@ -179,8 +186,8 @@ def _swap(old: Any, new: Any, module: str) -> None:
 class Loop:
     """A plugin of pytest: collects once, then runs the tests once a mutant, each time in a forked process, until the first failure."""
 
-    def __init__(self, name: str, step: int, seconds: int = 60) -> None:
-        self.name, self.step, self.seconds = name, step, seconds
+    def __init__(self, name: str, step: int, lines: frozenset[int] = frozenset(), seconds: int = 120) -> None:
+        self.name, self.step, self.lines, self.seconds = name, step, lines, seconds
         self.alive: list[Mutant] = []
         self.total = 0
 
@@ -189,6 +196,8 @@ class Loop:
             raise pytest.UsageError("the tests fail without any mutant")
         source = Path(str(sys.modules[self.name].__file__)).read_text(encoding="utf-8")
         for mutant in list(mutants(source))[:: self.step]:
+            if self.lines and mutant.line not in self.lines:
+                continue
             self.total += 1
             if self._passes(session, mutant):
                 self.alive.append(mutant)
@@ -217,7 +226,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="every tenth mutant")
     parser.add_argument("--only", help="one module")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--lines", default="", help="only mutants of these lines, comma-separated")
+    parser.add_argument("--out", type=Path, help="JSON: the counts and the survivors of each module; other modules in it are kept")
     arguments = parser.parse_args()
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -225,23 +235,25 @@ def main() -> None:
         importlib.import_module(module)  # once, for all children
     hypothesis.settings.register_profile("mutation", max_examples=20, deadline=None, derandomize=True, database=None)
     hypothesis.settings.load_profile("mutation")
-    lines = ["| module | mutants | killed | survived | time |", "|---|---|---|---|---|"]
-    left = []
+    print("| module | mutants | killed | survived | time |\n|---|---|---|---|---|")
+    chosen = frozenset(int(line) for line in arguments.lines.split(",") if line)
     for name, (tests, only) in TARGETS.items():
         if arguments.only not in (None, name):
             continue
         importlib.import_module(name)
-        loop, start = Loop(name, 10 if arguments.quick else 1), time.perf_counter()
+        loop, start = Loop(name, 10 if arguments.quick else 1, chosen), time.perf_counter()
         options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=0", *(["-k", only] if only else [])]
         with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
             pytest.main([*options, *tests], plugins=[loop])
         alive = loop.alive
-        lines.append(f"| `{name}` | {loop.total} | {loop.total - len(alive)} | {len(alive)} | {time.perf_counter() - start:.0f} s |")
-        print(lines[-1], flush=True)
-        left += [f"- `{name}`:{mutant.line}: `{mutant.what}`" for mutant in alive]
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text("\n".join([*lines, "", "Survivors:", "", *left]) + "\n", encoding="utf-8")
+        seconds = time.perf_counter() - start
+        print(f"| `{name}` | {loop.total} | {loop.total - len(alive)} | {len(alive)} | {seconds:.0f} s |", flush=True)
+        if arguments.out:
+            survivors = [{"line": mutant.line, "what": mutant.what} for mutant in alive]
+            found = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
+            found[name] = {"mutants": loop.total, "killed": loop.total - len(alive), "survivors": survivors}
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
