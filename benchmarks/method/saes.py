@@ -173,18 +173,19 @@ def run(kinds: Sequence[str], latents: int, steps: int, seed: int, after: Downst
             return (reconstruction * length + mean).reshape(block.shape)
 
         found = latent_peaks(model, lambda block: (block - mean) / length)
-        row = harness.summary(harness.score(found)) | {"r2": 1 - error / spread, "seconds": seconds}
+        row = harness.summary(harness.score(found)) | harness.redundancy(found, np.arange(latents))
+        row |= {"r2": 1 - error / spread, "seconds": seconds}
         results[kind] = row | after.compare(features("held_out", after.pictures, replace))
         print(seed, kind, results[kind], flush=True)
-        harness.save(f"saes-{seed}", results)
+        harness.save(f"saes-{steps}-{seed}", results)
     return results
 
 
 def main() -> None:
-    """Train and score all kinds; keep ``results/saes-SEED.json`` in the cache."""
+    """Train and score all kinds; keep ``results/saes-STEPS-SEED.json`` in the cache."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--expansion", type=float, required=True, help="latents per unit")
-    parser.add_argument("--steps", type=int, default=1_000)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     arguments = parser.parse_args()

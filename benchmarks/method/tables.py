@@ -6,12 +6,14 @@ python -m benchmarks.method.tables
 from __future__ import annotations
 
 import json
-from itertools import combinations
+from pathlib import Path
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+from numpy.typing import NDArray
 
 from benchmarks.method.fetch import cache
+from exporter.layer_split import LayerSplit
+from exporter.stability import stability
 
 COLUMNS = {
     "expansion": "EF",
@@ -25,43 +27,77 @@ COLUMNS = {
 }
 
 
-def variants() -> str:
-    """Mean and sample standard deviation over the seeds, for each variant."""
-    runs = [json.loads(path.read_text()) for path in sorted((cache() / "results").glob("variants-?.json"))]
-    lines = [f"Seeds: {len(runs)}.", "", "| | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+SPREAD = ("ms", "centred", "purity", "r2", "accuracy")
+
+
+def results(pattern: str) -> dict[str, list[Path]]:
+    """Result files of one kind, by the number of units in their name (empty where it has none)."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted((cache() / "results").glob(pattern)):
+        found.setdefault(path.stem.split("-")[1] if path.stem.count("-") > 1 else "", []).append(path)
+    return found
+
+
+def table(runs: list[dict[str, dict[str, float]]], columns: dict[str, str]) -> str:
+    """Mean over the runs of each row and column, with the sample standard deviation where it matters."""
+    lines = ["| | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
     for name in runs[0]:
         cells = []
-        for column in COLUMNS:
-            values = [run[name][column] for run in runs if column in run[name]]
-            spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 and column in ("ms", "centred", "purity") else ""
-            cells.append(f"{np.mean(values):.3g}{spread}" if values else "")
+        for column in columns:
+            values = [run[name][column] for run in runs if name in run and column in run[name]]
+            digits = ".3f" if column in SPREAD and column != "r2" else ".3g"
+            spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 and column in SPREAD else ""
+            cells.append(f"{np.mean(values):{digits}}{spread}" if values else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def stability() -> str:
-    """Mean cosine of the representatives of two seeds, matched within each unit by the Hungarian method."""
-    files = [np.load(path) for path in sorted((cache() / "results").glob("variants-?.npz"))]
-    lines = ["| clusterer | matched cosine | matched, over the larger count | units with the same count |", "|---|---|---|---|"]
-    for name in (key.removesuffix(" parts") for key in files[0] if key.endswith(" parts")):
-        cosines: list[float] = []
-        fractions, same = [], []
-        for one, other in combinations(files, 2):
-            parts = one[f"{name} parts"], other[f"{name} parts"]
-            starts = [np.concatenate([[0], np.cumsum(part)]) for part in parts]
-            for unit in range(len(parts[0])):
-                if parts[0][unit] < 2 or parts[1][unit] < 2:
-                    continue
-                first, second = (
-                    file[name][start[unit] : start[unit + 1]] for file, start in zip((one, other), starts, strict=True)
-                )  # fmt: skip
-                similar = first @ second.T
-                matched = similar[linear_sum_assignment(-similar)]
-                cosines += matched.tolist()
-                fractions.append(matched.sum() / max(similar.shape))
-                same.append(similar.shape[0] == similar.shape[1])
-        lines.append(f"| {name.removesuffix(' literal')} | {np.mean(cosines):.3f} | {np.mean(fractions):.3f} | {np.mean(same):.2f} |")
+def variants() -> str:
+    """Each variant, by number of units."""
+    parts = []
+    for units, files in results("variants-*-*.json").items():
+        parts.append(f"{units} units, seeds: {len(files)}.\n\n" + table([json.loads(path.read_text()) for path in files], COLUMNS))
+    return "\n\n".join(parts)
+
+
+def better() -> str:
+    """The search for a better rule, and what the clusters add to each: the difference to its own shuffled control."""
+    runs = [json.loads(path.read_text()) for path in results("better-*.json")[""]]
+    lines = [
+        f"Seeds: {len(runs)}.",
+        "",
+        table(runs, COLUMNS | {"signed": "units with signed"}),
+        "",
+        "| | MS over its own control |",
+        "|---|---|",
+    ]
+    for name in ("literal", "signed", "chosen"):
+        control = f"{name}, shuffled" + (", same rules" if name == "chosen" else "")
+        gains = [run[name]["ms"] - run[control]["ms"] for run in runs]
+        lines.append(f"| {name} | {np.mean(gains):.3f}" + (f" ± {np.std(gains, ddof=1):.3f}" if len(gains) > 1 else "") + " |")
     return "\n".join(lines)
+
+
+def stable() -> str:
+    """Agreement of the splits of different seeds, matched within each unit by the Hungarian method."""
+    lines = ["| units | clusterer | cosine | cosine, 0 for unmatched | units with the same count |", "|---|---|---|---|---|"]
+    for units, files in results("variants-*-*.npz").items():
+        if len(files) < 2:
+            continue
+        data = [np.load(path) for path in files]
+        for name in (key.removesuffix(" parts") for key in data[0] if key.endswith(" parts")):
+            found = stability([_split(name, each[f"{name} parts"], each[name]) for each in data])
+            label = name.removesuffix(" literal")
+            lines.append(f"| {units} | {label} | {found.cosine:.3f} | {found.cosine_of_all:.3f} | {found.same_count:.2f} |")
+    if len(lines) == 2:
+        raise FileNotFoundError
+    return "\n".join(lines)
+
+
+def _split(name: str, parts: NDArray[np.int64], representatives: NDArray[np.float32]) -> LayerSplit:
+    """As much of a split as its stability needs: its masks say nothing."""
+    masks = np.ones((len(parts), representatives.shape[1]), np.uint64)
+    return LayerSplit(name, parts, masks, np.full(len(parts), np.nan, np.float32), representatives)
 
 
 def speed() -> str:
@@ -86,19 +122,22 @@ def speed() -> str:
 
 
 def saes() -> str:
-    """The autoencoders."""
-    results = json.loads((cache() / "results" / "saes.json").read_text())
-    columns = {"ms": "MS", "centred": "MS centred", "purity": "purity", "dead": "dead", "r2": "R²", "accuracy": "accuracy",
-               "changed": "predictions changed", "cosine": "cosine of the embedding", "seconds": "training, CPU s"}  # fmt: skip
-    lines = [str(results.pop("settings")), "", "| | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name, row in results.items():
-        lines.append(f"| {name} | " + " | ".join(f"{row[key]:.3g}" if key in row else "" for key in columns) + " |")
-    return "\n".join(lines)
+    """The autoencoders, by number of training steps."""
+    columns = {"ms": "MS", "centred": "MS centred", "purity": "purity", "nearest": "nearest", "dead": "dead", "r2": "R²",
+               "accuracy": "accuracy", "changed": "predictions changed", "seconds": "training, CPU s"}  # fmt: skip
+    parts = []
+    for files in results("saes-*-*.json").values():
+        runs = [json.loads(path.read_text()) for path in files]
+        settings = [run.pop("settings") for run in runs]
+        parts.append(f"{settings[0]}, seeds: {len(runs)}\n\n{table(runs, columns)}")
+    if not parts:
+        raise FileNotFoundError
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":
-    for title, make in (("Variants", variants), ("Stability", stability), ("Speed", speed), ("Autoencoders", saes)):
+    for title, make in (("Variants", variants), ("Stability", stable), ("Better", better), ("Speed", speed), ("Autoencoders", saes)):
         try:
             print(f"## {title}\n\n{make()}\n")
-        except (FileNotFoundError, IndexError):
+        except (FileNotFoundError, KeyError):
             print(f"## {title}\n\nNot measured yet.\n")

@@ -3,7 +3,7 @@
 Controls: ``permuted`` splits the same parts and masks at random over the inputs (``exporter.split.random_control``); ``shuffled`` makes the
 split from the same clusters with their labels shuffled over the instances, so that a rule's gain without any cluster shows.
 
-    python -m benchmarks.method.variants [--quick]
+    python -m benchmarks.method.variants [--units 64] [--seeds 0 1 2]
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def run(seed: int, chosen: NDArray[np.int64]) -> dict[str, dict[str, float]]:
             rows[name]["expansion"] = splits[name].expansion_factor
     for (name, rule), of in made.items():
         rows[f"{name} {rule}"]["seconds"] = of.seconds / len(chosen)
-    np.savez(harness.save(f"variants-{seed}", rows).with_suffix(".npz"), **{key: splits[key].representatives for key in KEPT},
+    np.savez(harness.save(f"variants-{len(chosen)}-{seed}", rows).with_suffix(".npz"), **{key: splits[key].representatives for key in KEPT},
              **{f"{key} parts": splits[key].parts for key in KEPT})  # fmt: skip
     return rows
 
@@ -169,7 +169,7 @@ def parent(split: LayerSplit | None, chosen: NDArray[np.int64]) -> NDArray[np.in
 
 
 def main() -> None:
-    """Run all seeds; keep ``results/variants-SEED.json`` in the cache."""
+    """Run all seeds; keep ``results/variants-UNITS-SEED.json`` in the cache."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="few units, one seed")
     parser.add_argument("--units", type=int, default=16)
