@@ -36,6 +36,9 @@ export function titleOf(entry) {
   return entry.name ?? `Unit ${unit}, part ${part}`;
 }
 
+/** Unit and part, beside a name that several sub-units may share. */
+export const short = (entry) => (entry.name ? h("code", { class: "short" }, entry.id.split("/").pop()) : "");
+
 /** A link to a sub-unit's page, `""` for the list; its address is completed when it is used. */
 export const link = (id, text, attributes = {}) => h("a", { href: "#", "data-unit": id, ...attributes }, text);
 

@@ -1,6 +1,6 @@
 // Sub-units: as rows of a list, and one on a page of its own beside the other parts of its unit.
 
-import { h, layerOf, link, number, picture, signed, titleOf, unitOf } from "./dom.js";
+import { h, layerOf, link, number, picture, short, signed, titleOf, unitOf } from "./dom.js";
 import { draw } from "./heat.js";
 
 function heat(context, entry) {
@@ -25,7 +25,7 @@ export function mark(context, button) {
 
 function facts(entry) {
   const texts = [];
-  if (entry.effect !== undefined) texts.push(["effect", signed(entry.effect, 2)]);
+  if (entry.effect !== undefined) texts.push(["effect", signed(entry.effect, 3)]);
   if (entry.relative !== undefined) texts.push(["of its maximum", `${Math.round(100 * entry.relative)} %`]);
   if (entry.activation !== undefined) texts.push([typeof entry.unit === "object" ? `of unit’s ${number(entry.unit.activation)}` : "active", number(entry.activation)]);
   if (entry.share !== undefined) texts.push(["of its weights", `${Math.round(100 * entry.share)} %`]);
@@ -51,12 +51,11 @@ function pointed(element, context, entry) {
 
 export function row(context, entry) {
   const parts = entry.unit?.parts;
-  const of = parts ? `one of ${parts === 1 ? "1 part" : `${parts} parts`} of ` : "of ";
   return pointed(h("li", { "data-id": entry.id },
     heat(context, entry),
     h("div", { class: "about" },
       h("h3", {}, link(entry.id, titleOf(entry))),
-      h("p", { class: "quiet" }, of, h("code", {}, unitOf(entry.id))),
+      h("p", { class: "quiet" }, h("code", {}, entry.id), parts > 1 ? ` · 1 of ${parts} parts` : parts ? " · whole unit" : ""),
       facts(entry)),
     h("div", { class: "side" }, thumbs(context, entry.id, 4), steerButton(context, entry))), context, entry);
 }
@@ -105,7 +104,7 @@ export function page(context, feature, parts) {
     h("ul", { class: "siblings" }, siblings.map((part) => pointed(
       h("li", { class: part.id === feature.id ? "own" : "", "data-id": part.id },
         heat(context, part),
-        h("p", {}, part.id === feature.id ? h("b", { "aria-current": "true" }, titleOf(part)) : link(part.id, titleOf(part))),
+        h("p", {}, part.id === feature.id ? h("b", { "aria-current": "true" }, titleOf(part)) : link(part.id, titleOf(part)), short(part)),
         facts(part),
         thumbs(context, part.id, 4),
         steerButton(context, part)), context, part))));

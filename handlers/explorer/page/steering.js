@@ -1,6 +1,6 @@
 // Sliders: one for each edited sub-unit.
 
-import { by, h, link, number, titleOf, unitOf } from "./dom.js";
+import { by, h, link, number, short, titleOf, unitOf } from "./dom.js";
 import { editText, simplest, state } from "./state.js";
 
 const SCALE = { min: -20, max: 20, step: 0.1 };
@@ -51,7 +51,7 @@ function control(edit, entry, { changed, removed, locked }) {
   const marks = limits === SCALE ? ["−20", "0", "20"] : [number(limits.min, 1), "0", number(limits.max, 1)];
   return h("li", { "data-id": edit.id },
     h("div", { class: "heading" },
-      link(edit.id, titleOf(entry), { title: edit.id }),
+      h("span", {}, link(edit.id, titleOf(entry), { title: edit.id }), short(entry)),
       locked ? null : h("button", { type: "button", class: "plain", "aria-label": `Remove the edit of ${titleOf(entry)}`, onclick: () => removed(edit) }, "Remove")),
     h("div", { class: "line" }, action, exact, says),
     slider,
