@@ -32,9 +32,7 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GATE = [
-    f"tests/quality/{name}.py" for name in ("test_gate", "test_gate_baseline", "test_gate_waivers", "test_verdict", "test_presets_gate")
-]
+GATE = [f"tests/quality/test_{name}.py" for name in ("gate", "gate_baseline", "gate_waivers", "verdict", "presets_gate")]
 GATE.append("tests/quality/test_gate_properties.py")  # last, as it takes longest
 STORE = ["tests/model_store/test_signing.py", "tests/model_store/test_store.py"]
 STORE_TESTS = "unproven or waived or archives or requires or who_and or junk or requirements or signature or policies"

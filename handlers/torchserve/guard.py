@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
         try:
             check(Path.cwd())
         except (RuntimeError, EludeError) as error:
-            sys.exit(f"{type(error).__name__}: {error}")
+            sys.exit(f"Failed to load model: {type(error).__name__}: {error}")
     os.execv(sys.executable, [sys.executable, *arguments])
 
 

@@ -83,7 +83,7 @@ def test_an_archive_that_was_copied_in_without_admission_does_not_load(bundle: B
     models.rename(tmp_path / "ts" / "models")
     guard = write_guard(tmp_path)
     with stock(tmp_path / "ts", {ENVIRONMENT: str(required)}, str(guard)) as server:
-        refused = "-stderr MODEL_LOG - GateError: This archive was never admitted"
+        refused = "-stderr MODEL_LOG - Failed to load model: GateError: This archive was never admitted"
         server.wait(lambda: all(f"{name}_1.0{refused}" in server.log() for name in ("copied", "foreign")))
         server.wait(lambda: server.ask("admitted", images(1)[0])[0] == 200)
         assert server.ask("copied", images(1)[0])[0] == 503
