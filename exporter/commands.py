@@ -124,7 +124,7 @@ def measure(
 @commands.command()
 def verify(
     path: Annotated[Path, typer.Argument(help="A bundle or a model.onnx.", metavar="BUNDLE|MODEL.ONNX")],
-    images: Annotated[Path | None, typer.Option(help="Real images: a folder or a .tar.")] = None,
+    images: Annotated[str | None, typer.Option(help=f"Real images: {_IMAGES}.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with every comparison here.")] = None,
     as_json: AsJson = False,
 ) -> None:

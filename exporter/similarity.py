@@ -77,7 +77,8 @@ def peak_weights(activity: Activity, top: int) -> NDArray[np.float64]:
     peak = np.take_along_axis(activity.peak, activity.strongest(top), axis=0).astype(np.float64)
     lowest, highest = (bound.astype(np.float64) for bound in (activity.peak.min(axis=0), activity.peak.max(axis=0)))
     span = highest - lowest
-    return np.divide(peak - lowest, span, out=np.zeros_like(peak), where=span > 0)
+    weights: NDArray[np.float64] = np.divide(peak - lowest, span, out=np.zeros_like(peak), where=span > 0)
+    return weights
 
 
 def concentrate(
