@@ -123,6 +123,20 @@ def test_two_runs_give_the_same_bytes(bundle: Bundle, model: str, images: Path, 
     ]
 
 
+@pytest.mark.slow
+def test_a_ray_cluster_of_two_gives_the_same_bundle(
+    bundle: Bundle, model: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    try:
+        again = export(model, images, LAYERS, tmp_path / "bundle", SETTINGS, engine="ray", workers=2)
+        assert ray.cluster_resources()["CPU"] == 2
+    finally:
+        ray.shutdown()
+    assert again.manifest == bundle.manifest
+
+
 KILLED = """
 import os, signal, sys
 from exporter.pipeline import ExportSettings, export
