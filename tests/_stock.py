@@ -42,6 +42,8 @@ class Stock:
                 return response.status, json.loads(response.read())
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
+        except OSError:  # it does not listen yet
+            return 0, None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from handlers.errors import GateError
 from handlers.watch import Watch
 
 
@@ -33,3 +34,14 @@ def test_a_file_that_is_gone_is_damage(tmp_path: Path) -> None:
     watch = Watch(check, tmp_path, 0.01, threading.Lock(), ended.set)
     assert ended.wait(5)
     watch.stop()
+
+
+def test_a_verdict_that_ends_ends_the_process_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def ended(folder: Path) -> None:
+        raise GateError("What this model may be served by ended.")
+
+    done = threading.Event()
+    watch = Watch(ended, tmp_path, 0.01, threading.Lock(), done.set)
+    assert done.wait(5)
+    watch.stop()
+    assert "ended. This worker ends." in capsys.readouterr().out

@@ -123,6 +123,10 @@ def test_what_a_server_requires(tmp_path: Path):
     assert check(bundle, Requirements(signature=True, keys=(trusted,))).signed_by == "ada"
     with pytest.raises(GateError, match="does not count here"):
         check(bundle, Requirements(policies=("0" * 64,)))
+    until = TODAY + timedelta(days=3)
+    assert check(bundle, Requirements(signature=True, keys=(replace(trusted, valid_until=until),))).valid_until == until
+    states = [check(bundle, Requirements(keys=keys)).signature for keys in ((), (trusted,), (key(tmp_path, "eve")[1],))]
+    assert [state.split(",")[0].split(":")[0] for state in states] == ["signed; not checked", "signed by ada", "does not count"]
     waived = make(tmp_path / "d", accuracy=0.7, waive_until=TODAY)
     admission = check(waived, Requirements(verdict=True))
     assert (admission.valid_until, admission.current(TODAY), admission.current(TODAY + timedelta(days=1))) == (TODAY, True, False)

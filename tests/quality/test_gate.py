@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from _gate import DROP, HASH, OTHER, TODAY, D, entry, equivalence, evidence, policy, put, quality, run, waiver
+from _stores import make
 
 from quality.gate.judge import decide, judge
 from quality.gate.verdict_formats import verdict_json
@@ -182,3 +184,10 @@ def test_a_bound_at_the_limit_meets_it():
     document = quality()
     put(D, "accuracy", "interval", [0.8, 0.92])(document)
     assert "accuracy.limit" not in [check.name for check in run(evidence(quality=document)).failures]
+
+
+@pytest.mark.parametrize("name", ["quality.json", "equivalence.json"])
+def test_a_file_that_holds_no_object_is_a_problem(tmp_path: Path, name: str):
+    bundle = make(tmp_path / "b")
+    (bundle.root / name).write_bytes(b"[]")
+    assert f"files.{name}" in [check.name for check in judge(bundle, policy(), today=TODAY).failures]
