@@ -38,11 +38,11 @@ class Stock:
     def ask(self, model: str, body: bytes, kind: str = "application/octet-stream") -> tuple[int, Any]:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/predictions/{model}", body, {"Content-Type": kind})
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=15) as response:
                 return response.status, json.loads(response.read())
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
-        except OSError:  # it does not listen yet
+        except OSError:  # it does not listen yet, or the model has no worker
             return 0, None
 
 

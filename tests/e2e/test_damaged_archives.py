@@ -67,4 +67,4 @@ def test_a_changed_byte_with_a_right_checksum_is_named(archive: Path, tmp_path: 
     repacked(archive, tmp_path / "models" / "whole.mar", entry)
     with stock(tmp_path) as server:
         server.wait(lambda: f"The archive is damaged: {entry}" in server.log())
-        assert server.ask("whole", images(1)[0])[0] in (500, 503)
+        assert server.ask("whole", images(1)[0])[0] != 200
