@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+import exporter.atlas_pages.commands
 import exporter.commands
 import exporter.naming.commands
 import model_store.commands
@@ -67,6 +68,7 @@ app = typer.Typer(
 for room in (
     exporter.commands,
     exporter.naming.commands,
+    exporter.atlas_pages.commands,
     quality.commands,
     quality.steering.commands,
     model_store.commands,

@@ -4,7 +4,7 @@ Everything is made from the training half alone: the split, the autoencoders (on
 the largest activation over the figure's tokens. Units are chosen anew by each seed; autoencoders learn the whole layer with as many latents
 per unit, and as many live latents are drawn as there are sub-units.
 
-    python -m benchmarks.factors.run [--units 64] [--seeds 0 1 2]
+    python -m benchmarks.factors.run [--units 48] [--seeds 0 1 2]
     python -m benchmarks.factors.run --table
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import cache as cached
 
 import numpy as np
 import torch
@@ -27,10 +28,11 @@ from benchmarks.method.fetch import cache
 from benchmarks.method.saes import build, train
 from exporter.contributions import contributions, top_rows
 from exporter.layer_split import LayerSplit
+from exporter.layers import Layer
 from exporter.probe import Probe
 from exporter.split import SplitSettings, random_control, split_unit
 
-PER_PICTURE, TOP_ROWS, SMALLEST, STEPS = 32, 1_600, 16, 1_000
+PER_PICTURE, TOP_ROWS, SMALLEST, STEPS = 32, 1_600, 16, 500
 SAES = {"TopK SAE": "top_k", "BatchTopK SAE": "batch_top_k"}
 COLUMNS = {"features": "features", "own": "own factor", "gap": "gap", "followers": "follow one", "mig": "MIG", "disentanglement": "D",
            "completeness": "C", "informativeness": "I"}  # fmt: skip
@@ -38,9 +40,15 @@ FOLLOWS = 0.1  # a feature follows a factor when its gap is above this
 _BLOCK = 64
 
 
+@cached
+def the_layer() -> Layer:
+    """The layer, loaded once."""
+    return layer()
+
+
 def training_probe(seed: int) -> Probe:
     """Seeded figure tokens of the training pictures."""
-    found, which = activations(), layer()
+    found, which = activations(), the_layer()
     rows = np.flatnonzero(found.half == 0)
     chosen = np.stack([np.random.default_rng([seed, int(row)]).choice(TOKENS, PER_PICTURE, replace=False) for row in rows])
     q = np.concatenate([found.inputs[row, tokens].astype(np.float32) for row, tokens in zip(rows, chosen, strict=True)])
@@ -51,7 +59,7 @@ def training_probe(seed: int) -> Probe:
 
 def split(probe: Probe, chosen: NDArray[np.int64], seed: int) -> LayerSplit:
     """The split of the chosen units, with the default rule and clusterer."""
-    which, bias = layer(), harness.bias()
+    which, bias = the_layer(), harness.bias()
     settings = SplitSettings(TOP_ROWS, SMALLEST, seed=seed)
     parts, masks, rho, means = [], [], [], []
     for unit in chosen:
@@ -83,7 +91,7 @@ def latents(kind: str, probe: Probe, count: int, steps: int, seed: int) -> NDArr
     length = (data - mean).norm(dim=1).mean() / data.shape[1] ** 0.5
     model = build(kind, count, (data - mean) / length, seed)
     train(kind, model, (data - mean) / length, steps, seed)
-    inputs, which, blocks = activations().inputs, layer(), []
+    inputs, which, blocks = activations().inputs, the_layer(), []
     with torch.inference_mode():
         for start in range(0, len(inputs), _BLOCK):
             z = which.module(torch.from_numpy(inputs[start : start + _BLOCK].astype(np.float32)))
@@ -122,6 +130,7 @@ def run(seed: int, units: int, steps: int) -> dict[str, dict[str, object]]:
     """All families for one seed."""
     chosen, probe = harness.units(units, seed), training_probe(seed)
     made = split(probe, chosen, seed)
+    print(seed, f"split, EF {made.expansion_factor:.2f}", flush=True)
     everything = {
         "units": harness.Family(harness.weight()[chosen], harness.bias()[chosen]),
         "all units": harness.Family(harness.weight(), harness.bias()),
@@ -166,7 +175,7 @@ def _cell(values: list[float], column: str) -> str:
 def main() -> None:
     """Run the seeds; keep ``results/factors-SEED.json`` in the cache."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--units", type=int, default=64)
+    parser.add_argument("--units", type=int, default=48)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=STEPS, help="of training each autoencoder")
     parser.add_argument("--table", action="store_true", help="only print what was measured")

@@ -14,9 +14,6 @@ from exporter.measure import SUB_UNITS
 from exporter.naming import labels
 from exporter.naming.found import Name, names_json
 from exporter.naming.labels import Labels, LabelSettings, names_from_labels
-from exporter.naming.neighbours import names_from_neighbours
-
-NEIGHBOURS = 0.8  # least correlation at which a name is lent
 
 
 def names_at_export(
@@ -32,6 +29,4 @@ def names_at_export(
     carried, settings = Labels.of_classes([entry.label for entry in images.entries]), LabelSettings()
     peak = np.concatenate([activity[split.layer][SUB_UNITS].peak for split in splits], axis=1)
     names = names_from_labels(peak, carried, settings)
-    names += names_from_neighbours(peak, names, NEIGHBOURS)
-    facts = {**labels.settings_json(settings, len(images)), "neighbours": NEIGHBOURS}
-    return {name.index: name for name in names}, names_json(names, facts)
+    return {name.index: name for name in names}, names_json(names, labels.settings_json(settings, len(images)))

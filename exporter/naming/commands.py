@@ -23,7 +23,7 @@ def name(
     top: Annotated[int | None, typer.Option(help="Strongest images looked at; default 50, with --encoder 100.")] = None,
     fdr: Annotated[float | None, typer.Option(help="Part of all names that may be chance; default 0.01, with --encoder 0.05.")] = None,
     purity: Annotated[float, typer.Option(help="Part of the strongest images that must carry the label.")] = 0.5,
-    neighbours: Annotated[float, typer.Option(help="Correlation at which a neighbour lends its name; above 1: never.")] = 0.8,
+    neighbours: Annotated[float, typer.Option(help="Correlation at which a neighbour lends its name; above 1: never.")] = 0.9,
     keep: Annotated[bool, typer.Option(help="Keep the names of sub-units that get no new one.")] = False,
     max_images: Annotated[int, typer.Option(help="Images used at most.")] = 3_000,
     as_json: AsJson = False,

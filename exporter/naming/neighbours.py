@@ -26,7 +26,7 @@ def profiles(peak: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
-def names_from_neighbours(peak: NDArray[np.float32], named: Sequence[Name], least: float = 0.8) -> list[Name]:
+def names_from_neighbours(peak: NDArray[np.float32], named: Sequence[Name], least: float = 0.9) -> list[Name]:
     """Names for sub-units without one, from those of ``named`` that correlate at least ``least`` with them.
 
     Args:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.catalogue import Catalogue, SubUnitRow, Top, UnitRow
-from handlers.heatmap import grid_of
+from exporter.atlas_pages.places import Layout, marker
+from handlers.catalogue import Catalogue, SubUnitRow, UnitRow
 
 TINY = 48  # pixels
 RARE = 0.01  # share of instances below which a sub-unit counts as hardly active
@@ -52,15 +52,6 @@ class UnitCard:
     unit: Strip
     sub_units: tuple[Strip, ...]
     hidden: int
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Height and width of the model's input in pixels, and tokens of each layer, as far as known."""
-
-    height: int
-    width: int
-    tokens: Mapping[str, int]
 
 
 def unit_cards(
@@ -118,7 +109,7 @@ def _strip(catalogue: Catalogue, identifier: str, row: UnitRow | SubUnitRow, ima
             labels.append(image.label)
         alt = f"Top image {rank} of {identifier}: {image.label or image.name}, activation {top.activation:.2f}"
         uri = "data:image/png;base64," + base64.b64encode(image.png).decode()
-        pictures.append(Picture(uri, alt, _width(image.png) <= TINY, _marker(top, row.layer, layout)))
+        pictures.append(Picture(uri, alt, _width(image.png) <= TINY, marker(top, row.layer, layout)))
     part: dict[str, Any] = {"name": row.name, "active": row.active} if isinstance(row, SubUnitRow) else {"name": None, "active": None}
     return Strip(
         identifier.rsplit("/", 1)[-1], ms_score=row.ms_score, labels=tuple(Counter(labels).most_common()), pictures=tuple(pictures), **part
@@ -128,14 +119,3 @@ def _strip(catalogue: Catalogue, identifier: str, row: UnitRow | SubUnitRow, ima
 def _width(png: bytes) -> int:
     """Width in pixels, as the header says (PNG specification, 11.2.2)."""
     return int.from_bytes(png[16:20], "big")
-
-
-def _marker(top: Top, layer: str, layout: Layout | None) -> tuple[float, float, float, float] | None:
-    if layout is None or layer not in layout.tokens:
-        return None
-    grid = grid_of(layout.tokens[layer], layout.height, layout.width)
-    place = top.token - grid.prefix
-    if place < 0 or place >= grid.rows * grid.columns or grid.rows * grid.columns == 1:
-        return None
-    row, column = divmod(place, grid.columns)
-    return 100 * column / grid.columns, 100 * row / grid.rows, 100 / grid.columns, 100 / grid.rows

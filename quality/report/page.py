@@ -9,30 +9,43 @@ from typing import Any
 
 import jinja2
 
+from exporter.atlas_pages.places import Layout, shared_style
 from handlers.bundle import Bundle
 from handlers.catalogue import Catalogue
+from quality.evaluation.report_data import QualityReport
 from quality.gate.evidence import gather, mapping, number
 from quality.gate.verdict import Verdict
-from quality.report.atlas import Layout, mean_ms_scores, unit_cards
+from quality.report.atlas import mean_ms_scores, unit_cards
+from quality.report.breakdowns import breakdowns, contributions
+from quality.report.definitions import DEFINITIONS
 from quality.report.numbers import claim_lines, decimal, dimension_lines, measure_charts, small
+from quality.scores.compare import compare
+from quality.scores.pool import Pool, published_pool
+from quality.suites.suite import IMAGENET_1K
 
 _FOLDER = Path(__file__).parent
 
 
-def write_report(bundle: Bundle, *, tokens: Mapping[str, int] | None = None) -> Bundle:
+def write_report(
+    bundle: Bundle, *, tokens: Mapping[str, int] | None = None, pool: Pool | None = None, baseline: QualityReport | None = None
+) -> Bundle:
     """Render ``report.html`` from what the bundle holds and add it; what is missing is said on the page.
 
     Args:
         bundle: any bundle, measured and judged or not.
         tokens: tokens of each layer, to mark on the thumbnails where a unit looked; default: ``tokens`` of measures.json.
+        pool: other models to show beside this one; the published ones under their own protocol.
+        baseline: the measurements of an earlier model.
 
     Returns:
         the bundle with the page in it.
     """
-    return bundle.add({"report.html": render(bundle, tokens=tokens).encode()})
+    return bundle.add({"report.html": render(bundle, tokens=tokens, pool=pool, baseline=baseline).encode()})
 
 
-def render(bundle: Bundle, *, tokens: Mapping[str, int] | None = None) -> str:
+def render(
+    bundle: Bundle, *, tokens: Mapping[str, int] | None = None, pool: Pool | None = None, baseline: QualityReport | None = None
+) -> str:
     """The page as text; see ``write_report``."""
     evidence = gather(bundle)
     measures = mapping(_json(bundle, "measures.json"))
@@ -44,9 +57,13 @@ def render(bundle: Bundle, *, tokens: Mapping[str, int] | None = None) -> str:
         loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"small": small, "decimal": decimal}
-    lines = dimension_lines(quality)
+    if pool is None and evidence.suite.get("protocol") == IMAGENET_1K:
+        pool = published_pool()
+    comparison = compare(baseline, QualityReport.from_json(quality)) if baseline is not None and quality else None
+    before = None if baseline is None else baseline.to_json()
+    lines = dimension_lines(quality, pool, before, comparison.changes if comparison else ())
     return environment.get_template("report.html.j2").render(
-        style=(_FOLDER / "style.css").read_text(encoding="utf-8"),
+        style=shared_style() + (_FOLDER / "style.css").read_text(encoding="utf-8"),
         manifest=bundle.manifest,
         artefact=bundle.artefact_sha256,
         verdict=verdict,
@@ -58,6 +75,12 @@ def render(bundle: Bundle, *, tokens: Mapping[str, int] | None = None) -> str:
         score=mapping(quality.get("score")),
         score_total=number(mapping(quality.get("score")).get("total")),
         suite=evidence.suite,
+        definitions=DEFINITIONS,
+        pool=pool,
+        baseline=before,
+        same_suite=comparison is None or comparison.same_suite,
+        contributions=contributions(quality),
+        breakdowns=breakdowns(quality),
         accuracy=next((line for line in lines if line.title == "Accuracy"), None),
         charts=measure_charts(measures, fallback),
         held_out=measures.get("held_out"),
