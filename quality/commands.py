@@ -121,11 +121,21 @@ def gate(
 
 
 @commands.command()
-def report(bundle: BundlePath) -> None:
-    """Write report.html into the bundle: equivalence, quality, verdict, and the most split units with their sub-units."""
-    from quality.report import write_report
+def report(
+    bundle: BundlePath,
+    baseline: Annotated[Path | None, typer.Option(help="An earlier result to show beside it: a bundle or quality.json.")] = None,
+    pool: Annotated[list[Path] | None, typer.Option(help="Other results to show beside it; give two or more.")] = None,
+) -> None:
+    """Write report.html into the bundle: equivalence, quality, verdict, and the most split units with their sub-units.
 
-    typer.echo(write_report(Bundle.open(bundle)).path("report.html"))
+    Example: elude report build/bundle --baseline releases/1 --pool releases/1 --pool releases/2
+    """
+    from quality.report import write_report
+    from quality.scores.compare import read_report
+    from quality.scores.scoring import own_pool
+
+    others, before = own_pool(pool) if pool else None, read_report(baseline) if baseline else None
+    typer.echo(write_report(Bundle.open(bundle), pool=others, baseline=before).path("report.html"))
 
 
 @commands.command()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,18 +11,10 @@ from quality.dimensions import HIGHER_IS_BETTER
 from quality.gate.checks import claim_error
 from quality.gate.evidence import Measurement, mapping, number, read_measurement
 from quality.policies.policy import CLAIMS
+from quality.report.definitions import DEFINITIONS
+from quality.scores.compare import Change
+from quality.scores.pool import Pool
 
-TITLES = {
-    "accuracy": "Accuracy",
-    "adversarial_robustness": "Adversarial robustness",
-    "corruption_robustness": "Corruption robustness",
-    "ood_robustness": "Out-of-distribution robustness",
-    "calibration_error": "Calibration error",
-    "class_balance": "Class balance",
-    "object_focus": "Object focus",
-    "shape_bias": "Shape bias",
-    "params_m": "Parameters, millions",
-}
 CLAIM_WORDS = {
     "sums": ("Sub-units sum to their unit", "Largest difference between a unit and the sum of its sub-units."),
     "rewrite": ("The rewrite equals the original", "Largest difference between the outputs of the rewritten and the original torch model."),
@@ -37,9 +30,21 @@ FAMILIES = {"units": "Units", "random": "Random split", "sub_units": "Sub-units"
 
 
 @dataclass(frozen=True)
-class DimensionLine:
-    """One dimension; positions are in percent of its axis, None for a dimension that is not a fraction."""
+class Mark:
+    """Other models on a dimension's axis, in percent of it: the lowest, the mean and the highest value; ``beaten`` of ``of`` are worse."""
 
+    low: float
+    mean: float
+    high: float
+    beaten: int
+    of: int
+
+
+@dataclass(frozen=True)
+class DimensionLine:
+    """One dimension; positions are in percent of its axis, which goes from 0 to ``top``."""
+
+    key: str
     title: str
     direction: str
     measured: Measurement | None
@@ -52,6 +57,11 @@ class DimensionLine:
     original: float | None
     disentangled: float | None
     served: float | None
+    top: float
+    pool: Mark | None
+    baseline: float | None
+    baseline_position: float | None
+    change: Change | None
 
 
 @dataclass(frozen=True)
@@ -85,34 +95,74 @@ class Chart:
     bars: tuple[Bar, ...]
 
 
-def dimension_lines(quality: Mapping[str, Any]) -> list[DimensionLine]:
-    """One line for each of the nine dimensions, measured or not: what was not measured is said, never hidden."""
+def dimension_lines(
+    quality: Mapping[str, Any], pool: Pool | None = None, baseline: Mapping[str, Any] | None = None, changes: Sequence[Change] = ()
+) -> list[DimensionLine]:
+    """One line for each of the nine dimensions, measured or not: what was not measured is said, never hidden.
+
+    Args:
+        quality: a quality.json.
+        pool: other models to show beside it.
+        baseline: the quality.json of an earlier model.
+        changes: from the baseline to this, as ``quality.scores.compare.compare`` found them.
+    """
     lossless = mapping(quality.get("lossless"))
     reasons = mapping(mapping(quality.get("settings")).get("not_measured"))
+    of_change = {change.dimension: change for change in changes}
     lines = []
     for dimension, higher in HIGHER_IS_BETTER.items():
         entry = mapping(mapping(quality.get("dimensions")).get(dimension))
         measured = read_measurement(entry, higher) if entry else None
-        fraction = dimension != "params_m" and measured is not None and not measured.problem
-        interval = measured.interval if measured is not None and fraction else None
+        usable = measured is not None and not measured.problem
+        value = measured.value if measured is not None and usable else None
+        interval = measured.interval if measured is not None and usable else None
         images = entry.get("images")
+        others = [v for values in pool.models.values() if (v := values.get(dimension)) is not None] if pool else []
+        before = number(mapping(mapping(mapping(baseline).get("dimensions")).get(dimension)).get("value"))
+        top = axis_end([value, before, *others, *(interval or ())], dimension)
         lines.append(
             DimensionLine(
-                title=TITLES[dimension],
+                key=dimension,
+                title=DEFINITIONS[dimension].title,
                 direction="higher is better" if higher else "lower is better",
                 measured=measured,
                 images=images if type(images) is int and images > 0 else None,
-                position=_percent(measured.value) if measured is not None and fraction else None,
-                low=None if interval is None else _percent(interval[0]),
-                high=None if interval is None else _percent(interval[1]),
+                position=None if value is None or top == 0 else _percent(value / top),
+                low=None if interval is None else _percent(interval[0] / top),
+                high=None if interval is None else _percent(interval[1] / top),
                 why_not=str(reasons.get(dimension, "")),
                 factors=tuple((k, v) for k, raw in mapping(entry.get("factors")).items() if (v := number(raw)) is not None),
                 original=number(mapping(lossless.get("original")).get(dimension)),
                 disentangled=number(mapping(lossless.get("disentangled")).get(dimension)),
                 served=number(mapping(lossless.get("served")).get(dimension)),
+                top=top,
+                pool=_mark(others, value, higher, top) if others and top else None,
+                baseline=before,
+                baseline_position=None if before is None or top == 0 else _percent(before / top),
+                change=of_change.get(dimension),
             )
         )
     return lines
+
+
+def axis_end(values: Sequence[float | None], dimension: str) -> float:
+    """Where the dimension's axis ends: 1 for fractions, 0.2, 0.5 or 1 for errors, else the next round number; 0 without values."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return 0.0
+    highest = max(known)
+    if dimension == "calibration_error":
+        return next((end for end in (0.05, 0.1, 0.2, 0.5) if highest <= end), 1.0)
+    if dimension != "params_m":
+        return 1.0 if highest <= 1 else math.ceil(highest * 10) / 10
+    scale = 10.0 ** math.floor(math.log10(highest)) if highest > 0 else 1.0
+    return next(step * scale for step in (1, 2, 5, 10) if highest <= step * scale)
+
+
+def _mark(others: Sequence[float], value: float | None, higher: bool, top: float) -> Mark:
+    beaten = 0 if value is None else sum(other < value if higher else other > value for other in others)
+    low, mean, high = (_percent(v / top) for v in (min(others), sum(others) / len(others), max(others)))
+    return Mark(low, mean, high, beaten, len(others))
 
 
 def claim_lines(equivalence: Mapping[str, Any]) -> list[ClaimLine]:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 from datetime import date
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -17,12 +18,17 @@ from PIL import Image
 
 from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
 from handlers.catalogue import Catalogue, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from quality.dimensions import DIMENSIONS
+from quality.evaluation.report_data import QualityReport
 from quality.gate.judge import judge
 from quality.gate.verdict_formats import verdict_json
 from quality.policies.policy import load_policy
 from quality.report import render, write_report
 from quality.report.atlas import unit_cards
-from quality.report.numbers import small
+from quality.report.breakdowns import breakdowns, contributions
+from quality.report.numbers import axis_end, small
+from quality.scores.pool import Pool
+from quality.scores.quba import quba_score
 
 LAYER = "blocks.0.mlp.fc2"
 CLASSES = ("bag", "boot", "<script>alert(1)</script>")
@@ -77,7 +83,14 @@ def make(root: Path, *, measures: bool = True, with_catalogue: bool = True) -> B
 def measured(bundle: Bundle, accuracy: float = 0.9) -> Bundle:
     values = {"accuracy": accuracy, "calibration_error": 0.05, "class_balance": 0.8, "corruption_robustness": 0.7, "params_m": 0.6}
     dimensions: dict[str, Any] = {
-        name: {"value": value, "interval": None, "higher_is_better": name not in ("calibration_error", "params_m"), "factors": {}}
+        name: {
+            "value": value,
+            "interval": None,
+            "higher_is_better": name not in ("calibration_error", "params_m"),
+            "factors": {},
+            "tables": {},
+            "images": 10,
+        }
         for name, value in values.items()
     }
     for name in set(values) - {"params_m"}:
@@ -90,6 +103,7 @@ def measured(bundle: Bundle, accuracy: float = 0.9) -> Bundle:
         "lossless": {form: values for form in ("original", "disentangled", "served")},
         "score": None,
         "settings": {"not_measured": {"shape_bias": "the suite has no cue-conflict images"}},
+        "versions": {},
     }
     return bundle.add({"quality.json": json.dumps(quality).encode()})
 
@@ -137,7 +151,7 @@ def test_the_page_is_self_contained_accessible_and_escapes(tmp_path: Path):
     assert "<script" not in page
     assert "<b>" not in page
     assert "tiny &lt;i&gt;" in page
-    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     assert "url(" not in page
     images = [attributes for tag, attributes in tags if tag == "img"]
     assert images
@@ -189,6 +203,70 @@ def test_a_verdict_for_other_bytes_is_not_shown_as_one(tmp_path: Path, change: s
     page = render(bundle.add({"verdict.json": json.dumps(document).encode()}))
     assert "No verdict" in page
     assert "Passed the gate" not in page
+
+
+def test_every_number_leads_to_its_definition(tmp_path: Path):
+    tags = outline(render(measured(make(tmp_path / "b"))))
+    targets = {str(attributes["href"]) for tag, attributes in tags if tag == "a"}
+    names = {attributes["id"] for _, attributes in tags if "id" in attributes}
+    assert targets == {f"#def-{dimension}" for dimension in DIMENSIONS}
+    assert {target[1:] for target in targets} <= names
+    regions = [attributes for _, attributes in tags if "scroll" in str(attributes.get("class")).split()]
+    assert regions
+    assert all(region.get("tabindex") == "0" and (region.get("aria-label") or region.get("aria-labelledby")) for region in regions)
+
+
+def test_pool_and_baseline_are_drawn_beside_it(tmp_path: Path):
+    bundle = measured(make(tmp_path / "b"))
+    before = QualityReport.from_json(bundle.json("quality.json") | unlike(bundle, accuracy=0.7, params_m=0.5))
+    pool = Pool.of("releases", {"a": {"accuracy": 0.6, "params_m": 0.4}, "b": {"accuracy": 0.95, "params_m": 1.5}})
+    page = render(bundle, pool=pool, baseline=before)
+    assert "2 models of “releases”" in page
+    assert 'class="pool" style="left:60.0%;width:35.0%"' in page  # accuracy, 0.6 to 0.95 of 1
+    assert 'class="pool" style="left:20.0%;width:55.0%"' in page  # parameters, 0.4 to 1.5 of 2
+    assert 'class="base" style="left:70.0%"' in page
+    assert "+0.200 better" in page
+    assert "+0.100 worse" in page  # of parameters, fewer are better
+    assert "Accuracy 0.900 on a scale from 0 to 1; baseline 0.700; better than 1 of 2" in page
+    assert "not comparable" not in page
+    other = replace(before, suite={**before.suite, "sha256": "d" * 64})
+    assert "not comparable" in render(bundle, baseline=other)
+    assert "not comparable" not in render(bundle)
+
+
+def unlike(bundle: Bundle, **values: float) -> dict[str, Any]:
+    """The dimensions of a measured bundle with other values, and intervals of 0.04 around them."""
+    dimensions = bundle.json("quality.json")["dimensions"]
+    for name, value in values.items():
+        interval = dimensions[name]["interval"] and [value - 0.02, value + 0.02]
+        dimensions[name] |= {"value": value, "interval": interval}
+    return {"dimensions": dimensions}
+
+
+def test_the_terms_of_the_score_and_the_tables(tmp_path: Path):
+    bundle = measured(make(tmp_path / "b"))
+    quality = bundle.json("quality.json")
+    score = quba_score({"accuracy": 0.9, "params_m": 0.6}).to_json()
+    quality["score"] = {**score, "rank": 3, "of": 326, "nearest": []}
+    quality["dimensions"]["accuracy"]["tables"] = {"accuracy_per_class": {"bag": 1.0, "<b>": 0.25, "boot": None}}
+    page = render(bundle.add({"quality.json": json.dumps(quality).encode()}))
+    assert "Partial QUBA score" in page
+    assert "rank 3 of 326" in page
+    terms = contributions(quality)
+    assert sum(term.contribution for term in terms) == pytest.approx(score["total"])
+    assert max(term.width for term in terms) == 50
+    (table,) = breakdowns(quality)
+    assert table.rows == (("<b>", 0.25, 25.0), ("bag", 1.0, 100.0))
+    assert "&lt;b&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("values", "dimension", "end"),
+    [([0.3], "accuracy", 1), ([1.04], "object_focus", 1.1), ([0.03, 0.07], "calibration_error", 0.1), ([0.9], "calibration_error", 1),
+     ([5.3, 25.6], "params_m", 50), ([0.68], "params_m", 1), ([None], "accuracy", 0), ([0.0], "params_m", 1)],
+)  # fmt: skip
+def test_axes_end_at_round_numbers(values: list[float | None], dimension: str, end: float):
+    assert axis_end(values, dimension) == pytest.approx(end)
 
 
 def test_small_numbers_read_well():
