@@ -91,7 +91,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for everything that the 
     model_store.commands.package(bundle, archive)
     try_out(bundle, archive)
     step("3. Judge", f"elude evaluate {bundle} --quick --budget 200; elude gate {bundle}; elude admit {bundle} --store {store}")
-    quality.commands.evaluate(bundle, quick=True, budget=200)
+    quality.commands.evaluate(str(bundle), quick=True, budget=200)
     try:
         quality.commands.gate(bundle)
     except typer.Exit as verdict:
