@@ -1,6 +1,6 @@
 """What ``elude tune`` gains on held-out images, against doing nothing and random edits of the same size.
 
-Usage: python benchmarks/tune.py BUNDLE [--quick] [--out docs/benchmarks/tune.md]
+Usage: python -m benchmarks.tune BUNDLE [--quick] [--out docs/benchmarks/tune.md]
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import zipfile
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from _stores import TODAY, admit, make
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from handlers.admission import Admission
+from handlers.admission import Admission, require_archive
 from handlers.admission import admit as check
 from handlers.bundle import Bundle
 from handlers.errors import BundleError, GateError, UsageError
@@ -151,6 +153,7 @@ def test_requirements_come_from_the_servers_environment_and_are_read_strictly(tm
         {"archives": "a"},
         {"archives": [1]},
         {"free_steering": 1},
+        {"require_signature": 0},
         {"require_verdicts": True},
         {"trust": {}},
         {"trust": [{"key_id": "x"}]},
@@ -163,6 +166,42 @@ def test_requirements_come_from_the_servers_environment_and_are_read_strictly(tm
             Requirements.load({ENVIRONMENT: str(path)})
     with pytest.raises(UsageError, match="cannot be read"):
         Requirements.load({ENVIRONMENT: str(tmp_path / "absent")})
+
+
+def test_any_requirement_asks_for_a_verdict_and_ends_free_steering(tmp_path: Path):
+    bare, trusted = make(tmp_path / "b", verdict=False), key(tmp_path)[1]
+    asks = (Requirements(True), Requirements(signature=True, keys=(trusted,)), Requirements(policies=("a",)), Requirements(archives=()))
+    for requirements in asks:
+        assert (requirements.any, requirements.steers_freely) == (True, False)
+        assert replace(requirements, free_steering=True).steers_freely
+        with pytest.raises(GateError, match="no verdict"):
+            check(bare, requirements)
+    assert (Requirements().any, Requirements().steers_freely) == (False, True)
+    assert not Requirements(free_steering=False).steers_freely
+
+
+def test_only_listed_archives_may_be_loaded(tmp_path: Path):
+    sha256 = hashlib.sha256(b"contents").hexdigest()
+    require_archive(b"contents", Requirements())
+    require_archive(b"contents", Requirements(archives=("0" * 64, sha256)))
+    for archives in ((), ("0" * 64,)):
+        with pytest.raises(GateError, match="never admitted"):
+            require_archive(b"contents", Requirements(archives=archives))
+
+
+def test_what_a_store_lets_a_server_load(tmp_path: Path):
+    store, bundle = Store(tmp_path / "store"), make(tmp_path / "b")
+    version = store.admit(bundle.root, who="a", why="b", make_archive=True)
+    assert version.archive is not None
+    assert store.serving_requirements() == Requirements(True, archives=())  # nothing is in production yet, so nothing may be loaded
+    store.promote(version.id, who="a", why="b")
+    with zipfile.ZipFile(version.archive) as archive:
+        expected = hashlib.sha256(archive.read("contents.json")).hexdigest()
+    assert store.serving_requirements() == store.requirements_for([version.archive]) == Requirements(True, archives=(expected,))
+    assert store.serving_requirements("candidate") == Requirements(True, archives=())
+    own = package(bundle, tmp_path / "own.mar", name="own", version="1.0")
+    with pytest.raises(GateError, match="never admitted"):
+        store.requirements_for([version.archive, own])
 
 
 def test_a_store_that_requires_signatures(tmp_path: Path):
