@@ -154,7 +154,9 @@ def compare(
     reports = [comparing.read_report(path / "quality.json" if path.is_dir() else path) for path in (first, second)]
     found = comparing.compare(reports[0], reports[1], (str(first), str(second)))
     if html:
-        html.write_text(comparing.page(found, *reports), encoding="utf-8")
+        from quality.report.behaviour import comparison_page
+
+        write_file(html, comparison_page(found, *reports).encode())
     show(f"{first} → {second}", comparing.rows(found), as_json)
 
 

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from exporter.atlas_pages.places import Layout, shared_style
+from exporter.atlas_pages.places import Layout
 from handlers.bundle import Bundle
 from handlers.catalogue import Catalogue
 from quality.evaluation.report_data import QualityReport
-from quality.gate.evidence import gather, mapping, number
+from quality.gate.evidence import gather, mapping
 from quality.gate.verdict import Verdict
 from quality.report.atlas import mean_ms_scores, unit_cards
-from quality.report.breakdowns import breakdowns, contributions
-from quality.report.definitions import DEFINITIONS
-from quality.report.numbers import claim_lines, decimal, dimension_lines, measure_charts, small
-from quality.scores.compare import compare
+from quality.report.behaviour import environment, quality_section, style
+from quality.report.numbers import claim_lines, measure_charts
 from quality.scores.pool import Pool, published_pool
 from quality.suites.suite import IMAGENET_1K
-
-_FOLDER = Path(__file__).parent
 
 
 def write_report(
@@ -52,42 +45,28 @@ def render(
     verdict, verdict_problem = _verdict(bundle)
     cards, fallback = _atlas(bundle, measures, tokens)
     quality = evidence.quality or {}
-    # Everything that came from outside is escaped by the template; the style sheet is ours and holds no closing tag.
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"small": small, "decimal": decimal}
     if pool is None and evidence.suite.get("protocol") == IMAGENET_1K:
         pool = published_pool()
-    comparison = compare(baseline, QualityReport.from_json(quality)) if baseline is not None and quality else None
-    before = None if baseline is None else baseline.to_json()
-    lines = dimension_lines(quality, pool, before, comparison.changes if comparison else ())
-    return environment.get_template("report.html.j2").render(
-        style=shared_style() + (_FOLDER / "style.css").read_text(encoding="utf-8"),
-        manifest=bundle.manifest,
-        artefact=bundle.artefact_sha256,
-        verdict=verdict,
-        verdict_problem=verdict_problem,
-        claims=claim_lines(evidence.equivalence or {}),
-        lines=lines,
-        measured_count=sum(line.measured is not None for line in lines),
-        compared=any(line.original is not None for line in lines),
-        score=mapping(quality.get("score")),
-        score_total=number(mapping(quality.get("score")).get("total")),
-        suite=evidence.suite,
-        definitions=DEFINITIONS,
-        pool=pool,
-        baseline=before,
-        same_suite=comparison is None or comparison.same_suite,
-        contributions=contributions(quality),
-        breakdowns=breakdowns(quality),
-        accuracy=next((line for line in lines if line.title == "Accuracy"), None),
-        charts=measure_charts(measures, fallback),
-        held_out=measures.get("held_out"),
-        cards=cards,
-        split_units=sum(part > 1 for layer in bundle.manifest.layers for part in layer.parts),
-        all_units=sum(layer.units for layer in bundle.manifest.layers),
-        sub_units=sum(layer.sub_units for layer in bundle.manifest.layers),
+    behaviour = quality_section(quality, pool=pool, baseline=baseline)
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            **behaviour,
+            style=style(),
+            manifest=bundle.manifest,
+            artefact=bundle.artefact_sha256,
+            verdict=verdict,
+            verdict_problem=verdict_problem,
+            claims=claim_lines(evidence.equivalence or {}),
+            accuracy=next((line for line in behaviour["lines"] if line.title == "Accuracy"), None),
+            charts=measure_charts(measures, fallback),
+            held_out=measures.get("held_out"),
+            cards=cards,
+            split_units=sum(part > 1 for layer in bundle.manifest.layers for part in layer.parts),
+            all_units=sum(layer.units for layer in bundle.manifest.layers),
+            sub_units=sum(layer.sub_units for layer in bundle.manifest.layers),
+        )
     )
 
 
