@@ -117,19 +117,20 @@ def facts(measures: Mapping[str, Any]) -> dict[str, str | float | int]:
     where = "held out" if measures["held_out"] else "not known to be held out"
     rows: dict[str, str | float | int] = {"images": f"{measures['images']} ({where}), top {measures['top']}"}
     for layer, of in measures["layers"].items():
-        rows |= {f"{layer}: expansion factor": of["expansion_factor"], "  R² of units as sums of sub-units": of["r2"]}
+        own: dict[str, str | float | int] = {"expansion factor": of["expansion_factor"], "R² of units as sums of sub-units": of["r2"]}
         for measure, title in _TITLES.items():
             values = [(name, of[family].get(f"{measure}_mean_of_split_units")) for family, name in _FAMILIES.items()]
             if any(value is not None for _, value in values):
-                rows[f"  {title}"] = ", ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in values)
-        rows["  dead or without score"] = ", ".join(
+                own[title] = ", ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in values)
+        own["dead or without score"] = ", ".join(
             f"{name} {of[family]['left_out']} of {of[family]['features']}" for family, name in _FAMILIES.items()
         )
         if "stability" in of and of["stability"]["cosine"] is not None:
             each = of["stability"]
-            rows["  stability over token seeds"] = (
+            own["stability over token seeds"] = (
                 f"cosine {each['cosine']:.3f}; {100 * each['same_count']:.0f} % of {each['units']} units with as many sub-units"
             )
+        rows |= {f"{layer}: {name}": value for name, value in own.items()}
     return rows
 
 

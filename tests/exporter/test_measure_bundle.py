@@ -22,7 +22,7 @@ from exporter.encoder import embed, external_scores
 from exporter.images import ImageSource, open_images
 from exporter.layer_split import LayerSplit, full_masks, whole
 from exporter.load import load_model
-from exporter.measure_bundle import MeasureSettings, measure_bundle
+from exporter.measure_bundle import MeasureSettings, facts, measure_bundle
 from exporter.pipeline import ExportSettings, export
 from exporter.similarity import ms_score
 from exporter.stability import stability
@@ -126,8 +126,10 @@ def test_a_bundle_gets_all_measures(bundle: Bundle, images: ImageSource, tmp_pat
     assert found["encoder"] == encoder
     assert list(dict.fromkeys(steps)) == ["encode", "measure", "probe, seed 0", "split, seed 0", "probe, seed 1", "split, seed 1"]
     assert measured.artefact_sha256 == bundle.artefact_sha256  # a verdict keeps its worth
-    again = measure_bundle(bundle, images, settings).json("measures.json")
-    assert again == found
+    assert measure_bundle(bundle, images, settings).json("measures.json") == found
+    one, two = facts(found), facts(found | {"layers": {"a": layer, "b": layer}})
+    assert any("by the encoder" in name for name in one)
+    assert len(two) - 1 == 2 * (len(one) - 1)  # no layer hides another
 
 
 def test_embeddings_do_not_depend_on_the_batch(images: ImageSource, tmp_path: Path) -> None:
@@ -139,7 +141,9 @@ def test_embeddings_do_not_depend_on_the_batch(images: ImageSource, tmp_path: Pa
 
 def test_the_command_prints_and_stores(bundle: Bundle, images: ImageSource) -> None:
     before = bundle.json("measures.json")
-    result = CliRunner().invoke(app, ["measure", str(bundle.root), "--images", images.name, "--seeds", "0", "--held-out"])
+    result = CliRunner().invoke(
+        app, ["measure", str(bundle.root), "--images", images.name, "--seeds", "0", "--held-out"], env={"COLUMNS": "140"}
+    )
     assert result.exit_code == 0, result.output
     assert "R² of units as sums of sub-units" in result.output
     assert "held out" in result.output
