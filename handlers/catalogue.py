@@ -65,6 +65,8 @@ class Catalogue:
             self._connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
             self._connection.execute("PRAGMA trusted_schema=OFF")
             self._count = int(self._connection.execute("SELECT count(*) FROM sub_units").fetchone()[0])
+            # Every answer repeats names; a query for each would cost more than reading the whole request.
+            self._names: dict[int, str | None] = dict(self._connection.execute("SELECT id, name FROM sub_units"))
         except sqlite3.Error as error:
             raise BundleError(f"{path.name} cannot be read as a catalogue: {error}.") from error
 
@@ -136,8 +138,9 @@ class Catalogue:
 
     def name(self, index: int) -> str | None:
         """Name of the sub-unit with that index, None while unnamed; UsageError if there is none."""
-        row = _only(self._connection.execute("SELECT name FROM sub_units WHERE id=?", (index,)).fetchone(), f"index {index}")
-        return None if row[0] is None else str(row[0])
+        if index not in self._names:
+            _only(None, f"index {index}")
+        return self._names[index]
 
     def maxima(self) -> tuple[float, ...]:
         """Largest activation of each sub-unit over the probing images, by index."""

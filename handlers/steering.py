@@ -46,8 +46,9 @@ def resolve(requested: Sequence[EditRequest], layers: Sequence[LayerInfo], catal
                     f"Field '{where}' makes more than the {limits.max_edits} edits that are allowed.", "Edit fewer sub-units."
                 )
             edits[index] = _edit(entry, index, where)
-            described.append({"id": identifier_of(index, layers), "action": entry.action, "value": entry.value, "patches": entry.patches})
-            described[-1]["name"] = catalogue.name(index) if catalogue else None
+            identifier = identifier_of(index, layers) if entry.id is None else entry.id
+            name = catalogue.name(index) if catalogue else None
+            described.append({"id": identifier, "action": entry.action, "value": entry.value, "patches": entry.patches, "name": name})
     return Steered(tuple(edits.values()), tuple(described))
 
 
