@@ -113,7 +113,9 @@ class _Pages:
             before, after = self.all.units[number - 1] if number else None, self.all.units[number + 1] if number + 1 < count else None
             path = page_of(unit.layer, unit.unit)
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-            self._page(path, "unit.html.j2", root="../../", **self._unit(unit), before=_link(before), after=_link(after))
+            self._page(
+                path, "unit.html.j2", root="../../", **self._unit(unit), before=before and _link(before), after=after and _link(after)
+            )
             if progress is not None:
                 progress(number + 1, count)
         (self.folder / _SIGN).write_text(json.dumps(dict(self.all.facts), indent=1) + "\n", encoding="utf-8")
@@ -250,8 +252,8 @@ def page_of(layer: str, unit: int) -> str:
     return f"units/{re.sub(r'[^A-Za-z0-9._-]', '_', layer)}/u{unit}.html"
 
 
-def _link(unit: UnitRow | None) -> Any:
-    return None if unit is None else {"id": f"{unit.layer}/u{unit.unit}", "href": page_of(unit.layer, unit.unit)}
+def _link(unit: UnitRow) -> dict[str, Any]:
+    return {"id": f"{unit.layer}/u{unit.unit}", "href": page_of(unit.layer, unit.unit)}
 
 
 def _title(strip: Mapping[str, Any]) -> str:

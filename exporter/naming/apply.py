@@ -53,8 +53,14 @@ def rename(bundle: Bundle, names: Sequence[Name], settings: Mapping[str, Any], *
                 kept.append(Name(row.index, row.name, row.name_method or "", row.name_score or 0.0, earlier.get(row.index, {})))
             rows.append(row)
         manifest, gone = bundle.manifest, tuple(name for name in STALE if bundle.has(name))
-        options = {"source": manifest.source, "layers": manifest.layers, "parameters": manifest.parameters, "versions": manifest.versions}
-        with write_bundle(bundle.root, **options, overwrite=True) as folder:
+        with write_bundle(
+            bundle.root,
+            source=manifest.source,
+            layers=manifest.layers,
+            parameters=manifest.parameters,
+            versions=manifest.versions,
+            overwrite=True,
+        ) as folder:
             for name in manifest.files:
                 if name not in (*STALE, CATALOGUE, NAMES):
                     _copy(bundle.path(name), folder / name)

@@ -106,7 +106,7 @@ def names_from_labels(peak: NDArray[np.float32], labels: Labels, settings: Label
     for row in np.flatnonzero(live):
         fits = np.flatnonzero((q[row] <= settings.fdr) & (part[row] >= settings.purity))
         if len(fits):
-            best = min(fits, key=lambda label, row=row: (p[row, label], -part[row, label]))
+            best = int(fits[np.lexsort((-part[row, fits], p[row, fits]))[0]])
             evidence = {
                 "carrying": int(carrying[row, best]),
                 "strongest": int(drawn[row]),
