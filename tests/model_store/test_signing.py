@@ -85,6 +85,14 @@ def _with(bundle: Bundle, signature: bytes) -> Bundle:
     return bundle
 
 
+def test_another_type_of_payload_is_about_something_else(tmp_path: Path):
+    bundle, trusted, _ = signed(tmp_path)
+    with pytest.raises(GateError, match="about another bundle"):
+        check_signature(
+            bundle.add({"signature.json": json.dumps(bundle.json("signature.json") | {"payloadType": "x"}).encode()}), [trusted]
+        )
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{}", b"[]", b"null", b'{"payload": 3}', b'{"payload":"e30=","payloadType":"x","signatures":[]}']
 )
