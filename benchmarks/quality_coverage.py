@@ -208,7 +208,7 @@ def coverage(quick: bool) -> list[str]:
     """Lines of a Markdown table."""
     lines = ["| model | true value | repeats | 95 % interval holds it | truth below | truth above |", "|---|---|---|---|---|---|"]
     for case in cases(200 if quick else 400):
-        repeats = 100 if quick else 1000 if case.costly else 2000
+        repeats = 100 if quick else 500 if case.costly else 2000
         held, below, above = coverage_of(case, repeats)
         lines.append(f"| {case.name} | {case.truth:.4f} | {repeats} | {held:.1%} | {below:.1%} | {above:.1%} |")
         print(lines[-1], flush=True)
