@@ -43,7 +43,7 @@ TARGETS = {
     "quality.gate.verdict": (GATE, ""),
     "quality.gate.preset_checks": (GATE, ""),
     "handlers.admission": (["tests/quality/test_presets_gate.py", *STORE], STORE_TESTS + " or presets or ruling"),
-    "handlers.requirements": (STORE[:1], "requires or requirements"),
+    "handlers.requirements": (STORE[:1], "requires or requirement"),
     "handlers.trust": (STORE[:1], ""),
     "model_store.admission": (STORE, STORE_TESTS),
 }
