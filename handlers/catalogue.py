@@ -113,13 +113,13 @@ class Catalogue:
         """All units, in the order of the bundle; much faster than one by one."""
         tops = self._all_tops("unit")
         rows = self._connection.execute("SELECT id, layer, unit, parts, ms_score FROM units ORDER BY id")
-        return [UnitRow(*row[1:], tuple(tops.get(row[0], ()))) for row in rows]
+        return [UnitRow(*(*row[1:], tuple(tops.get(row[0], ())))) for row in rows]
 
     def sub_units(self) -> list[SubUnitRow]:
         """All sub-units, by index; much faster than one by one."""
         tops = self._all_tops("sub_unit")
         rows = self._connection.execute(f"SELECT {_SUB_UNIT} FROM sub_units ORDER BY id")
-        return [SubUnitRow(*row, tuple(tops.get(row[0], ()))) for row in rows]
+        return [SubUnitRow(*(*row, tuple(tops.get(row[0], ())))) for row in rows]
 
     def search(self, text: str, limit: int = 20) -> tuple[SubUnitRow, ...]:
         """Sub-units whose name or identifier has words that begin with each word of ``text``, best first."""
