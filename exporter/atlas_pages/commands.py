@@ -16,7 +16,7 @@ commands = typer.Typer()
 def atlas(
     path: BundlePath,
     out: Annotated[Path, typer.Option(help="Folder for the pages.")],
-    images: Annotated[Path | None, typer.Option(help="Images for what fires together and class effects; embedded brings its own.")] = None,
+    images: Annotated[str | None, typer.Option(help="Images for what fires together and class effects; embedded brings its own.")] = None,
     max_images: Annotated[int, typer.Option(help="Images used at most.")] = 1_000,
     effect_images: Annotated[int, typer.Option(help="Strongest images on which each sub-unit is ablated; 0: no class effects.")] = 3,
     overwrite: Annotated[bool, typer.Option(help="Replace an atlas at --out.")] = False,

@@ -15,7 +15,7 @@ commands = typer.Typer()
 @commands.command()
 def name(
     path: BundlePath,
-    images: Annotated[Path | None, typer.Option(help="Images: a folder or .tar; the embedded model brings its own.")] = None,
+    images: Annotated[str | None, typer.Option(help="Images: a folder or .tar; the embedded model brings its own.")] = None,
     attributes: Annotated[Path | None, typer.Option(help="CSV of attributes of the images, used instead of their classes.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Name by words: open_clip:MODEL/PRETRAINED, or a folder with an ONNX pair.")] = None,
     vocabulary: Annotated[Path | None, typer.Option(help="Words for --encoder, one a line; default: the shipped everyday words.")] = None,
