@@ -6,13 +6,14 @@ READY  := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test test-all lint setup clean
+.PHONY: help demo test test-all lint docs setup clean
 
 help:
 	@echo "make demo      export, serve, judge and report on the embedded model (build/demo/)"
 	@echo "make test      lint, types and all tests but the slow ones"
 	@echo "make test-all  the slow tests too"
 	@echo "make lint      style and types only"
+	@echo "make docs      the documentation as a site, in build/site/"
 	@echo "make clean     remove build/ and $(VENV)/"
 
 setup: $(READY)
@@ -33,6 +34,9 @@ lint: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
 	@echo "==> Types"
 	@$(BIN)/mypy
+
+docs: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "Open build/site/index.html"
 
 test: lint
 	@echo "==> Tests"

@@ -89,7 +89,8 @@ class Store:
             bundle_path: the bundle; verified against its manifest before and after the copy.
             archive: the .mar made of it; must hold the same files. A signer changes the bundle, so sign before packing, or:
             make_archive: make one here, of the bundle as stored.
-            who, why: kept in the record.
+            who: kept in the record.
+            why: kept in the record.
             name: of the series of versions; default, made from the model's name.
             signer: signs the stored bundle and the entry.
 
@@ -228,7 +229,9 @@ class Store:
             grace: what interrupted admissions left goes after it: a writer at work must not lose its copy.
             keep: also remove versions, but for the last ``keep`` of each series, those in a stage, and the one that a rollback of the
                 stage would put back. Each removal is entered in the record before its folder goes. None: no version goes.
-            who, why, signer: of the entries, if there are any.
+            who: of the entries, if there are any.
+            why: of the entries.
+            signer: of the entries.
 
         Raises:
             UsageError: ``keep`` is negative, or ``who`` or ``why`` is missing.
