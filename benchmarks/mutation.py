@@ -34,8 +34,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 GATE = [f"tests/quality/test_{name}.py" for name in ("gate", "gate_baseline", "gate_waivers", "verdict", "presets_gate")]
 GATE.append("tests/quality/test_gate_properties.py")  # last, as it takes longest
-STORE = ["tests/model_store/test_signing.py", "tests/model_store/test_store.py"]
-STORE_TESTS = "unproven or waived or archives or requires or who_and or junk or requirements or signature or policies"
+STORE = [f"tests/model_store/test_{name}.py" for name in ("admission_rules", "signing", "store")]
+STORE_TESTS = "rules or unproven or waived or archives or requires or who_and or junk or requirement or signature or policies"
 TARGETS = {
     "quality.gate.checks": (GATE, ""),
     "quality.gate.judge": (GATE, ""),
@@ -43,8 +43,8 @@ TARGETS = {
     "quality.gate.verdict": (GATE, ""),
     "quality.gate.preset_checks": (GATE, ""),
     "handlers.admission": (["tests/quality/test_presets_gate.py", *STORE], STORE_TESTS + " or presets or ruling"),
-    "handlers.requirements": (STORE[:1], "requires or requirement"),
-    "handlers.trust": (STORE[:1], ""),
+    "handlers.requirements": (STORE[:2], "requires or requirement"),
+    "handlers.trust": (STORE[:2], ""),
     "model_store.admission": (STORE, STORE_TESTS),
 }
 TURNED: dict[type[ast.cmpop], list[type[ast.cmpop]]] = {
