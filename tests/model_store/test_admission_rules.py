@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from _stores import TODAY, make
 
-from handlers.admission import UNCHECKED, Admission, admit, check_verdict
+from handlers.admission import UNCHECKED, Admission, admit, admitted_presets, check_verdict, preset_hashes
 from handlers.bundle import Bundle
 from handlers.errors import GateError, UsageError
 from handlers.requirements import Requirements
@@ -62,6 +62,43 @@ def test_what_cannot_be_an_archive_has_no_contents(tmp_path: Path):
 def test_a_server_reads_one_version_of_verdicts(tmp_path: Path, version: Any):
     with pytest.raises(GateError, match="cannot be used"):
         check_verdict(rewritten(make(tmp_path / "b"), lambda verdict: verdict.update(schema_version=version)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda verdict: verdict.update(state="not_evaluated"),
+        lambda verdict: verdict["checks"][0].update(outcome="fine"),
+        lambda verdict: verdict.update(passed=1),
+        lambda verdict: verdict.update(checks=[]),
+    ],
+)
+def test_a_server_takes_no_other_word_for_passed(tmp_path: Path, change: Callable[[dict[str, Any]], None]):
+    with pytest.raises(GateError, match="The gate stopped this bundle"):
+        check_verdict(rewritten(make(tmp_path / "b"), change))
+
+
+def test_one_failed_check_among_passed_ones_stops_a_preset(tmp_path: Path):
+    bundle = make(tmp_path / "b").add({"presets.json": b'{"bright": []}'})
+    ruling = {"passed": True, "edits_sha256": preset_hashes(bundle)["bright"], "checks": [{"outcome": "pass"}, {"outcome": "warn"}]}
+    assert admitted_presets(bundle, {"presets": {"bright": ruling}}) == {"bright"}
+    lie = ruling | {"checks": [{"outcome": "pass"}, {"outcome": "fail", "reason": "worse"}, {"outcome": "pass"}]}
+    assert admitted_presets(bundle, {"presets": {"bright": lie}}) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("rulings", "words"),
+    [
+        ({}, "does not rule on it"),
+        ([], "does not rule on it"),
+        ({"bright": {"passed": True, "checks": [{"outcome": "pass"}], "edits_sha256": "other"}}, "not about it as it is now"),
+        ({"bright": {"passed": False, "checks": None}}, "not about it as it is now"),
+        ({"bright": {"passed": False, "checks": [{"outcome": "pass"}, {"outcome": "fail", "reason": "too dark"}]}}, "too dark"),
+    ],
+)
+def test_why_a_preset_is_refused(tmp_path: Path, rulings: Any, words: str):
+    bundle = make(tmp_path / "b").add({"presets.json": b'{"bright": []}'})
+    assert words in admit(rewritten(bundle, lambda verdict: verdict.update(presets=rulings)), Requirements()).refused["bright"]
 
 
 def test_a_passed_verdict_is_no_signature(tmp_path: Path):
