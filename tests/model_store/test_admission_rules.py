@@ -114,6 +114,17 @@ def test_a_passed_verdict_is_no_signature(tmp_path: Path):
     assert admit(signed, Requirements(signature=True, keys=trusted)).signed_by == "Ada"
 
 
+def test_what_ends_first_counts(tmp_path: Path):
+    trusted = Requirements.from_json({"schema_version": 1, "trust": [keygen(tmp_path / "ada.pem", owner="Ada")]}).keys[0]
+    tomorrow, later = TODAY + timedelta(days=1), TODAY + timedelta(days=2)
+    for verdict_until, key_until in ((tomorrow, later), (later, tomorrow), (tomorrow, None)):
+        bundle = make(tmp_path / f"{verdict_until}{key_until}", accuracy=0.7, waive_until=verdict_until)
+        signed = sign_bundle(bundle, require_verdict(bundle), load_signer(tmp_path / "ada.pem"))
+        keys = (replace(trusted, valid_until=key_until),)
+        assert admit(signed, Requirements(signature=True, keys=keys)).valid_until == tomorrow
+        assert admit(signed, Requirements(True, keys=keys)).valid_until == verdict_until  # no signature was asked for
+
+
 def test_what_an_admission_forbids():
     yesterday, tomorrow = TODAY - timedelta(days=1), TODAY + timedelta(days=1)
     for required, until, forbidden in ((True, yesterday, True), (True, TODAY, False), (True, None, False), (False, yesterday, False)):
