@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,11 @@ from handlers.catalogue import Catalogue
 from handlers.edits import Edit
 from handlers.errors import UsageError
 from handlers.preprocess import Preprocess
+from handlers.requests import EditRequest
 from handlers.session import GraphSession
 from handlers.settings import Limits
-from handlers.steering import PRESETS, read_presets
+from handlers.steering import PRESETS, read_presets, resolve
+from handlers.validation import read
 from quality.evaluation.evaluate import evaluate
 from quality.evaluation.observe import Progress
 from quality.gate.preset_checks import PRESETS_QUALITY
@@ -63,12 +66,14 @@ def add_preset(bundle: Bundle, name: str, edits: Sequence[Mapping[str, Any]]) ->
         edits: objects with id, action, value and patches, as in a request.
 
     Raises:
-        BundleError: an edit is not of that form or names an unknown sub-unit.
+        RequestError: an edit is not of that form or names an unknown sub-unit; the bundle is as it was.
     """
+    limits = Limits()
+    with _catalogue(bundle) as catalogue:
+        requested = [read(EditRequest, edit, limits, f"{name}[{i}]") for i, edit in enumerate(edits)]
+        resolve(requested, bundle.manifest.layers, catalogue, limits)
     presets = bundle.json(PRESETS) if bundle.has(PRESETS) else {}
-    added = bundle.add({PRESETS: (json.dumps({**presets, name: [dict(edit) for edit in edits]}, indent=1) + "\n").encode()})
-    edits_of(added)
-    return added
+    return bundle.add({PRESETS: (json.dumps({**presets, name: [dict(edit) for edit in edits]}, indent=1) + "\n").encode()})
 
 
 def remove_preset(bundle: Bundle, name: str) -> Bundle:
@@ -82,9 +87,15 @@ def remove_preset(bundle: Bundle, name: str) -> Bundle:
 
 def edits_of(bundle: Bundle) -> dict[str, tuple[Edit, ...]]:
     """The edits of each preset; BundleError if presets.json cannot be used."""
+    with _catalogue(bundle) as catalogue:
+        return {name: preset.edits for name, preset in read_presets(bundle, bundle.manifest.layers, catalogue, Limits()).items()}
+
+
+@contextmanager
+def _catalogue(bundle: Bundle) -> Iterator[Catalogue | None]:
     catalogue = Catalogue(bundle.path("catalogue.sqlite")) if bundle.has("catalogue.sqlite") else None
     try:
-        return {name: preset.edits for name, preset in read_presets(bundle, bundle.manifest.layers, catalogue, Limits()).items()}
+        yield catalogue
     finally:
         if catalogue is not None:
             catalogue.close()

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import elude
 from handlers.bundle import Bundle
 from handlers.edits import Edit
-from handlers.errors import BundleError, UsageError
+from handlers.errors import RequestError, UsageError
 from quality.steering.gradients import gain_gradients, stand_in
 from quality.steering.presets import add_preset, edits_of, remove_preset, steered_subjects
 from quality.steering.tune import TuneSettings, candidates, tune
@@ -22,8 +22,13 @@ from quality.suites.suite import EMBEDDED, embedded_suite, open_suite
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return exported(tmp_path_factory.mktemp("exported") / "b")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported(tmp_path_factory.mktemp("exported") / "b").root
+
+
+@pytest.fixture
+def bundle(folder: Path) -> Bundle:
+    return Bundle.open(folder)  # as the test before left it
 
 
 def run(*arguments: object) -> str:
@@ -60,7 +65,7 @@ def test_a_preset_from_the_first_word_to_its_ruling(bundle: Bundle, tmp_path: Pa
 def test_wrong_presets_are_refused(bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="no preset 'other'"):
         remove_preset(bundle, "other")
-    with pytest.raises(BundleError, match="no such sub-unit"):
+    with pytest.raises(RequestError, match="no such sub-unit"):
         add_preset(bundle, "wrong", [{"id": "nothing/u0.s0", "action": "ablate"}])
     assert "wrong" not in Bundle.open(bundle.root).json("presets.json")
 
