@@ -117,14 +117,17 @@ class Bundle:
             the bundle with its new manifest.
 
         Raises:
-            BundleError: a core file or a bad name was given, or another process is adding files.
+            BundleError: a core file or a bad name was given, another process is adding files, or the bundle was replaced meanwhile.
         """
         for name in files:
             _check_name(name)
             if name in (*CORE_FILES, MANIFEST):
                 raise BundleError(f"{name} decides the behaviour of {self.root} and cannot be replaced.", "Export a new bundle.")
-        hashes = self.manifest.files | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        manifest = self.manifest.with_files(hashes)
+        now = Bundle.open(self.root, verify=False)  # files may have been added since this one was opened
+        if now.artefact_sha256 != self.artefact_sha256:
+            raise BundleError(f"{self.root} is another bundle than when it was opened.", "Open it again.")
+        hashes = now.manifest.files | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        manifest = now.manifest.with_files(hashes)
         temporary = Path(tempfile.mkdtemp(prefix=f".{self.root.name}-adding-", dir=self.root.resolve().parent))
         try:
             for name, data in files.items():

@@ -65,6 +65,7 @@ def explore(
         from handlers.explorer.backends import Own, Remote
     except ModuleNotFoundError as error:
         raise UsageError(f"The explorer needs {error.name}, which is not installed.", "Run: pip install 'elude[web]'") from error
+    from handlers.requirements import Requirements
     from handlers.service import Service
     from handlers.settings import read_settings
     from handlers.torchserve.client import Client
@@ -74,8 +75,11 @@ def explore(
         if open_page:
             webbrowser.open(address)
 
-    remote = target.startswith(("http://", "https://"))
-    backend = Remote(Client(target, token, model=model)) if remote else Own(Service.open(target, read_settings({}), model=model))
+    backend: Remote | Own
+    if target.startswith(("http://", "https://")):
+        backend = Remote(Client(target, token, model=model))
+    else:
+        backend = Own(Service.open(target, read_settings({}), model=model, requirements=Requirements.load()))
     run(backend, host, port, ready)
 
 

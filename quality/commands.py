@@ -43,6 +43,7 @@ def evaluate(
     Example: elude evaluate build/bundle --quick
     Example: elude evaluate timm/resnet18.a1_in1k --suite pets/suite.toml --budget 500 --cache .elude --out resnet18.json
     """
+    from quality.dimensions import DIMENSIONS
     from quality.evaluation.evaluate import evaluate as run
     from quality.scores.scoring import own_pool
     from quality.subjects.open_subject import open_subject
@@ -55,7 +56,8 @@ def evaluate(
         report = run(
             opened,
             data.quick() if quick else data,
-            dimensions=dimensions.split(",") if dimensions else QUICK if quick else None,
+            dimensions=dimensions.split(",") if dimensions else None,
+            among=QUICK if quick else DIMENSIONS,
             budget=budget,
             seed=seed,
             progress=progress,

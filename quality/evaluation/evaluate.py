@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ def evaluate(
     suite: Suite,
     *,
     dimensions: Sequence[str] | None = None,
+    among: Collection[str] = DIMENSIONS,
     budget: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -60,6 +61,7 @@ def evaluate(
         subject: any :class:`Subject`, or a bundle.
         suite: what to measure on.
         dimensions: which; by default all that subject and suite allow, the others with a reason in ``settings.not_measured``.
+        among: the dimensions that are thought of when ``dimensions`` is not given.
         budget: at most so many images for the dimensions that need many passes (corruptions, attacks, made images), and of each ready
             set beyond the validation images; a seeded choice in which each class keeps its part. Accuracy, calibration and balance
             always use all. Intervals are honest: they come from the images used.
@@ -82,7 +84,7 @@ def evaluate(
     if budget is not None and budget < 1:
         raise UsageError(f"A budget of {budget} images measures nothing.", "Give at least 1, better 200.")
     identity, subjects, main = _subjects(subject, threads)
-    wanted = [d for d in DIMENSIONS if dimensions is None or d in dimensions]
+    wanted = [d for d in DIMENSIONS if d in (among if dimensions is None else dimensions)]
     attacked = _attacked(subjects)
     missing = unavailable(subjects[main], suite, attackable=attacked is not None)
     refused = [d for d in wanted if d in missing]

@@ -147,6 +147,20 @@ def test_add_refuses_core_files_and_bad_names(tmp_path: Path) -> None:
     assert added.json("quality.json") == []
 
 
+def test_add_keeps_what_was_added_since_the_bundle_was_opened(tmp_path: Path) -> None:
+    first = make(tmp_path / "b")
+    Bundle.open(first.root).add({"quality.json": b"{}"})
+    first.add({"verdict.json": b"{}"})
+    assert Bundle.open(first.root).json("quality.json") == {}
+
+
+def test_add_refuses_a_bundle_that_was_replaced(tmp_path: Path) -> None:
+    old = make(tmp_path / "b")
+    make(tmp_path / "b", overwrite=True, model=b"another")
+    with pytest.raises(BundleError, match="another bundle than when it was opened"):
+        old.add({"quality.json": b"{}"})
+
+
 def test_an_interrupted_add_is_finished_on_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = make(tmp_path / "b").add({"quality.json": b"old"})
     replace, left = os.replace, [1]
