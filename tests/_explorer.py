@@ -1,10 +1,9 @@
-"""What the explorer's tests share: the explorer as a process, an application on a port of its own, and where Chromium is."""
+"""What the explorer's tests share: the explorer as a process, and an application on a port of its own."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,12 +18,6 @@ import uvicorn
 from starlette.types import ASGIApp
 
 ROOT = Path(__file__).parent.parent
-ARGUMENTS = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
-
-
-def chromium() -> str | None:
-    """The browser's program, None where there is none."""
-    return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ no file from a file.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -20,18 +19,17 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from PIL import Image
 
 from exporter.atlas_pages.charts import Series, heat_map, histogram
 from exporter.atlas_pages.gathered import Gathered, class_lines
 from exporter.atlas_pages.places import marker, shared_style
-from handlers.catalogue import ImageRow, SubUnitRow, UnitRow
+from exporter.atlas_pages.thumbnails import encoded, encoding_for, is_tiny
+from handlers.catalogue import SubUnitRow, Top, UnitRow
 from handlers.errors import UsageError
 
 _FOLDER = Path(__file__).parent
 _SIGN = "atlas.json"  # says that a folder is an atlas and may be replaced
-TINY = 48  # pixels: smaller thumbnails are shown with sharp pixels
-QUALITY = 75  # of WebP
+MANY = 4_000  # sub-units from which fewer images of each are shown
 
 Progress = Callable[[int, int], None]
 
@@ -42,10 +40,12 @@ class AtlasSettings:
 
     Attributes:
         images_shown: strongest images of each unit and sub-unit.
+        images_of_many: strongest images of each sub-unit where there are more than ``MANY``.
         most_split: units in the overview's table.
     """
 
     images_shown: int = 12
+    images_of_many: int = 8
     most_split: int = 20
 
 
@@ -90,7 +90,7 @@ class _Pages:
             loader=jinja2.FileSystemLoader(_FOLDER / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
-        self.environment.globals |= {"model": gathered.model, "facts": gathered.facts}
+        self.environment.globals |= {"model": gathered.model, "facts": gathered.facts, "layer_count": len(gathered.layers)}
         self.environment.filters |= {"score": _score, "percent": _percent, "signed": _signed}
         self.parts: dict[tuple[str, int], list[SubUnitRow]] = {}
         for row in gathered.sub_units:
@@ -100,8 +100,7 @@ class _Pages:
     def write(self, progress: Progress | None) -> None:
         """Write everything."""
         (self.folder / "images").mkdir()
-        for image in self.all.images.values():
-            self.pictures[image.id] = self._picture(image)
+        self._write_pictures()
         style = shared_style() + (_FOLDER / "style.css").read_text(encoding="utf-8")
         (self.folder / "style.css").write_text(style, encoding="utf-8")
         shutil.copyfile(_FOLDER / "search.js", self.folder / "search.js")
@@ -123,16 +122,20 @@ class _Pages:
     def _page(self, path: str, template: str, **values: Any) -> None:
         (self.folder / path).write_text(self.environment.get_template(template).render(**values), encoding="utf-8")
 
-    def _picture(self, image: ImageRow) -> dict[str, Any]:
-        """Writes the thumbnail: tiny ones as they are, others as WebP, which is a fraction of the size."""
-        opened = Image.open(io.BytesIO(image.png))
-        tiny = max(opened.size) <= TINY
-        name = f"images/{image.id}.{'png' if tiny else 'webp'}"
-        if tiny:
-            (self.folder / name).write_bytes(image.png)
-        else:
-            opened.convert("RGB").save(self.folder / name, "WEBP", quality=QUALITY, method=4)
-        return {"src": name, "tiny": tiny, "label": image.label or image.name}
+    def _write_pictures(self) -> None:
+        """Writes the thumbnail of each image that is shown: tiny ones as they are, others as WebP, which is a fraction of the size."""
+        shown = sorted({top.image for row in (*self.all.units, *self.all.sub_units) for top in self._shown(row)})
+        images = [self.all.images[number] for number in shown]
+        tiny = {image.id for image in images if is_tiny(image.png)}
+        encoding = encoding_for([image.png for image in images if image.id not in tiny])
+        for image in images:
+            name = f"images/{image.id}.{'png' if image.id in tiny else 'webp'}"
+            (self.folder / name).write_bytes(image.png if image.id in tiny else encoded(image.png, encoding))
+            self.pictures[image.id] = {"src": name, "tiny": image.id in tiny, "label": image.label or image.name}
+
+    def _shown(self, row: UnitRow | SubUnitRow) -> tuple[Top, ...]:
+        many = isinstance(row, SubUnitRow) and len(self.all.sub_units) > MANY
+        return row.tops[: self.settings.images_of_many if many else self.settings.images_shown]
 
     def _index(self) -> str:
         """Rows of the search: layer, unit, part, name, MS-Score, part of instances, most frequent class of the strongest images."""
@@ -157,6 +160,7 @@ class _Pages:
         series = [Series("random split", "random", gathered.random)] if gathered.random else []
         series += [Series("units", "units", before), Series("sub-units", "sub_units", after)]
         values = [value for one in series for value in one.values]
+        filled = [one for one in series if len(one.values)]
         low = float(np.floor(10 * min(values)) / 10) if values else 0.0
         most = max((unit.parts for unit in gathered.units), default=1)
         return {
@@ -173,9 +177,9 @@ class _Pages:
                 [Series("units", "sub_units", [unit.parts for unit in gathered.units])], 0.5, most + 0.5, most, whole=True,
                 label=f"How many units have how many sub-units: from 1 to {most}, mean {len(gathered.sub_units) / len(gathered.units):.2f}",
             ),
-            "ms_chart": histogram(series, low, 1.0, 40, label="; ".join(_mean(one) for one in series if len(one.values))),
-            "series": [one for one in series if len(one.values)],
-            "means": {one.title: float(np.mean(one.values)) for one in series if len(one.values)},
+            "ms_chart": histogram(series, low, 1.0, 40, label="; ".join(map(_mean, filled))) if filled else None,
+            "series": filled,
+            "means": {one.title: float(np.mean(one.values)) for one in filled},
             "most_split": [self._row(unit) for unit in order],
         }  # fmt: skip
 
@@ -236,7 +240,7 @@ class _Pages:
         }  # fmt: skip
 
     def _tops(self, row: UnitRow | SubUnitRow) -> dict[str, Any]:
-        tops = row.tops[: self.settings.images_shown]
+        tops = self._shown(row)
         labels = Counter(label for top in tops if (label := self.all.images[top.image].label))
         pictures = [self.pictures[top.image] | {"marker": marker(top, row.layer, self.all.layout)} for top in tops]
         box = next((p["marker"][2:] for p in pictures if p["marker"]), None)

@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from _explorer import ARGUMENTS, chromium, exploring, listen, running
+from _browser import NEEDS_CHROMIUM, browsing
+from _explorer import exploring, listen, running
 from _serving import images, make_bundle
 
 from handlers.bundle import Bundle
@@ -22,7 +23,7 @@ from handlers.service import Call, Service
 from handlers.web import application as web_application
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium: apt-get install chromium")
+pytestmark = NEEDS_CHROMIUM
 
 KEY = "the key of the tests"
 LAYER = "blocks.5.mlp.fc2"
@@ -54,10 +55,8 @@ def address(request: pytest.FixtureRequest, bundle: Bundle, service: Service) ->
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as p:
-        opened = p.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+    with browsing() as opened:
         yield opened
-        opened.close()
 
 
 @dataclass

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import tarfile
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from _explorer import ARGUMENTS, chromium, exploring
+from _browser import NEEDS_CHROMIUM, axe_source, browsing, violations
+from _explorer import exploring
 from _serving import make_bundle
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-pytestmark = [pytest.mark.network, pytest.mark.skipif(chromium() is None, reason="there is no Chromium: apt-get install chromium")]
-PACKAGE = "axe-core@4.14.1"
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+pytestmark = [pytest.mark.network, NEEDS_CHROMIUM]
 
 
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    npm, folder = shutil.which("npm"), tmp_path_factory.mktemp("axe")
-    if npm is None:
-        pytest.skip("npm is not installed")
-    packed = subprocess.run([npm, "pack", PACKAGE], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
-    if packed.returncode:
-        pytest.skip(f"npm cannot get {PACKAGE}: {packed.stderr.strip().splitlines()[-1:]}")
-    with tarfile.open(next(folder.glob("*.tgz"))) as tar:
-        source = tar.extractfile("package/axe.min.js")
-        assert source is not None
-        return source.read().decode()
+    return axe_source(tmp_path_factory.mktemp("axe"))
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +27,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as p:
-        opened = p.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+    with browsing() as opened:
         yield opened
-        opened.close()
-
-
-def violations(page: Any, axe: str) -> list[str]:
-    """What axe-core finds, of any impact: rule, impact, and where."""
-    page.evaluate(axe)
-    found = page.evaluate("axe.run()")["violations"]
-    return [f"{rule['id']} ({rule['impact']}): {[node['target'] for node in rule['nodes']][:3]}" for rule in found]
 
 
 def settle(page: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from exporter.atlas_pages.effects import class_effects
 from exporter.atlas_pages.gathered import Gathered, class_lines, gather
 from exporter.atlas_pages.places import Layout, marker
 from exporter.atlas_pages.relations import shared_inputs, together
-from exporter.atlas_pages.write import page_of, write_pages
+from exporter.atlas_pages.thumbnails import LADDER, encoded, encoding_for, is_tiny
+from exporter.atlas_pages.write import MANY, AtlasSettings, page_of, write_pages
 from exporter.bundle_activity import activity_of, images_for
 from exporter.layer_split import LayerSplit
 from handlers.bundle import Bundle, LayerInfo
@@ -140,6 +142,53 @@ def test_the_search_index_holds_every_sub_unit_as_data(tmp_path: Path) -> None:
     assert found["layers"] == ["a.b"]
     assert [each[1:4] for each in found["rows"]] == [[0, 0, "cat"], [0, 1, EVIL], [1, 0, None], [2, 0, "cat"]]
     assert "innerHTML" not in (index.parent / "search.js").read_text(encoding="utf-8")
+
+
+def noisy(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (96, 96, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_the_best_encoding_within_the_budget_is_taken() -> None:
+    pngs = [noisy(seed) for seed in range(6)]
+    sizes = [sum(len(encoded(png, step)) for png in pngs) for step in LADDER]
+    assert sizes == sorted(sizes, reverse=True)
+    for step, size in zip(LADDER, sizes, strict=True):
+        assert encoding_for(pngs, size) == step
+    assert encoding_for(pngs, sizes[2] - 1) == LADDER[3]
+    assert encoding_for(pngs, 1) == LADDER[-1]  # as small as can be, even if that is too large
+    assert encoding_for([], 1) == LADDER[0]
+
+
+def test_thumbnails_become_smaller_but_never_larger() -> None:
+    assert Image.open(io.BytesIO(encoded(png(96, 9), LADDER[-1]))).size == (LADDER[-1].side,) * 2
+    assert Image.open(io.BytesIO(encoded(png(60, 9), LADDER[0]))).size == (60, 60)
+    assert (is_tiny(png(48, 9)), is_tiny(png(49, 9))) == (True, False)
+
+
+def test_where_there_are_many_sub_units_fewer_images_of_each_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = AtlasSettings(images_shown=2, images_of_many=1)
+    for many, count in ((4, 2), (3, 1)):  # there are four sub-units: 4 are not many, where more than 3 are
+        monkeypatch.setattr("exporter.atlas_pages.write.MANY", many)
+        index = write_pages(small(), tmp_path / str(many), settings)
+        whole, *parts = (index.parent / page_of("a.b", 0)).read_text(encoding="utf-8").split("<article")
+        assert whole.count("<img") == 2
+        assert [part.count("<img") for part in parts] == [count, count]
+    assert MANY < 6_000
+
+
+def test_without_ms_scores_no_chart_is_drawn(tmp_path: Path) -> None:
+    plain = small()
+    bare = replace(
+        plain,
+        units=[replace(unit, ms_score=None) for unit in plain.units],
+        sub_units=[replace(one, ms_score=None) for one in plain.sub_units],
+        random=[],
+    )
+    text = write_pages(bare, tmp_path / "atlas").read_text(encoding="utf-8")
+    assert "Not measured." in text
+    assert 'aria-label=""' not in text
 
 
 def test_thumbnails_are_shared_and_small_ones_kept_as_they_are(tmp_path: Path) -> None:
