@@ -124,7 +124,8 @@ class _Pages:
 
     def _write_pictures(self) -> None:
         """Writes the thumbnail of each image that is shown: tiny ones as they are, others as WebP, which is a fraction of the size."""
-        shown = sorted({top.image for row in (*self.all.units, *self.all.sub_units) for top in self._shown(row)})
+        rows: list[UnitRow | SubUnitRow] = [*self.all.units, *self.all.sub_units]
+        shown = sorted({top.image for row in rows for top in self._shown(row)})
         images = [self.all.images[number] for number in shown]
         tiny = {image.id for image in images if is_tiny(image.png)}
         encoding = encoding_for([image.png for image in images if image.id not in tiny])
