@@ -1,7 +1,7 @@
 """What the graph costs against the plain export: prediction, edits, inspection, file size; beside the explicit form and a TopK SAE.
 
 Random weights: time does not depend on them. Every run is timed in CPU time of its one thread, between two runs of the plain export, and
-divided by their mean; the result is the median of these ratios. Run it as ``python benchmarks/graph.py [--quick] [--models NAME,…]``.
+divided by their mean; the result is the median of these ratios. Run it as ``python -m benchmarks.graph [--quick] [--models NAME,…]``.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ condition held true or false, a constant changed, a statement left out. Each run
 mutated code; the files are not touched, and code that runs at import
 only is not mutated. What survives is listed, to be read: is it equivalent, stricter, or a hole?
 
-Usage: python benchmarks/mutation.py [--quick] [--only quality.gate.checks] [--lines 77,124] [--out mutation.json]
+Usage: python -m benchmarks.mutation [--quick] [--only quality.gate.checks] [--lines 77,124] [--out mutation.json]
 
 What each survivor means is written by hand, in docs/benchmarks/mutation.md; this program never touches it.
 """

@@ -1,6 +1,6 @@
 """Cost of serving: predict, inspect and steer against a minimal plain handler for the same ONNX file in the same TorchServe.
 
-    python benchmarks/serving.py --model embedded --workers 1 2 [--quick]
+    python -m benchmarks.serving --model embedded --workers 1 2 [--quick]
 
 Both archives are registered in one server. Requests to them alternate one by one at concurrency 1, and in short blocks at higher
 concurrency; each figure is a median over repetitions of paired ratios, so that what else the machine does hits both alike.
