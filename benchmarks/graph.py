@@ -2,7 +2,9 @@
 
 Random weights: time does not depend on them. Every run is timed in CPU time of its one thread, between two runs of the plain export, and
 divided by their mean. Where a session's weights come to lie in memory alone can make it some per cent faster or slower, so all sessions are
-opened anew several times: the result is the median over these launches of each launch's median ratio. Run it as ``python -m benchmarks.graph [--quick] [--models NAME,…]``.
+opened anew several times: the result is the median over these launches of each launch's median ratio. Run it as
+
+    python -m benchmarks.graph [--quick] [--models NAME,…]
 """
 
 from __future__ import annotations
