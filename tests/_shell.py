@@ -58,7 +58,7 @@ class Shell:
         self._servers = 0
 
     def prepare(self) -> None:
-        """Put into the folder what other pages make: ``bundle``, judged, ``last-release``, ``model.onnx``, ``policy.toml``, ``elude.mar``."""
+        """Put into the folder what others make: ``bundle``, judged, ``last-release``, ``model.onnx``, ``policy.toml``, ``elude.mar``."""
         made = Path(prepared().name)
         for name in ("bundle", "last-release"):
             shutil.copytree(made / "bundle", self.folder / name)
