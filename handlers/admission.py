@@ -97,7 +97,7 @@ def _ruling(bundle: Bundle, requirements: Requirements, today: date) -> Admissio
     except GateError as error:
         if requirements.any:
             raise
-        return Admission(False, str(error))
+        return Admission(False, str(error).replace(str(bundle.root), "this bundle"))  # callers need not know the server's folders
     presets = admitted_presets(bundle, verdict)
     return Admission(
         True,

@@ -8,6 +8,7 @@ _Schema = dict[str, Any]
 _TEXT: _Schema = {"type": "string"}
 _NUMBER: _Schema = {"type": "number"}
 _WHOLE: _Schema = {"type": "integer"}
+_FLAG: _Schema = {"type": "boolean"}
 
 
 def _ref(name: str) -> _Schema:
@@ -134,11 +135,26 @@ ANSWERS: dict[str, _Schema] = {
             "steering": _TEXT,
             "presets": {"type": "object", "additionalProperties": _list(_EDIT)},
             "preset": _TEXT,
+            "admission": _closed(
+                {
+                    "admitted": _FLAG,
+                    "reason": _TEXT,
+                    "required": _FLAG,
+                    "signature": _TEXT,
+                    "free_steering": _FLAG,
+                    "presets": _list(_TEXT),
+                    "refused_presets": {"type": "object", "additionalProperties": _TEXT},
+                    "signed_by": _TEXT,
+                    "valid_until": _TEXT,
+                },
+                "signed_by",
+                "valid_until",
+            ),
             "files": {"type": "object", "additionalProperties": _TEXT, "description": "sha256 by file"},
             "card": _TEXT,
             "verdict": {"type": "object"},
         },
-        "required": ["source", "artefact_sha256", "layers", "operations", "limits", "steering", "presets", "files"],
+        "required": ["source", "artefact_sha256", "layers", "operations", "limits", "steering", "presets", "admission", "files"],
         "additionalProperties": False,
     },
 }

@@ -24,6 +24,7 @@ MAKE = """
 elude export embedded --max-images 600 --out bundle
 elude preset add bundle calmer --edit 'blocks.5.mlp.fc2/u72.s0=scale:0.9'
 elude evaluate bundle --quick --budget 60
+elude preset evaluate bundle --quick --budget 60
 elude policy init bundle --out policy.toml
 elude gate bundle --policy policy.toml --baseline bundle
 elude package bundle --out elude.mar

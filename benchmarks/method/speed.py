@@ -88,7 +88,7 @@ def main() -> None:
     if not arguments.quick:
         plan |= {
             4_000: {"reference": 2, "brute": 3, "projected": 5},
-            8_000: {"reference": 1, "brute": 2, "projected": 5},
+            8_000: {"reference": 2, "brute": 2, "projected": 5},
             16_000: {"projected": 3},
             32_000: {"projected": 1},
         }
