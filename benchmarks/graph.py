@@ -32,7 +32,6 @@ from exporter.rewrite import explicit
 from handlers.bundle import Source
 from handlers.preprocess import Preprocess
 
-PARTS = 8
 SHARED = 0.7  # share of a unit's weights that all its sub-units share
 TOP = 32  # active features of the SAE
 MODELS = {
@@ -47,12 +46,12 @@ Run = Callable[[], Any]
 
 
 class TopK(nn.Module):
-    """A sparse autoencoder in the place of a layer's output, of ``PARTS`` features a unit."""
+    """A sparse autoencoder in the place of a layer's output, of ``parts`` features a unit."""
 
-    def __init__(self, layer: nn.Module, units: int, conv: bool) -> None:
+    def __init__(self, layer: nn.Module, units: int, parts: int, conv: bool) -> None:
         super().__init__()
         self.layer, self.conv = layer, conv
-        self.encoder, self.decoder = nn.Linear(units, PARTS * units), nn.Linear(PARTS * units, units)
+        self.encoder, self.decoder = nn.Linear(units, parts * units), nn.Linear(parts * units, units)
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.layer(x)
@@ -63,39 +62,39 @@ class TopK(nn.Module):
         return z.permute(0, 3, 1, 2) if self.conv else z
 
 
-def a_split(layer: Layer) -> LayerSplit:
-    """``PARTS`` sub-units of every unit; a weight belongs to all of them or to one."""
+def a_split(layer: Layer, each: int) -> LayerSplit:
+    """``each`` sub-units of every unit; a weight belongs to all of them or to one."""
     rng = np.random.default_rng(0)
-    parts = np.full(layer.units, PARTS)
-    one = np.uint64(1) << rng.integers(0, PARTS, (layer.units, layer.inputs)).astype(np.uint64)
+    parts = np.full(layer.units, each)
+    one = np.uint64(1) << rng.integers(0, each, (layer.units, layer.inputs)).astype(np.uint64)
     masks = np.where(rng.random(one.shape) < SHARED, full_masks(parts)[:, None], one)
     return LayerSplit(
-        layer.name, parts, masks, np.full(layer.units, np.nan, np.float32), np.zeros((PARTS * layer.units, layer.inputs), np.float32)
+        layer.name, parts, masks, np.full(layer.units, np.nan, np.float32), np.zeros((each * layer.units, layer.inputs), np.float32)
     )
 
 
-def files(name: str, options: dict[str, Any], path: str, folder: Path) -> tuple[dict[str, Path], Layer, dict[str, float]]:
+def files(name: str, options: dict[str, Any], path: str, parts: int, folder: Path) -> tuple[dict[str, Path], Layer, dict[str, float]]:
     """The four files of a model, its layer, and millions of multiply-adds for one image."""
     import timm
 
     torch.manual_seed(0)
     model = timm.create_model(name, **options).eval()
     (layer,) = find_layers(model, path)
-    split = a_split(layer)
+    split = a_split(layer, parts)
     made = {key: folder / f"{key}.onnx" for key in ("plain", "graph", "explicit", "sae")}
     ir.save(plain_export(model, SIZE)[0], made["plain"])
     preprocess = Preprocess(SIZE, "bicubic", 1.0, "center", (0.5,) * 3, (0.5,) * 3)
     emit(model, [split], made["graph"], layers=[layer], input_size=SIZE, source=Source(name, "", name, "0" * 64), preprocess=preprocess)
     products, tokens = multiply_adds(model, layer)
     ir.save(plain_export(explicit(model, [split]), SIZE)[0], made["explicit"])
-    model.set_submodule(path, TopK(layer.module, layer.units, layer.kind == "conv"))
+    model.set_submodule(path, TopK(layer.module, layer.units, parts, layer.kind == "conv"))
     ir.save(plain_export(model.eval(), SIZE)[0], made["sae"])
     inputs = layer.inputs * layer.window
     counts = {
         "model": products,
         "32 edits": 32 * inputs * tokens / 1e6,
         "inspect": split.sub_units * inputs * tokens / 1e6,
-        "TopK SAE": 2 * PARTS * layer.units**2 * tokens / 1e6,
+        "TopK SAE": 2 * parts * layer.units**2 * tokens / 1e6,
     }
     return made, layer, counts
 
@@ -127,7 +126,7 @@ def session(path: Path, optimise: bool) -> ort.InferenceSession:
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def runs(made: dict[str, Path], layer: Layer, batch: int, optimise: bool) -> dict[str, Run]:
+def runs(made: dict[str, Path], layer: Layer, parts: int, batch: int, optimise: bool) -> dict[str, Run]:
     """What is timed."""
     rng = np.random.default_rng(1)
     pixels = rng.standard_normal((batch, *SIZE)).astype(np.float32)
@@ -139,7 +138,7 @@ def runs(made: dict[str, Path], layer: Layer, batch: int, optimise: bool) -> dic
     def edits(count: int) -> dict[str, Any]:
         shape = (batch, count)
         return {
-            "steer_sub_unit": rng.integers(0, PARTS * layer.units, shape),
+            "steer_sub_unit": rng.integers(0, parts * layer.units, shape),
             "steer_gain": rng.standard_normal(shape).astype(np.float32),
             "steer_offset": np.zeros(shape, np.float32),
             "steer_patches": np.zeros(shape, np.int64),
@@ -186,6 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds, batch 1, optimised only")
     parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--parts", type=int, default=8, help="sub-units of each unit")
     parser.add_argument("--rounds", type=int, default=15, help="at batch 1; a third of it at batch 8")
     parser.add_argument("--launches", type=int, default=3, help="how often all sessions are opened anew")
     parser.add_argument("--json", type=Path)
@@ -193,16 +193,16 @@ def main() -> None:
     report: dict[str, Any] = {}
     for title in arguments.models.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            made, layer, counts = files(*MODELS[title], Path(folder))
+            made, layer, counts = files(*MODELS[title], arguments.parts, Path(folder))
             mega = {key: path.stat().st_size / 1e6 for key, path in made.items()}
-            mega["sub-unit weights"] = 4 * PARTS * layer.units * layer.inputs * layer.window / 1e6
+            mega["sub-unit weights"] = 4 * arguments.parts * layer.units * layer.inputs * layer.window / 1e6
             report[title] = {"layer": layer.name, "megabytes": mega, "million multiply-adds": counts, "ratios": {}}
             settings = [(1, True)] if arguments.quick else [(1, True), (8, True), (1, False)]
             for batch, optimise in settings:
                 rounds = 3 if arguments.quick else arguments.rounds if batch == 1 else max(arguments.rounds // 3, 3)
                 key = f"batch {batch}, {'ENABLE_ALL' if optimise else 'DISABLE_ALL'}"
                 launches = 1 if arguments.quick else arguments.launches
-                report[title]["ratios"][key] = measured(partial(runs, made, layer, batch, optimise), rounds, launches)
+                report[title]["ratios"][key] = measured(partial(runs, made, layer, arguments.parts, batch, optimise), rounds, launches)
                 print(title, key, {name: round(value, 3) for name, value in report[title]["ratios"][key].items()}, flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(report, indent=1))
