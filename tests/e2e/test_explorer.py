@@ -71,6 +71,7 @@ class Visit:
     def open(self, fragment: str = "") -> None:
         self.page.goto(self.address + fragment)
         self.page.wait_for_selector("#examples button")
+        self.page.wait_for_selector("#prediction tbody tr")  # the page begins with an example: its first question may not be asked yet
         self.settle()
 
     def settle(self) -> None:
