@@ -101,7 +101,8 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for everything that the 
     step("4. Look", f"elude report {bundle}")
     quality.commands.report(bundle)
     typer.echo(f"\nOpen {(bundle / 'report.html').resolve()} in a browser.")
-    typer.echo(f"Next: elude export YOUR_TIMM_MODEL --images YOUR_IMAGES --out {out}/mine")
+    typer.echo(f"Next: elude explore {bundle}")
+    typer.echo(f"Then: elude export YOUR_TIMM_MODEL --images YOUR_IMAGES --out {out}/mine")
 
 
 @app.command()
