@@ -19,12 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.errors import UsageError
+from exporter import engines
+from exporter.engines import LOCAL, RAY
 from quality.evaluation.observe import Answer, Corrupter, Job, Progress, Work, corrupt_here, run_job
 from quality.suites.corruptions import corrupt
-
-LOCAL, RAY = "local", "ray"
-ENGINES = (LOCAL, RAY)
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,7 @@ def run(
     Raises:
         UsageError: an unknown engine, or one that is not installed.
     """
-    if engine not in ENGINES:
-        raise UsageError(f"There is no engine {engine!r}.", f"Use one of {', '.join(ENGINES)}.")
+    engines.check(engine, workers)
     known = {job: answer for job in jobs if cache is not None and (answer := cache.load(job)) is not None}
     missing = [job for job in jobs if job not in known]
     total = sum(map(work.passes, jobs))
@@ -126,19 +123,7 @@ def corrupting(workers: int) -> Iterator[Corrupter]:
 
 
 def _with_ray(work: Work, jobs: Sequence[Job], workers: int) -> Iterator[Answer]:
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("The engine ray is not installed.", "Run: pip install 'ray'") from error
-    if not ray.is_initialized():
-        options: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers or 2, "include_dashboard": False}
-        ray.init(log_to_driver=False, **options)
-    remote = ray.remote(num_cpus=1)(_job_elsewhere)
-    shared = ray.put(work)
-    threads = _torch_threads()
-    futures = [remote.remote(shared, job, threads) for job in jobs]
-    for future in futures:
-        yield ray.get(future)
+    yield from engines.run(_job_elsewhere, (work, _torch_threads()), jobs, engine=RAY, workers=workers or 2)
 
 
 def _torch_threads() -> int:
@@ -147,9 +132,10 @@ def _torch_threads() -> int:
     return torch.get_num_threads()
 
 
-def _job_elsewhere(work: Work, job: Job, threads: int) -> Answer:
+def _job_elsewhere(shared: tuple[Work, int], job: Job) -> Answer:
     import torch
 
+    work, threads = shared
     torch.set_num_threads(threads)  # sums over another number of threads round otherwise
     return run_job(work, job)
 

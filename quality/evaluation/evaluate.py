@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.engines import LOCAL
 from handlers.errors import EvaluationError, UsageError
 from quality.dimensions import DIMENSIONS
 from quality.dimensions.result import DimensionResult
-from quality.evaluation.engines import LOCAL, Cache, fingerprint, run
+from quality.evaluation.engines import Cache, fingerprint, run
 from quality.evaluation.extra_sets import CONFLICT, ExtraAnswers, answers_of, label_names, ready_sets, texture_labels
 from quality.evaluation.made_sets import MADE, made_sets
 from quality.evaluation.measure import measure, unavailable
