@@ -55,6 +55,7 @@ def running(app: ASGIApp, listening: socket.socket) -> Iterator[None]:
     while not server.started and time.monotonic() < deadline:
         time.sleep(0.01)
     try:
+        assert server.started, "the application does not listen after 20 s"
         yield
     finally:
         server.should_exit = True

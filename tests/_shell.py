@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 STAYS = ("elude serve", "elude explore", "python -m handlers.web")
 READY = ("Serving ", "Explore ", "Uvicorn running")
-START, BLOCK = 120.0, 300.0  # seconds
+START, BLOCK, STOP = 120.0, 300.0, 20.0  # seconds
 MAKE = """
 elude export embedded --max-images 600 --out bundle
 elude preset add bundle calmer --edit 'blocks.5.mlp.fc2/u72.s0=scale:0.9'
@@ -119,15 +119,16 @@ class Shell:
         assert self._bash.stdin is not None
         self._bash.stdin.close()
         group = os.getpgid(self._bash.pid)
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(group, sign)
-                self._bash.wait(timeout=20)
-            except ProcessLookupError:
-                break
-            except subprocess.TimeoutExpired:
-                continue
-            time.sleep(1 if self._servers else 0)
+        try:
+            os.killpg(group, signal.SIGTERM)  # servers end what they have started themselves
+            end = time.monotonic() + STOP
+            while time.monotonic() < end:
+                self._bash.poll()
+                os.killpg(group, 0)
+                time.sleep(0.05)
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # all have ended
         self._bash.wait()
         self._temporary.cleanup()
 
