@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
+from handlers import clock
 from handlers.bundle import Bundle
 from handlers.errors import BundleError, GateError
 from handlers.requirements import Requirements
@@ -46,7 +47,7 @@ class Admission:
 
     def current(self, today: date | None = None) -> bool:
         """Whether the verdict still holds."""
-        return self.valid_until is None or (today or datetime.now(UTC).date()) <= self.valid_until
+        return self.valid_until is None or (today or clock.today()) <= self.valid_until
 
     def require_current(self, today: date | None = None) -> None:
         """GateError if what this bundle is served by has ended since it was loaded."""
@@ -77,7 +78,7 @@ def admit(bundle: Bundle, requirements: Requirements, *, today: date | None = No
     Raises:
         GateError: it does not fulfil ``requirements``.
     """
-    day = today or datetime.now(UTC).date()
+    day = today or clock.today()
     found = _ruling(bundle, requirements, day)
     key, signature = _signer(bundle, requirements, day)
     ends = [found.valid_until, key.valid_until if key is not None and requirements.signature else None]
@@ -160,7 +161,7 @@ def check_verdict(bundle: Bundle, policies: Sequence[str] = (), *, today: date |
         raise GateError(f"The gate stopped this bundle ({str(state).replace('_', ' ')}).", "Read verdict.json or report.html.")
     if "fail" in outcomes:
         raise GateError("The verdict says that it passed, and one of its checks failed.", _JUDGE_AGAIN)
-    if until is not None and until < (today or datetime.now(UTC).date()):
+    if until is not None and until < (today or clock.today()):
         raise GateError(f"The verdict rests on a waiver that ended on {until}.", _JUDGE_AGAIN)
     if policies and policy not in policies:
         raise GateError(f"The verdict was given by policy {str(policy)[:12]}, which does not count here.", "Judge it by one that does.")

@@ -12,9 +12,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
+from handlers import clock
 from handlers.bundle import MANIFEST, Bundle
 from handlers.errors import GateError, UsageError
 
@@ -95,7 +96,7 @@ def check_signature(bundle: Bundle, keys: Sequence[TrustedKey], *, today: date |
         raise GateError(f"The signature of {bundle.root} cannot be used: {error!r}.", remedy) from error
     if payload_type != PAYLOAD_TYPE or subjects != signed_content(bundle):
         raise GateError(f"The signature of {bundle.root} is about another bundle.", remedy)
-    day = today or datetime.now(UTC).date()
+    day = today or clock.today()
     for key in keys:
         for key_id, signature in signatures:
             in_time = key.valid_until is None or day <= key.valid_until

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 from types import MappingProxyType
 
+from handlers import clock
 from handlers.bundle import Bundle
 from quality.gate.checks import check_claims, check_drop, check_limit, check_lossless_quality, check_score, present, same_suite
 from quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, essence, from_essence, gather, mapping
@@ -33,7 +34,7 @@ def judge(
         waivers: violations that a person lets through.
         today: the day waivers are held against; default the present day, UTC.
     """
-    day = today or datetime.now(UTC).date()
+    day = today or clock.today()
     candidate = None if bundle is None else gather(bundle)
     presets = () if bundle is None else gather_presets(bundle)
     return decide(candidate, policy, None if baseline is None else gather(baseline), waivers, day, presets)
