@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from handlers.errors import BundleError
@@ -52,10 +55,20 @@ class LayerInfo:
     parts: tuple[int, ...]
     first: int
 
-    @property
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Number of each unit's first sub-unit within the layer, (units,)."""
+        return tuple(accumulate(self.parts[:-1], initial=0))
+
+    @cached_property
     def sub_units(self) -> int:
         """Number of sub-units of the layer."""
         return sum(self.parts)
+
+    def parent(self, local: int) -> tuple[int, int]:
+        """Unit and part of the layer's sub-unit number ``local``."""
+        unit = bisect_right(self.starts, local) - 1
+        return unit, local - self.starts[unit]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""

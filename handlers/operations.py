@@ -13,27 +13,19 @@ from handlers.bundle import LayerInfo
 from handlers.catalogue import Catalogue
 from handlers.errors import RequestError
 from handlers.heatmap import grid_of, heat_map
+from handlers.passes import Row
 from handlers.requests import Inspect
 from handlers.steering import Steered
 
 Activations = NDArray[np.float32]  # (tokens, units) or (tokens, sub-units) of one row
 
 
-def probabilities(output: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Softmax of one row of logits (C,), computed in float64 and rounded to float32 steps, as float64."""
-    with np.errstate(invalid="ignore"):  # an infinite logit gives NaN, which the caller refuses to send
-        exponents = np.exp(output.astype(np.float64) - output.max())
-        rounded: NDArray[np.float64] = (exponents / exponents.sum()).astype(np.float32).astype(np.float64)
-    return rounded
-
-
-def predict(output: NDArray[np.float32], labels: Sequence[str] | None, top_k: int) -> dict[str, Any]:
+def predict(row: Row, labels: Sequence[str] | None, top_k: int) -> dict[str, Any]:
     """``{label: probability}``, most probable first, as TorchServe's image classifier; ``{"embedding": […]}`` without labels."""
     if labels is None:
-        return {"embedding": output.astype(np.float64).tolist()}
-    found = probabilities(output)
-    order = np.argsort(-found, kind="stable")[:top_k]
-    return {labels[i]: float(found[i]) for i in order}
+        return {"embedding": row.output.astype(np.float64).tolist()}
+    order = row.ranking[:top_k]
+    return dict(zip([labels[i] for i in order.tolist()], row.probabilities[order].tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,7 @@ def parts_of(unit: str, layers: Sequence[LayerInfo]) -> range:
     for layer in layers:
         number = unit.removeprefix(f"{layer.name}/u")
         if number.isdecimal() and len(number) < 10 and int(number) < layer.units and unit == f"{layer.name}/u{int(number)}":
-            start = layer.first + sum(layer.parts[: int(number)])
+            start = layer.first + layer.starts[int(number)]
             return range(start, start + layer.parts[int(number)])
     raise RequestError(f"Field 'unit' is {unit!r}: there is no such unit here.", "Units are named in the answers of 'inspect'.", 404)
 
@@ -102,7 +94,7 @@ def inspect(
     found = []
     for index in order:
         layer = next(entry for entry in chosen if entry.first <= index < entry.first + entry.sub_units)
-        unit, part = parent(layer, index - layer.first)
+        unit, part = layer.parent(index - layer.first)
         activation = sub_units[layer.name][:, index - layer.first]
         token = int(activation.argmax())
         row = catalogue.sub_unit(index) if catalogue else None
@@ -122,31 +114,23 @@ def inspect(
 
 def sum_check(layer: LayerInfo, units: Activations, sub_units: Activations) -> dict[str, float]:
     """Largest distance between a unit and the sum of its sub-units, and the largest unit, over all tokens and units of the layer."""
-    starts = np.concatenate([[0], np.cumsum(layer.parts)[:-1]]).astype(np.int64)
-    sums = np.add.reduceat(sub_units, starts, axis=1, dtype=np.float64)
+    sums = np.add.reduceat(sub_units, layer.starts, axis=1, dtype=np.float64)
     return {"max_residual": float(np.abs(sums - units).max()), "max_unit": float(np.abs(units).max())}
 
 
-def parent(layer: LayerInfo, local: int) -> tuple[int, int]:
-    """Unit and part of the layer's sub-unit number ``local``."""
-    ends = np.cumsum(layer.parts)
-    unit = int(np.searchsorted(ends, local, side="right"))
-    return unit, local - int(ends[unit] - layer.parts[unit])
-
-
-def steer(edits: Steered, outputs: Sequence[NDArray[np.float32]], labels: Sequence[str] | None, top_k: int) -> dict[str, Any]:
-    """The steered prediction, and beside it the unsteered one if ``outputs`` holds both, unsteered first.
+def steer(edits: Steered, rows: Sequence[Row], labels: Sequence[str] | None, top_k: int) -> dict[str, Any]:
+    """The steered prediction, and beside it the unsteered one if ``rows`` holds both, unsteered first.
 
     ``change`` is steered minus unsteered, for the classes that either of them names.
     """
-    after = predict(outputs[-1], labels, top_k)
-    if len(outputs) == 1:
+    after = predict(rows[-1], labels, top_k)
+    if len(rows) == 1:
         return {"steered": after, "edits": list(edits.described)}
-    plain, steered = outputs
+    plain, steered = rows
     before = predict(plain, labels, top_k)
     answer: dict[str, Any] = {"unsteered": before, "steered": after, "edits": list(edits.described)}
     if labels is not None:
-        difference = dict(zip(labels, (probabilities(steered) - probabilities(plain)).tolist(), strict=True))
+        difference = dict(zip(labels, (steered.probabilities - plain.probabilities).tolist(), strict=True))
         answer["change"] = {label: difference[label] for label in {**before, **after}}
-    answer["max_output_change"] = float(np.abs(steered.astype(np.float64) - plain).max())
+    answer["max_output_change"] = float(np.abs(steered.output.astype(np.float64) - plain.output).max())
     return answer

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -47,11 +46,15 @@ class Session(Protocol):
     def run(self, pixel_values: NDArray[np.float32], edits: Sequence[Sequence[Edit]] | None = None, inspect: bool = False) -> Result: ...
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a pass: output (C,), and by layer units (T, U) and sub-units (T, S), empty unless inspected."""
+class Row(NamedTuple):
+    """One row of a pass: output (C,), and by layer units (T, U) and sub-units (T, S), empty unless inspected.
+
+    Of logits also the ``probabilities`` (C,) and the numbers of the classes by falling probability, ``ranking`` (C,).
+    """
 
     output: NDArray[np.float32]
+    probabilities: NDArray[np.float64]
+    ranking: NDArray[np.int64]
     units: dict[str, NDArray[np.float32]]
     sub_units: dict[str, NDArray[np.float32]]
 
@@ -79,11 +82,22 @@ def run_rows(
         if isinstance(error, RequestError):
             return [error]
         return [RequestError(f"The model could not be run on this request: {type(error).__name__}.", "See the server's log.", 500)]
+    likely = probabilities(result.output)
+    ranking = np.argsort(-likely, axis=1, kind="stable")
     units, sub_units = result.units.items(), result.sub_units.items()
     return [
-        Row(output, {name: value[i] for name, value in units}, {name: value[i] for name, value in sub_units})
-        for i, output in enumerate(result.output)
+        Row(*row, {name: value[i] for name, value in units}, {name: value[i] for name, value in sub_units})
+        for i, row in enumerate(zip(result.output, likely, ranking, strict=True))
     ]
+
+
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Softmax of each row of (N, C), computed in float64 and rounded to float32 steps, as float64."""
+    with np.errstate(invalid="ignore"):  # an infinite logit gives NaN, which the caller refuses to send
+        exponents = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+        exponents /= exponents.sum(axis=1, keepdims=True)
+    rounded: NDArray[np.float64] = exponents.astype(np.float32).astype(np.float64)
+    return rounded
 
 
 def effects_of(

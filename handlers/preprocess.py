@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -108,13 +109,27 @@ class Preprocess:
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 (..., H, W, 3) → float32 (..., 3, H, W), the model's input."""
-        unit = np.moveaxis(pixels, -1, -3).astype(np.float32) / np.float32(255)
-        return self.normalise_unit(unit)
+        unit = np.ascontiguousarray(np.moveaxis(pixels, -1, -3)).astype(np.float32)
+        unit /= np.float32(255)
+        return self._scaled(unit)
 
     def normalise_unit(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (..., 3, H, W) in [0, 1] → float32 of the same shape, the model's input."""
-        mean, std = np.array(self.mean, np.float32)[:, None, None], np.array(self.std, np.float32)[:, None, None]
-        return np.ascontiguousarray((unit - mean) / std)
+        return self._scaled(np.array(unit, np.float32, order="C"))
+
+    def _scaled(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
+        """In place, as copies of a batch cost more than the arithmetic."""
+        unit -= self._mean
+        unit /= self._std
+        return unit
+
+    @cached_property
+    def _mean(self) -> NDArray[np.float32]:
+        return np.array(self.mean, np.float32)[:, None, None]
+
+    @cached_property
+    def _std(self) -> NDArray[np.float32]:
+        return np.array(self.std, np.float32)[:, None, None]
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         target_h, target_w = (math.floor(side / self.crop_pct) for side in self.input_size[1:])

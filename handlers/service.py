@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ from numpy.typing import NDArray
 from handlers import lookups, operations
 from handlers.admission import UNCHECKED, Admission, admit
 from handlers.bundle import Bundle
+from handlers.calls import Answer, Asked, Call, Work, compact, indented, refusal
 from handlers.catalogue import Catalogue
 from handlers.edits import Edit
 from handlers.errors import BundleError, GateError, ImageError, RequestError, UsageError
-from handlers.forms import Form, parse
+from handlers.forms import PLAIN, Form, parse
 from handlers.images import decode
 from handlers.passes import Row, Session, effects_of, run_rows
 from handlers.preprocess import Preprocess
@@ -26,45 +26,6 @@ from handlers.requirements import Requirements
 from handlers.session import GraphSession
 from handlers.settings import Settings
 from handlers.steering import Steered, read_presets, resolve
-
-
-@dataclass(frozen=True)
-class Call:
-    """One HTTP request as it came: its body, and the route's meaning."""
-
-    body: Any
-    explain: bool = False
-    describe: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer: HTTP status, JSON body, and the operation for metrics (``invalid`` if it could not be told)."""
-
-    status: int
-    body: bytes
-    operation: str
-
-
-@dataclass
-class _Work:
-    """A request on its way: the image, the edits of its rows of the batch, and the first row."""
-
-    request: Request
-    pixels: NDArray[np.uint8] | None = None
-    rows: list[tuple[Edit, ...]] = field(default_factory=list)
-    steered: Steered | None = None
-    first: int = 0
-
-
-@dataclass
-class _Asked:
-    """A call on its way: its form and requests, or the error that ends it."""
-
-    operation: str = "invalid"
-    form: Form | None = None
-    works: list[_Work] = field(default_factory=list)
-    error: RequestError | None = None
 
 
 class Service:
@@ -166,8 +127,8 @@ class Service:
             found["card"] = self.bundle.path("README.md").read_text(encoding="utf-8")
         return found | ({"verdict": self.bundle.json("verdict.json")} if self.bundle.has("verdict.json") else {})
 
-    def _prepare(self, call: Call) -> _Asked:
-        asked = _Asked()
+    def _prepare(self, call: Call) -> Asked:
+        asked = Asked()
         where = ""
         try:
             form = Form((Describe(),)) if call.describe else parse(call.body, explain=call.explain, limits=self.settings.limits)
@@ -185,8 +146,8 @@ class Service:
             asked.error = RequestError(error.message, error.remedy, 503)
         return asked
 
-    def _work(self, request: Request) -> _Work:
-        work = _Work(request)
+    def _work(self, request: Request) -> Work:
+        work = Work(request)
         match request:
             case Steer():
                 work.steered = self._steered(request)
@@ -244,7 +205,7 @@ class Service:
         message, remedy = f"There is no preset {name!r}.", f"Presets: {', '.join(self._served_presets()) or 'none'}."
         raise error(message, remedy, 404) if error is RequestError else error(message, remedy)
 
-    def _finish(self, asked: _Asked, rows: Sequence[Row | RequestError]) -> Answer:
+    def _finish(self, asked: Asked, rows: Sequence[Row | RequestError]) -> Answer:
         if asked.error is None and asked.form is not None:
             where = ""
             try:
@@ -254,9 +215,8 @@ class Service:
                     contents.append(self._content(work, rows))
                 where = ""
                 content = asked.form.wrap(contents, self.model)
-                # TorchServe's own classifier indents its answer by 2; the others may hold large maps.
-                plain = asked.operation == "predict" and asked.form.kind == "plain"
-                text = json.dumps(content, indent=2 if plain else None, allow_nan=False).encode()
+                flat = asked.operation == "predict" and asked.form.kind == PLAIN and self.labels is not None
+                text = (indented if flat else compact)(content)
                 if len(text) <= self.settings.limits.max_response:
                     return Answer(200, text, asked.operation)
                 most = self.settings.limits.max_response
@@ -267,9 +227,9 @@ class Service:
                 asked.error = RequestError(where + error.message, error.remedy, error.status)
             except UsageError as error:  # a look-up that found nothing
                 asked.error = RequestError(where + error.message, error.remedy, 404)
-        return _refusal(asked.error or RequestError("The request was not read.", status=500), asked.operation)
+        return refusal(asked.error or RequestError("The request was not read.", status=500), asked.operation)
 
-    def _content(self, work: _Work, rows: Sequence[Row | RequestError]) -> dict[str, Any]:
+    def _content(self, work: Work, rows: Sequence[Row | RequestError]) -> dict[str, Any]:
         request = work.request
         if work.pixels is None:
             return self._looked_up(request)
@@ -280,9 +240,9 @@ class Service:
             own.append(row)
         match request:
             case Predict():
-                return operations.predict(own[0].output, self.labels, request.top_k)
+                return operations.predict(own[0], self.labels, request.top_k)
             case Steer() if work.steered is not None:
-                return operations.steer(work.steered, [row.output for row in own], self.labels, request.top_k)
+                return operations.steer(work.steered, own, self.labels, request.top_k)
             case Search():
                 return lookups.search_by_image(request, own[0].sub_units, self.session.layers, lookups.need(self.catalogue))
             case Inspect() if work.pixels is not None:
@@ -302,7 +262,7 @@ class Service:
             target = self._target(request.target, row)
             change = effects_of(self.session, self.preprocess.normalise(pixels[None]), self._base, candidates, target, row)
             effects = operations.Effects((self.labels or [])[target], change)
-        prediction = operations.predict(row.output, self.labels, 5)
+        prediction = operations.predict(row, self.labels, 5)
         return {"prediction": prediction} | operations.inspect(
             request,
             row.units,
@@ -322,11 +282,6 @@ class Service:
         if name not in self.labels:
             raise RequestError(f"Field 'target' is {name!r}: there is no such class.", "Classes are listed by 'describe'.", 404)
         return self.labels.index(name)
-
-
-def _refusal(error: RequestError, operation: str) -> Answer:
-    body = {"code": error.status, "type": "RequestError" if error.status < 500 else "ModelError", "message": str(error)}
-    return Answer(error.status, json.dumps(body).encode(), operation)
 
 
 def _labels(bundle: Bundle, classes: int) -> list[str]:

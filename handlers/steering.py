@@ -15,6 +15,7 @@ from handlers.settings import Limits
 from handlers.validation import read
 
 PRESETS = "presets.json"
+_MAKE = {"scale": Edit.scale, "set": Edit.set, "add": Edit.add}
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,7 @@ def _edit(entry: EditRequest, index: int, where: str) -> Edit:
         return Edit.ablate(index, entry.patches)
     if entry.value is None:
         raise RequestError(f"Field '{where}.value' is missing: {entry.action} needs one.")
-    make = {"scale": Edit.scale, "set": Edit.set, "add": Edit.add}[entry.action]
-    return make(index, entry.value, entry.patches)
+    return _MAKE[entry.action](index, entry.value, entry.patches)
 
 
 def index_of(identifier: str, layers: Sequence[LayerInfo], where: str) -> int:
@@ -84,19 +84,15 @@ def index_of(identifier: str, layers: Sequence[LayerInfo], where: str) -> int:
         if layer.name == layer_name and unit.isdecimal() and part.isdecimal() and len(unit) < 10 and len(part) < 10:
             u, p = int(unit), int(part)
             if u < layer.units and p < layer.parts[u] and identifier == f"{layer.name}/u{u}.s{p}":
-                return layer.first + sum(layer.parts[:u]) + p
+                return layer.first + layer.starts[u] + p
     raise RequestError(f"Field '{where}' is {identifier!r}: there is no such sub-unit.", "Find one with 'inspect' or 'search'.", 404)
 
 
 def identifier_of(index: int, layers: Sequence[LayerInfo]) -> str:
     """The reverse of ``index_of``, for an index that exists."""
     layer = next(entry for entry in layers if entry.first <= index < entry.first + entry.sub_units)
-    left = index - layer.first
-    for unit, parts in enumerate(layer.parts):
-        if left < parts:
-            return f"{layer.name}/u{unit}.s{left}"
-        left -= parts
-    raise AssertionError(f"layer {layer.name} has {layer.sub_units} sub-units, fewer than its parts say")
+    unit, part = layer.parent(index - layer.first)
+    return f"{layer.name}/u{unit}.s{part}"
 
 
 def read_presets(bundle: Bundle, layers: Sequence[LayerInfo], catalogue: Catalogue | None, limits: Limits) -> dict[str, Steered]:

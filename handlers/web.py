@@ -22,9 +22,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from handlers.bundle import Bundle
+from handlers.calls import Answer, Call
 from handlers.errors import BundleError, GateError
 from handlers.requirements import Requirements
-from handlers.service import Answer, Call, Service
+from handlers.service import Service
 from handlers.settings import read_settings
 
 

@@ -22,8 +22,9 @@ from exporter.layer_split import LayerSplit
 from exporter.layers import find_layers
 from exporter.load import load_model
 from handlers.bundle import Bundle, LayerInfo, write_bundle
+from handlers.calls import Call
 from handlers.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
-from handlers.service import Call, Service
+from handlers.service import Service
 
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent

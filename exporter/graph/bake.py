@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +62,7 @@ def bake(
         own = [edit for edit in chosen if layer.first <= edit.index < layer.first + layer.sub_units]
         _bake_layer(model.graph, path, layer, own)
     _take_out(model.graph, layers)
-    model.metadata_props["elude.baked"] = json.dumps([asdict(edit) for edit in chosen])
+    model.metadata_props["elude.baked"] = json.dumps([edit._asdict() for edit in chosen])
     model.doc_string = model.graph.doc_string = _DOC
     save(model, out, external_above)
     return out

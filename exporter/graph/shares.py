@@ -69,11 +69,7 @@ def rows(ops: Ops, shares: Shares, unit: ir.Value, part: ir.Value, rank: int) ->
     """
     weight = _own(ops, shares, unit)
     mask = ops("Gather", shares.masks, unit, axis=0)
-    if shares.counts is None:
-        table = ops.constant(np.bitwise_count(np.arange(1 << BYTE, dtype=np.uint8)).astype(np.float32), "elude/bits_of_a_byte")
-        count = ops("Gather", table, ops("Cast", mask, to=ir.DataType.INT32))
-    else:
-        count = ops("Cast", ops("Gather", shares.counts, unit, axis=0), to=ir.DataType.FLOAT)
+    count = ops("Cast", ops("Gather", _counts(ops, shares), unit, axis=0), to=ir.DataType.FLOAT)
     own, higher = _bits(ops, shares.masks, part)
     member, not_last = (_one_where(ops, ops("BitwiseAnd", mask, bits)) for bits in (own, higher))
     gets_share = ops("Mul", member, not_last)
@@ -85,6 +81,14 @@ def rows(ops: Ops, shares: Shares, unit: ir.Value, part: ir.Value, rank: int) ->
     rest = ops("Sub", weight, ops("Mul", ops("Sub", count, ops.constant(scalar(1.0))), share))
     # at most one of the two is not 0, so this is exact; ONNX Runtime multiplies many times faster than it chooses
     return ops("Add", ops("Mul", gets_share, share), ops("Mul", gets_rest, rest))
+
+
+def _counts(ops: Ops, shares: Shares) -> ir.Value:
+    """uint8 (units, inputs), the sharers of each weight; of bytes counted as a whole, which ONNX Runtime does once, at loading."""
+    if shares.counts is not None:
+        return shares.counts
+    table = ops.constant(np.bitwise_count(np.arange(1 << BYTE, dtype=np.uint8)), "elude/bits_of_a_byte")
+    return ops("Gather", table, ops("Cast", shares.masks, to=ir.DataType.INT32))
 
 
 def _one_where(ops: Ops, bits: ir.Value) -> ir.Value:

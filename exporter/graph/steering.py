@@ -64,11 +64,9 @@ def prepare(ops: Ops, pixels: ir.Value, inputs: dict[str, ir.Value], places: lis
 
     def look_up(inner: Ops) -> list[ir.Value]:
         # any difference of the shapes becomes an index that is not there
-        shape = inner("Shape", index)
-        unlike = inner.constant(0)
-        for other in others:
-            gap = inner("Abs", inner("Sub", shape, inner("Shape", other)))
-            unlike = inner("Add", unlike, inner("ReduceSum", gap, keepdims=0))
+        shape, *shapes = (inner("Shape", inputs[name]) for name in INPUTS)
+        gaps = inner("Sub", inner("Concat", *shapes, axis=0), inner("Concat", *[shape] * len(shapes), axis=0))
+        unlike = inner("ReduceSum", inner("Abs", gaps), keepdims=0)
         zero = inner("Gather", inner.constant([0]), unlike, name="elude/the_four_steer_inputs_must_have_one_shape")
         column = inner("Add", inner("Max", index, inner.constant(-1)), inner("Add", inner.constant(1), zero))
         found = inner("Gather", inner.constant(table, "elude/table"), column, axis=1, name="elude/steer_sub_unit_is_out_of_range")
@@ -110,21 +108,29 @@ def _changes(ops: Ops, layer: Grafted, number: int, steering: Steering) -> tuple
     change = ops("Add", ops("Mul", slope, a), ops("Unsqueeze", steering.offset, last))
     if layer.site.folded is not None:
         change = ops("Mul", change, ops("Unsqueeze", ops("Gather", layer.site.folded.scale, edited.unit), last))
-    active = ops("And", ops("Unsqueeze", mine, last), _where(ops, a, steering.patches))
+    active = ops("And", ops("Unsqueeze", mine, last), _where(ops, layer, a, steering.patches))
     return ops("Where", active, change, ops.constant(scalar(-0.0), "elude/minus_zero")), edited.unit
 
 
-def _where(ops: Ops, a: ir.Value, patches: ir.Value) -> ir.Value:
+def _where(ops: Ops, layer: Grafted, a: ir.Value, patches: ir.Value) -> ir.Value:
     """bool (batch, edits, tokens): all tokens where ``patches`` ≤ 0, else its many tokens with the largest ``a``, the first of equals."""
-    nu = ops("Unsqueeze", patches, ops.constant([-1]))
-    shape = ops("Shape", a)
-    tokens = ops("Shape", a, start=2, end=3)
     most = ops("ReduceMax", patches, keepdims=0)
-    k = ops("Min", ops("Max", most, ops.constant([1])), tokens)
-    _, order = ops.many("TopK", [a, k], 2, axis=-1, largest=1, sorted=1)  # equal values: the lower index first, by the standard
-    place = ops("Expand", ops("Range", ops.constant(0), ops("Squeeze", k), ops.constant(1)), ops("Shape", order))
-    rank = ops("ScatterElements", ops("Expand", tokens, shape), order, place, axis=2)
-    return ops("Or", ops("LessOrEqual", nu, ops.constant(0)), ops("Less", rank, nu))
+
+    def strongest(inner: Ops) -> list[ir.Value]:
+        nu = inner("Unsqueeze", patches, inner.constant([-1]))
+        shape, tokens = inner("Shape", a), inner("Shape", a, start=2, end=3)
+        k = inner("Min", inner("Unsqueeze", most, inner.constant([0])), tokens)
+        _, order = inner.many("TopK", [a, k], 2, axis=-1, largest=1, sorted=1)  # equal values: the lower index first, by the standard
+        place = inner("Expand", inner("Range", inner.constant(0), inner("Squeeze", k), inner.constant(1)), inner("Shape", order))
+        rank = inner("ScatterElements", inner("Expand", tokens, shape), order, place, axis=2)
+        return [inner("Or", inner("LessOrEqual", nu, inner.constant(0)), inner("Less", rank, nu))]
+
+    def all_tokens(inner: Ops) -> list[ir.Value]:
+        return [inner("Identity", inner.constant(np.ones((1, 1, 1), bool), "elude/everywhere"))]
+
+    limited = ops("Greater", most, ops.constant(0))
+    (where,) = ops.branch(limited, strongest, all_tokens, f"{layer.site.name}.elude.where", "The tokens that each edit acts on.")
+    return where
 
 
 def _scatter(ops: Ops, layer: Grafted, changes: tuple[ir.Value, ir.Value], steering: Steering) -> ir.Value:

@@ -6,8 +6,9 @@ import asyncio
 import json
 from typing import Any, Protocol
 
+from handlers.calls import Call
 from handlers.errors import RequestError, UsageError
-from handlers.service import Call, Service
+from handlers.service import Service
 from handlers.torchserve.client import Client, ServerError
 from handlers.web import Batches
 

@@ -69,9 +69,10 @@ class EludeHandler:
         folder = Path(context.system_properties["model_dir"])
         check_contents(folder)
         from handlers.admission import require_archive
+        from handlers.calls import Call
         from handlers.reports import Reports
         from handlers.requirements import Requirements
-        from handlers.service import Call, Service
+        from handlers.service import Service
         from handlers.settings import read_settings
         from handlers.watch import Watch
 

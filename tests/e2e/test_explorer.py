@@ -18,8 +18,9 @@ from _explorer import exploring, listen, running
 from _serving import images, make_bundle
 
 from handlers.bundle import Bundle
+from handlers.calls import Call
 from handlers.edit_text import parse_edit
-from handlers.service import Call, Service
+from handlers.service import Service
 from handlers.web import application as web_application
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")

@@ -25,8 +25,9 @@ from PIL import Image
 
 import exporter.torchvision_compat  # noqa: F401
 from handlers.bundle import Bundle
+from handlers.calls import Call
 from handlers.errors import EvaluationError, RequestError, UsageError
-from handlers.service import Call, Service
+from handlers.service import Service
 from handlers.settings import Limits, Settings
 from handlers.torchserve.client import Client
 from handlers.torchserve.server import Server, ServerSettings, serve

@@ -19,9 +19,10 @@ from exporter.naming.clip import ClipSettings
 from exporter.naming.found import Name
 from exporter.naming.run import name_by_labels, name_by_vocabulary
 from handlers.bundle import Bundle
+from handlers.calls import Call
 from handlers.catalogue import Catalogue
 from handlers.errors import BundleError, UsageError
-from handlers.service import Call, Service
+from handlers.service import Service
 
 NAMES = [
     Name(3, "shoe", "labels", 0.6, {"q": 1e-4}),

@@ -14,9 +14,10 @@ from test_service import LAYER, PICTURE, TEXT, WorkedSession, with_presets
 from typer.testing import CliRunner
 
 import elude
+from handlers.calls import Call
 from handlers.edit_text import parse_edit
 from handlers.errors import EludeError, RequestError, UsageError
-from handlers.service import Call, Service
+from handlers.service import Service
 from handlers.web import application
 
 KEY = "the key of the tests"

@@ -15,10 +15,11 @@ from _explorer import listen, running
 from PIL import Image
 from test_service import PICTURE, PIXELS, TEXT, WorkedSession, make_bundle
 
+from handlers.calls import Call
 from handlers.errors import RequestError, UsageError
 from handlers.explorer.app import PAGE, application, explore
 from handlers.explorer.backends import Backend, Own, Remote
-from handlers.service import Call, Service
+from handlers.service import Service
 from handlers.torchserve.client import Client
 from handlers.web import application as web_application
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from test_service import TEXT, WorkedSession, make_bundle
 
-from handlers.service import Call, Service
+from handlers.calls import Call
+from handlers.service import Service
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from jsonschema import Draft202012Validator, ValidationError
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from test_service import PICTURE, TEXT, WorkedSession, with_presets
 
+from handlers.calls import Call
 from handlers.errors import RequestError
 from handlers.forms import parse
 from handlers.openapi import openapi, text
-from handlers.service import Call, Service
+from handlers.service import Service
 from handlers.settings import Limits
 
 DOCUMENT = openapi()

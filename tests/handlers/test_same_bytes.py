@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from _serving import images, make_bundle
 
-from handlers.service import Call, Service
+from handlers.calls import Call
+from handlers.service import Service
 
 PICTURES = [base64.b64encode(image).decode() for image in images(6)]
 

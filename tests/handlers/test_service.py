@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
+from handlers.calls import Answer, Call
 from handlers.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
 from handlers.edits import Edit
 from handlers.errors import BundleError, UsageError
 from handlers.passes import Row, effects_of, run_rows
 from handlers.preprocess import Preprocess
-from handlers.service import Answer, Call, Service
+from handlers.service import Service
 from handlers.settings import Limits, Settings
 
 LAYER = "fc"

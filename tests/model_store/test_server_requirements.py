@@ -18,9 +18,10 @@ from starlette.testclient import TestClient
 
 from handlers import web
 from handlers.bundle import Bundle
+from handlers.calls import Call
 from handlers.errors import GateError
 from handlers.requirements import ENVIRONMENT, Requirements
-from handlers.service import Call, Service
+from handlers.service import Service
 from handlers.settings import Settings
 from quality.steering.presets import add_preset
 

@@ -16,9 +16,10 @@ import torch
 from _serving import make_bundle
 
 from handlers.bundle import Bundle
+from handlers.calls import Call
 from handlers.errors import EvaluationError, UsageError
 from handlers.preprocess import Preprocess
-from handlers.service import Call, Service
+from handlers.service import Service
 from handlers.session import GraphSession
 from handlers.settings import Settings
 from handlers.torchserve.client import Client

@@ -1,0 +1,74 @@
+"""A request on its way through the service, from the call as it came to the answer as it goes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handlers.edits import Edit
+from handlers.errors import RequestError
+from handlers.forms import Form
+from handlers.requests import Request
+from handlers.steering import Steered
+
+_compact = json.JSONEncoder(allow_nan=False).encode
+_lines = json.JSONEncoder(allow_nan=False, separators=(",\n  ", ": ")).encode
+
+
+@dataclass(frozen=True)
+class Call:
+    """One HTTP request as it came: its body, and the route's meaning."""
+
+    body: Any
+    explain: bool = False
+    describe: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: HTTP status, JSON body, and the operation for metrics (``invalid`` if it could not be told)."""
+
+    status: int
+    body: bytes
+    operation: str
+
+
+@dataclass
+class Work:
+    """One request of a call: the image, the edits of its rows of the batch, and the first row."""
+
+    request: Request
+    pixels: NDArray[np.uint8] | None = None
+    rows: list[tuple[Edit, ...]] = field(default_factory=list)
+    steered: Steered | None = None
+    first: int = 0
+
+
+@dataclass
+class Asked:
+    """What a call asks: its form and requests, or the error that ends it."""
+
+    operation: str = "invalid"
+    form: Form | None = None
+    works: list[Work] = field(default_factory=list)
+    error: RequestError | None = None
+
+
+def refusal(error: RequestError, operation: str) -> Answer:
+    """The answer that tells an error."""
+    body = {"code": error.status, "type": "RequestError" if error.status < 500 else "ModelError", "message": str(error)}
+    return Answer(error.status, compact(body), operation)
+
+
+def compact(content: Any) -> bytes:
+    """JSON on one line; ValueError if a number is not finite."""
+    return _compact(content).encode()
+
+
+def indented(content: dict[str, float]) -> bytes:
+    """As ``json.dumps(content, indent=2)``, which is how TorchServe's own classifier answers, but by the encoder that is written in C."""
+    return f"{{\n  {_lines(content)[1:-1]}\n}}".encode()

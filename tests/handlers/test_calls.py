@@ -1,0 +1,27 @@
+"""The bytes of answers."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handlers.calls import compact, indented
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.dictionaries(st.text(), FINITE, min_size=1))
+def test_indented_is_what_torchserve_writes_for_a_prediction(content: dict[str, float]) -> None:
+    assert indented(content) == json.dumps(content, indent=2).encode()
+    assert compact(content) == json.dumps(content).encode()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_json_cannot_say_is_not_said(value: float) -> None:
+    for write in (indented, compact):
+        with pytest.raises(ValueError, match="Out of range float"):
+            write({"a": value})
