@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+_TYPES = {"steer_sub_unit": np.int64, "steer_gain": np.float32, "steer_offset": np.float32, "steer_patches": np.int64}  # as in Edit
 PADDING = -1  # a sub-unit index that edits nothing
 
 
@@ -47,10 +49,8 @@ def pack(rows: Sequence[Sequence[Edit]]) -> dict[str, NDArray[np.generic]]:
     width = max((len(row) for row in rows), default=0)
     if width == 0:
         return {}
-    padded = [[*row, *[Edit(PADDING)] * (width - len(row))] for row in rows]
-    return {
-        "steer_sub_unit": np.array([[e.index for e in row] for row in padded], np.int64),
-        "steer_gain": np.array([[e.gain for e in row] for row in padded], np.float32),
-        "steer_offset": np.array([[e.offset for e in row] for row in padded], np.float32),
-        "steer_patches": np.array([[e.patches for e in row] for row in padded], np.int64),
-    }
+    padding = Edit(PADDING)
+    padded = chain.from_iterable([*row, *[padding] * (width - len(row))] for row in rows)
+    # float64 holds every index, number of patches and float32 exactly
+    values = np.fromiter(chain.from_iterable(padded), np.float64, len(rows) * width * len(_TYPES)).reshape(len(rows), width, len(_TYPES))
+    return {name: values[..., i].astype(kind) for i, (name, kind) in enumerate(_TYPES.items())}

@@ -105,7 +105,7 @@ class Preprocess:
         height, width = self._resized(image.height, image.width)
         image = image.resize((width, height), _RESAMPLING[self.interpolation])
         fill = tuple(round(255 * v) for v in self.mean) if self.crop_mode == "border" else (0, 0, 0)
-        return np.array(_centre(image, self.input_size[1:], fill), dtype=np.uint8)
+        return np.asarray(_centre(image, self.input_size[1:], fill))
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 (..., H, W, 3) → float32 (..., 3, H, W), the model's input."""
@@ -147,6 +147,8 @@ class Preprocess:
 def _centre(image: Image.Image, size: Sequence[int], fill: tuple[int, ...]) -> Image.Image:
     """Cut ``size`` (H, W) from the centre, padding with ``fill`` where the image is smaller."""
     height, width = size
+    if image.size == (width, height):
+        return image
     extra_w, extra_h = max(0, width - image.width), max(0, height - image.height)
     if extra_w or extra_h:
         border = (extra_w // 2, extra_h // 2, (extra_w + 1) // 2, (extra_h + 1) // 2)

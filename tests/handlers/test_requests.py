@@ -44,7 +44,8 @@ def test_every_form_is_read() -> None:
         "image": TEXT,
         "edits": [{"id": ID, "action": "scale", "value": 2, "patches": 4}, {"id": ID, "action": "ablate"}],
     }
-    assert parse(steer) == Steer(IMAGE, (EditRequest(id=ID, action="scale", value=2.0, patches=4), EditRequest(id=ID, action="ablate")))
+    edits = (EditRequest(id=ID, action="scale", value=2.0, patches=4), EditRequest(id=ID, action="ablate"))
+    assert parse(steer) == Steer(IMAGE, edits)
 
 
 def edit(**changes: Any) -> dict[str, Any]:
@@ -239,3 +240,11 @@ def test_any_bytes_are_read_or_refused(data: bytes | str, explain: bool) -> None
     except RequestError as error:
         refused = error
         assert 400 <= refused.status < 500
+
+
+def test_deep_lists_are_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    with pytest.raises(RequestError, match=r"edits\[0\] must be a JSON object"):
+        parse({"op": "steer", "image": TEXT, "edits": deep})
