@@ -1,4 +1,4 @@
-"""The explorer in headless Chromium with real clicks, on a bundle and on a server behind it: what it shows is what the service answers."""
+"""The explorer in headless Chromium with real clicks, on a bundle and on both servers: what it shows is what the service answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from handlers.bundle import Bundle
 from handlers.calls import Call
 from handlers.edit_text import parse_edit
 from handlers.service import Service
+from handlers.torchserve.server import Server
 from handlers.web import application as web_application
+from model_store.archive import package
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 pytestmark = NEEDS_CHROMIUM
@@ -40,18 +42,22 @@ def service(bundle: Bundle) -> Service:
     return Service.open(bundle.root)
 
 
-BOTH = pytest.mark.parametrize("address", ["bundle", "server"], indirect=True)
+EVERYWHERE = pytest.mark.parametrize("address", ["bundle", "web", pytest.param("torchserve", marks=pytest.mark.server)], indirect=True)
 
 
 @pytest.fixture(scope="module")
-def address(request: pytest.FixtureRequest, bundle: Bundle, service: Service) -> Iterator[str]:
+def address(request: pytest.FixtureRequest, bundle: Bundle, service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with ExitStack() as stack:
-        target = str(bundle.root)
-        if getattr(request, "param", "bundle") == "server":
+        target, key = str(bundle.root), KEY
+        behind = getattr(request, "param", "bundle")
+        if behind == "web":
             listening, port = listen()
             stack.enter_context(running(web_application(service, KEY), listening))
             target = f"http://127.0.0.1:{port}"
-        yield stack.enter_context(exploring(target, ELUDE_TOKEN=KEY))
+        elif behind == "torchserve":
+            server = stack.enter_context(Server(package(bundle, tmp_path_factory.mktemp("archive"), name="elude", version="1.0")))
+            target, key = f"http://127.0.0.1:{server.inference_port}", server.key("inference")
+        yield stack.enter_context(exploring(target, ELUDE_TOKEN=key))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +135,7 @@ def example(service: Service) -> str:
     return str(asked(service, "feature", id=f"{LAYER}/u0.s0")["examples"][0]["png"])
 
 
-@BOTH
+@EVERYWHERE
 def test_an_example_is_predicted_and_explained_as_the_service_does(visit: Visit, service: Service, example: str) -> None:
     visit.open()
     visit.page.locator("#examples button").first.click()
@@ -179,7 +185,7 @@ def test_a_click_opens_the_page_of_a_sub_unit_which_can_be_shared(visit: Visit, 
     assert visit.page.locator("#page h2").inner_text() == name
 
 
-@BOTH
+@EVERYWHERE
 def test_sliders_steer_as_the_service_does(visit: Visit, service: Service, example: str) -> None:
     visit.open()
     first = visit.steer(0, -6)
@@ -255,7 +261,7 @@ def test_everything_by_keyboard(visit: Visit) -> None:
     visit.edited(f"{identifier}=scale:-20")
 
 
-@BOTH
+@EVERYWHERE
 def test_search_by_name(visit: Visit, service: Service) -> None:
     visit.open()
     visit.page.get_by_label("Search sub-units by name").fill("concept 7")
