@@ -38,7 +38,7 @@ from handlers.settings import Settings
 from handlers.torchserve.server import Server, ServerSettings
 from model_store.archive import package
 
-OPERATIONS = ("plain", "predict", "inspect", "steer", "steer and compare")
+OPERATIONS = ("plain", "predict", "inspect", "steer", "steer by a preset", "steer and compare")
 PLAIN_HANDLER = """
 import io, json
 from pathlib import Path
@@ -92,7 +92,13 @@ def make_bundle(name: str, path: Path) -> Bundle:
         emit(model.module, [split], target, layers=layers, input_size=size, source=model.source, preprocess=model.preprocess)
         (folder / "preprocess.json").write_text(json.dumps(model.preprocess.to_json()))
         (folder / "labels.json").write_text(json.dumps(list(labels)))
+        (folder / "presets.json").write_text(json.dumps({"eight": edits_of(layer.name)}))
     return Bundle.open(path)
+
+
+def edits_of(layer: str) -> list[dict[str, object]]:
+    """Eight edits, of the first sub-units of eight units."""
+    return [{"id": f"{layer}/u{u}.s0", "action": "scale", "value": 2} for u in range(8)]
 
 
 def plain_archive(bundle: Bundle, path: Path) -> Path:
@@ -138,9 +144,8 @@ def requests(operation: str, images: Sequence[bytes], bundle: Bundle) -> list[Re
         return [Request(f"/predictions/{model}", image, "application/octet-stream") for image in images]
     if operation == "inspect":
         return [Request("/explanations/elude", image, "application/octet-stream") for image in images]
-    layer = bundle.manifest.layers[0]
-    edits = [{"id": f"{layer.name}/u{u}.s0", "action": "scale", "value": 2} for u in range(8)]
-    bodies = [{"op": "steer", "image": base64.b64encode(i).decode(), "edits": edits, "compare": "compare" in operation} for i in images]
+    by = {"preset": "eight"} if "preset" in operation else {"edits": edits_of(bundle.manifest.layers[0].name)}
+    bodies = [{"op": "steer", "image": base64.b64encode(i).decode(), "compare": "compare" in operation} | by for i in images]
     return [Request("/predictions/elude", json.dumps(body).encode(), "application/json") for body in bodies]
 
 

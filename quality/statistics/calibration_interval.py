@@ -15,6 +15,7 @@ from quality.statistics.statistics import Floats
 _MEMBERS = 21  # of the family of models that the interval tries
 _FARTHEST = 3.0  # how miscalibrated the last of them is, in units of the measured gaps
 _LEAST_KEPT = 0.1  # of a gap no larger than its noise
+_OUTWARD = 0.75  # at 1 the intervals of an underconfident model held the truth in 97.8 %, at 0.5 of a slightly overconfident one in 90.3 %
 _BLOCKS = 100  # of images, whose differences stand for those between samples
 
 
@@ -52,15 +53,18 @@ class Bins:
 
 
 def calibration_interval(probabilities: Floats, bins: Bins, value: float, resamples: int, seed: int) -> tuple[tuple[float, float], float]:
-    """Interval that holds what fits any of two families of models, and the mean measurement of a perfectly calibrated one.
+    """Interval from two families of models, and the mean measurement of a perfectly calibrated one.
 
     Small errors may be spread over all bins or sit in a few, and noise hides which: the same value leaves different traces. So one family
-    moves along all measured gaps, the other along those that stand out of the noise. Each gets half of the ``resamples``.
+    moves along all measured gaps, the other along those that stand out of the noise. Each gets half of the ``resamples``. Where they
+    disagree, each end lies ``_OUTWARD`` of the way from the inner family's to the outer's.
     """
     half = (resamples + 1) // 2
     spread, floor = _along(bins.gaps, probabilities, bins, value, half, seed)
     few, _ = _along(bins.shrunk, probabilities, bins, value, half, seed)
-    return (min(spread[0], few[0]), max(spread[1], few[1])), floor
+    outer, inner = (min(spread[0], few[0]), max(spread[1], few[1])), (max(spread[0], few[0]), min(spread[1], few[1]))
+    low, high = (_OUTWARD * far + (1 - _OUTWARD) * near for far, near in zip(outer, inner, strict=True))
+    return (low, high), floor
 
 
 def _along(gaps: Floats, probabilities: Floats, bins: Bins, value: float, resamples: int, seed: int) -> tuple[tuple[float, float], float]:
