@@ -45,7 +45,7 @@ def lossless(quick: bool) -> list[str]:
 
     with tempfile.TemporaryDirectory() as folder:
         bundle = export("embedded", None, "last", Path(folder) / "bundle", ExportSettings())
-        report = evaluate(bundle, embedded_suite(), budget=60 if quick else 250, resamples=0)
+        report = evaluate(bundle, embedded_suite(), budget=60 if quick else None, resamples=0)
     assert report.lossless is not None
     forms = report.lossless
     lines = ["| dimension | original | disentangled − original | served ONNX − original |", "|---|---|---|---|"]
