@@ -42,9 +42,9 @@ test: lint
 	@echo "==> Tests"
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: lint
-	@echo "==> All tests, the slow ones too"
-	@$(BIN)/pytest -n 2 --dist loadfile
+test-all: test
+	@echo "==> Slow tests"
+	@$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 clean:
 	rm -rf build $(VENV)
