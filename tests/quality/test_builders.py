@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from _scenes import scenes
 
 from handlers.errors import EvaluationError
 from quality.suites.builders.composites import cue_conflict, mixed_backgrounds
@@ -11,18 +12,6 @@ from quality.suites.builders.donors import choose
 from quality.suites.builders.masks import dark_background_masks
 from quality.suites.builders.shifts import edge, silhouette, sketch
 from quality.suites.builders.textures import largest_squares, tiled
-
-
-def scenes(count: int = 12) -> tuple[np.ndarray, np.ndarray]:
-    """Rectangles on black: class 0 lies and is dark (80), class 1 stands and is bright (200)."""
-    pixels = np.zeros((count, 20, 20, 3), np.uint8)
-    labels = np.arange(count) % 2
-    for image, label in zip(pixels, labels, strict=True):
-        if label:
-            image[2:18, 7:13] = 200
-        else:
-            image[7:13, 2:18] = 80
-    return pixels, labels
 
 
 def test_masks_close_small_holes_only() -> None:
@@ -58,7 +47,7 @@ def test_tiled_mirrors() -> None:
 
 
 def test_mixed_backgrounds() -> None:
-    pixels, labels = scenes()
+    pixels, labels = scenes(12)
     masks = dark_background_masks(pixels)
     mixed = mixed_backgrounds(pixels, labels, masks, seed=1)
     assert np.array_equal(mixed.numbers, np.arange(12))
@@ -73,7 +62,7 @@ def test_mixed_backgrounds() -> None:
 
 
 def test_cue_conflict() -> None:
-    pixels, labels = scenes()
+    pixels, labels = scenes(12)
     masks = dark_background_masks(pixels)
     cues = cue_conflict(pixels, labels, masks)
     assert np.array_equal(cues.shapes, labels)
@@ -96,7 +85,7 @@ def test_donors() -> None:
 
 
 def test_empty_images_are_left_out_or_refused() -> None:
-    pixels, labels = scenes()
+    pixels, labels = scenes(12)
     pixels[0] = 0
     assert 0 not in mixed_backgrounds(pixels, labels, dark_background_masks(pixels)).numbers
     black = np.zeros_like(pixels)

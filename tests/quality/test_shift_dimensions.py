@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _scenes import scenes
 from PIL import Image
 
 from exporter.images import open_images
@@ -24,15 +25,8 @@ PREPROCESS = Preprocess((3, 20, 20), "nearest", 1.0, "center", (0.0,) * 3, (1.0,
 CLASSES = ("lying", "standing")
 
 
-def scenes(count: int = 40) -> PixelSet:
-    pixels = np.zeros((count, 20, 20, 3), np.uint8)
-    labels = np.arange(count) % 2
-    for image, label in zip(pixels, labels, strict=True):
-        if label:
-            image[2:18, 7:13] = 200
-        else:
-            image[7:13, 2:18] = 80
-    return PixelSet(pixels, labels, CLASSES)
+def pictures(count: int = 40) -> PixelSet:
+    return PixelSet(*scenes(count), CLASSES)
 
 
 def by_shape(x: np.ndarray) -> np.ndarray:
@@ -54,7 +48,7 @@ def by_background(x: np.ndarray) -> np.ndarray:
 
 def run(function: object, **options: object) -> dict[str, float]:
     subject = CallableSubject(function, PREPROCESS, labels=CLASSES, parameters=1)  # type: ignore[arg-type]
-    suite = Suite("scenes", scenes(), (), dark_background=True)
+    suite = Suite("scenes", pictures(), (), dark_background=True)
     return evaluate(subject, suite, resamples=20, **options).values  # type: ignore[arg-type]
 
 
@@ -70,7 +64,7 @@ def test_models_that_look_at_one_cue() -> None:
 
 def test_budget_bounds_the_made_images() -> None:
     subject = CallableSubject(by_shape, PREPROCESS, labels=CLASSES, parameters=1)
-    report = evaluate(subject, Suite("scenes", scenes(), (), dark_background=True), budget=10, resamples=0)
+    report = evaluate(subject, Suite("scenes", pictures(), (), dark_background=True), budget=10, resamples=0)
     assert report.dimensions["object_focus"].images == 10
     assert report.dimensions["ood_robustness"].images == 30
     assert report.dimensions["accuracy"].images == 40
@@ -80,7 +74,7 @@ def test_budget_bounds_the_made_images() -> None:
 
 def test_without_masks_nothing_is_made() -> None:
     subject = CallableSubject(by_shape, PREPROCESS, labels=CLASSES)
-    plain = Suite("plain", scenes(), ())
+    plain = Suite("plain", pictures(), ())
     report = evaluate(subject, plain, resamples=0)
     assert {"shape_bias", "object_focus", "ood_robustness"} <= set(report.settings["not_measured"])
     with pytest.raises(EvaluationError, match="shape_bias"):
@@ -131,7 +125,7 @@ def test_shape_bias_by_hand() -> None:
 
 def test_ready_sets_from_disk(tmp_path: Path) -> None:
     """Laid out like the published sets: categories coarser than classes, textures in the names, two backgrounds."""
-    pixels = scenes(8)
+    pixels = pictures(8)
     for folder, names in (("sketch", "{k}/{i}.png"), ("same", "{k}/{i}.png"), ("rand", "{k}/{i}.png"), ("cues", "{k}/{k}{i}-{t}{i}.png")):
         for i, (image, label) in enumerate(zip(pixels.pixels, pixels.labels, strict=True)):
             shape, texture = ("flat", "tall")[label], ("flat", "tall")[i // 4]
