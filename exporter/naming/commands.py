@@ -34,19 +34,16 @@ def name(
     """
     from exporter.naming.clip import ClipSettings
     from exporter.naming.labels import LabelSettings
-    from exporter.naming.run import name_by_labels, name_by_vocabulary
+    from exporter.naming.run import Naming, name_by_labels, name_by_vocabulary
     from handlers.bundle import Bundle
 
     bundle = Bundle.open(path)
-    lent = neighbours if neighbours <= 1 else None
     with progress_bar() as progress:
+        naming = Naming(neighbours if neighbours <= 1 else None, keep, max_images, progress)
         if encoder is None:
             wanted = LabelSettings(top or 50, 0.01 if fdr is None else fdr, purity)
-            named = name_by_labels(
-                bundle, images, wanted, attributes=attributes, neighbours=lent, keep=keep, max_images=max_images, progress=progress
-            )
+            named = name_by_labels(bundle, images, wanted, attributes=attributes, naming=naming)
         else:
             words = ClipSettings(top or 100, fdr=0.05 if fdr is None else fdr)
-            options = {"vocabulary": vocabulary, "template": template, "neighbours": lent, "keep": keep, "max_images": max_images}
-            named = name_by_vocabulary(bundle, images, encoder, words, progress=progress, **options)  # type: ignore[arg-type]
+            named = name_by_vocabulary(bundle, images, encoder, words, vocabulary=vocabulary, template=template, naming=naming)
     show(f"Named {path}", named.facts(), as_json)

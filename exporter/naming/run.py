@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,23 @@ from handlers.images import decode
 
 Progress = Callable[[str, int, int], None]
 _BATCH = 32
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What every method of naming is told.
+
+    Attributes:
+        neighbours: smallest correlation at which an unnamed sub-unit takes a neighbour's name; None: never.
+        keep: leave the names of sub-units that get no new one.
+        max_images: images used, at most.
+        progress: called with (step, done, of how many).
+    """
+
+    neighbours: float | None = 0.9
+    keep: bool = False
+    max_images: int = 3_000
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -58,10 +76,7 @@ def name_by_labels(
     settings: LabelSettings = LabelSettings(),
     *,
     attributes: str | Path | None = None,
-    neighbours: float | None = 0.9,
-    keep: bool = False,
-    max_images: int = 3_000,
-    progress: Progress | None = None,
+    naming: Naming = Naming(),
 ) -> Named:
     """Name by the images' classes, or by their attributes.
 
@@ -70,21 +85,18 @@ def name_by_labels(
         images: folder or tar with labels; None: the embedded model's own.
         settings: when a label becomes a name.
         attributes: table of attributes to use instead of the classes, see ``exporter.naming.attributes``.
-        neighbours: smallest correlation at which an unnamed sub-unit takes a neighbour's name; None: never.
-        keep: leave the names of sub-units that get no new one.
-        max_images: images used, at most.
-        progress: called with (step, done, of how many).
+        naming: what every method is told.
 
     Raises:
         UsageError: no images, or no labels.
     """
-    activity = _activity(bundle, images, max_images, progress)
+    activity = _activity(bundle, images, naming)
     known = [entry.name for entry in activity.images.entries]
     carried = read_attributes(attributes, known) if attributes is not None else Labels.of_classes(activity.classes)
     if not carried.names:
         raise UsageError("The images have no labels.", "Sort them into one folder per class, give --attributes, or use --encoder.")
     names = names_from_labels(activity.peak, carried, settings)
-    return _finish(bundle, activity, names, labels.settings_json(settings, len(known)), neighbours, keep)
+    return _finish(bundle, activity, names, labels.settings_json(settings, len(known)), naming)
 
 
 def name_by_vocabulary(
@@ -95,15 +107,12 @@ def name_by_vocabulary(
     *,
     vocabulary: str | Path | None = None,
     template: str = "a photo of a {}",
-    neighbours: float | None = 0.9,
-    keep: bool = False,
-    max_images: int = 3_000,
-    progress: Progress | None = None,
+    naming: Naming = Naming(),
 ) -> Named:
     """Name by the words of a vocabulary, with an image-text encoder (``exporter.naming.clip``).
 
     Args:
-        bundle, images, neighbours, keep, max_images, progress: as for ``name_by_labels``; labels are not needed.
+        bundle, images, naming: as for ``name_by_labels``; labels are not needed.
         encoder: an encoder or its name, see ``exporter.naming.encoders``.
         settings: when a word becomes a name.
         vocabulary: file of words; None: the shipped one.
@@ -114,21 +123,25 @@ def name_by_vocabulary(
     """
     words = read_words(vocabulary)
     opened = open_encoder(encoder) if isinstance(encoder, str) else encoder
-    activity = _activity(bundle, images, max_images, progress)
+    activity = _activity(bundle, images, naming)
     count = len(activity.images)
-    report = None if progress is None else lambda done: progress("encode", done, count)
+    report = None if naming.progress is None else partial(_encoded, naming.progress, count)
     similar = cosines(opened, _pictures(activity), words, template, report)
     names = names_from_vocabulary(activity.peak, similar, words, settings)
     facts = clip.settings_json(settings, count, len(words)) | {"encoder": encoder if isinstance(encoder, str) else type(encoder).__name__}
-    return _finish(bundle, activity, names, facts | {"template": template}, neighbours, keep)
+    return _finish(bundle, activity, names, facts | {"template": template}, naming)
 
 
-def _activity(bundle: Bundle, images: str | Path | None, limit: int, progress: Progress | None) -> BundleActivity:
+def _activity(bundle: Bundle, images: str | Path | None, naming: Naming) -> BundleActivity:
     source = images_for(bundle, images)
     if source is None:
         raise UsageError("No images are given, and only the embedded model brings its own.", "Give --images, a folder or .tar.")
-    report = None if progress is None else lambda done, total: progress("images", done, total)
-    return activity_of(bundle, source, limit=limit, progress=report)
+    report = None if naming.progress is None else partial(naming.progress, "images")
+    return activity_of(bundle, source, limit=naming.max_images, progress=report)
+
+
+def _encoded(progress: Progress, count: int, done: int) -> None:
+    progress("encode", done, count)
 
 
 def _pictures(activity: BundleActivity) -> Iterator[Sequence[Image.Image]]:
@@ -142,10 +155,8 @@ def _pictures(activity: BundleActivity) -> Iterator[Sequence[Image.Image]]:
         yield batch
 
 
-def _finish(
-    bundle: Bundle, activity: BundleActivity, names: list[Name], settings: Mapping[str, Any], neighbours: float | None, keep: bool
-) -> Named:
-    if neighbours is not None:
-        names = names + names_from_neighbours(activity.peak, names, neighbours)
-    renamed, left_out = rename(bundle, names, {**settings, "neighbours": neighbours}, keep=keep)
+def _finish(bundle: Bundle, activity: BundleActivity, names: list[Name], settings: Mapping[str, Any], naming: Naming) -> Named:
+    if naming.neighbours is not None:
+        names = names + names_from_neighbours(activity.peak, names, naming.neighbours)
+    renamed, left_out = rename(bundle, names, {**settings, "neighbours": naming.neighbours}, keep=naming.keep)
     return Named(renamed, tuple(names), left_out)

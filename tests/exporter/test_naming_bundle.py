@@ -17,7 +17,7 @@ from exporter.bundle_activity import activity_of, images_for
 from exporter.naming.apply import rename
 from exporter.naming.clip import ClipSettings
 from exporter.naming.found import Name
-from exporter.naming.run import name_by_labels, name_by_vocabulary
+from exporter.naming.run import Naming, name_by_labels, name_by_vocabulary
 from handlers.bundle import Bundle
 from handlers.calls import Call
 from handlers.catalogue import Catalogue
@@ -123,7 +123,7 @@ def test_activity_is_what_the_session_says(bundle: Bundle) -> None:
 
 
 def test_naming_by_labels_and_by_words(bundle: Bundle) -> None:
-    by_labels = name_by_labels(bundle, None, max_images=300)
+    by_labels = name_by_labels(bundle, None, naming=Naming(max_images=300))
     assert by_labels.names
     assert {name.method for name in by_labels.names} <= {"labels", "neighbour"}
     assert {row.name for row in Catalogue(by_labels.bundle.path("catalogue.sqlite")).sub_units()} >= {name.name for name in by_labels.names}
@@ -139,7 +139,7 @@ def test_naming_by_labels_and_by_words(bundle: Bundle) -> None:
     words = by_labels.bundle.root.parent / "words.txt"
     words.write_text("bright\ndark\n")
     named = name_by_vocabulary(
-        by_labels.bundle, None, Brightness(), ClipSettings(top=20), vocabulary=words, max_images=200, neighbours=None
+        by_labels.bundle, None, Brightness(), ClipSettings(top=20), vocabulary=words, naming=Naming(None, max_images=200)
     )
     assert {name.name for name in named.names} <= {"bright", "dark"}
     assert named.bundle.json("names.json")["settings"]["encoder"] == "Brightness"
