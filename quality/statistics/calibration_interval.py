@@ -57,15 +57,15 @@ def calibration_interval(probabilities: Floats, bins: Bins, value: float, resamp
     Small errors may be spread over all bins or sit in a few, and noise hides which: the same value leaves different traces. So one family
     moves along all measured gaps, the other along those that stand out of the noise. Each gets half of the ``resamples``.
 
-    Gaps far above their noise show how they are spread: then the first family alone is right. Noise adds to a value about as squares add,
-    so the squared share of the value that is left without noise says how far above it is, and the second family widens the interval by
-    the rest. (Both to the full held the truth of an underconfident model in 97.8 % of repeats; the first alone that of a model which
-    favours one class in 92.8 %. See ``docs/benchmarks/quality.md``.)
+    Gaps far above their noise show how they are spread: then the first family alone is right. The share of the value that noise does not
+    explain says how far above it they are; by the rest the second family widens the interval. (Both to the full held the truth of an
+    underconfident model in 97.8 % of repeats; the first alone that of a model which favours one class in 92.8 %. See
+    ``docs/benchmarks/quality.md``.)
     """
     half = (resamples + 1) // 2
     spread = _along(bins.gaps, probabilities, bins, value, half, seed)
     few = _along(bins.shrunk, probabilities, bins, value, half, seed)
-    noise = 1 - min(1.0, spread.estimate / value) ** 2 if value else 1.0
+    noise = 1 - min(1.0, spread.estimate / value) if value else 1.0
     low = spread.low - noise * max(0.0, spread.low - few.low)
     high = spread.high + noise * max(0.0, few.high - spread.high)
     return (low, high), spread.floor
