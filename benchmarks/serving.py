@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import http.client
 import io
 import json
@@ -200,7 +201,8 @@ def processor_ms(processes: Sequence[int]) -> float:
     nanoseconds = 0
     for process in processes:
         for thread in Path(f"/proc/{process}/task").iterdir():
-            nanoseconds += int((thread / "schedstat").read_text().split()[0])
+            with contextlib.suppress(FileNotFoundError):  # a thread that ended meanwhile
+                nanoseconds += int((thread / "schedstat").read_text().split()[0])
     return nanoseconds / 1e6
 
 
