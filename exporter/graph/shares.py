@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from exporter.graph.ops import Ops, scalar
 from exporter.layer_split import LayerSplit
 
-BYTE = 8
-
 
 @dataclass(frozen=True)
 class Shares:
@@ -29,7 +27,7 @@ class Shares:
         weight: the layer's own, (units, inputs, *kernel) or, ``transposed``, (inputs, units); any floating-point type.
         transposed: see ``weight``.
         masks: unsigned integers (units, inputs), bit c for sub-unit c of the unit.
-        counts: uint8 (units, inputs), bits set in ``masks``; None where masks are bytes, whose bits a small table counts.
+        counts: uint8 (units, inputs), bits set in ``masks``: stored, as counting them for the edited rows took longer than all else there.
         bias: float32 (sub_units,).
         kernel: (kh, kw) of a convolution, () of a linear layer.
     """
@@ -37,7 +35,7 @@ class Shares:
     weight: ir.Value
     transposed: bool
     masks: ir.Value
-    counts: ir.Value | None
+    counts: ir.Value
     bias: ir.Value
     kernel: tuple[int, ...]
 
@@ -47,9 +45,7 @@ def store(ops: Ops, split: LayerSplit, weight: ir.Value, bias: NDArray[np.float3
     most = int(split.parts.max())
     dtype = next(kind for kind in (np.uint8, np.uint16, np.uint32, np.uint64) if most <= np.iinfo(kind).bits)
     masks = ops.constant(split.masks.astype(dtype), f"{split.layer}.sub_units.masks")
-    counts = None
-    if most > BYTE:
-        counts = ops.constant(np.bitwise_count(split.masks).astype(np.uint8), f"{split.layer}.sub_units.counts")
+    counts = ops.constant(np.bitwise_count(split.masks).astype(np.uint8), f"{split.layer}.sub_units.counts")
     stored_bias = ops.constant(np.ascontiguousarray(bias, np.float32), f"{split.layer}.sub_units.bias")
     return Shares(weight, transposed, masks, counts, stored_bias, kernel)
 
@@ -69,7 +65,7 @@ def rows(ops: Ops, shares: Shares, unit: ir.Value, part: ir.Value, rank: int) ->
     """
     weight = _own(ops, shares, unit)
     mask = ops("Gather", shares.masks, unit, axis=0)
-    count = ops("Cast", ops("Gather", _counts(ops, shares), unit, axis=0), to=ir.DataType.FLOAT)
+    count = ops("Cast", ops("Gather", shares.counts, unit, axis=0), to=ir.DataType.FLOAT)
     own, higher = _bits(ops, shares.masks, part)
     member, not_last = (_one_where(ops, ops("BitwiseAnd", mask, bits)) for bits in (own, higher))
     gets_share = ops("Mul", member, not_last)
@@ -81,14 +77,6 @@ def rows(ops: Ops, shares: Shares, unit: ir.Value, part: ir.Value, rank: int) ->
     rest = ops("Sub", weight, ops("Mul", ops("Sub", count, ops.constant(scalar(1.0))), share))
     # at most one of the two is not 0, so this is exact; ONNX Runtime multiplies many times faster than it chooses
     return ops("Add", ops("Mul", gets_share, share), ops("Mul", gets_rest, rest))
-
-
-def _counts(ops: Ops, shares: Shares) -> ir.Value:
-    """uint8 (units, inputs), the sharers of each weight; of bytes counted as a whole, which ONNX Runtime does once, at loading."""
-    if shares.counts is not None:
-        return shares.counts
-    table = ops.constant(np.bitwise_count(np.arange(1 << BYTE, dtype=np.uint8)), "elude/bits_of_a_byte")
-    return ops("Gather", table, ops("Cast", shares.masks, to=ir.DataType.INT32))
 
 
 def _one_where(ops: Ops, bits: ir.Value) -> ir.Value:
