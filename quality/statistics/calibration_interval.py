@@ -106,9 +106,8 @@ class _Along(NamedTuple):
 def _along(far: Floats, probabilities: Floats, bins: Bins, value: float, resamples: int, seed: int) -> _Along:
     """Interval by inversion, in one family.
 
-    The family: labels are drawn from the model's own probabilities (no error), from probabilities that lie ``_FARTHEST`` times the
-    measured gap of their bin away, or from mixtures of the two. Drawing labels from stated probabilities to see what noise alone gives
-    is the consistency resampling of Bröcker & Smith (Weather and Forecasting 2007).
+    The family: labels are drawn from the model's own probabilities (no error), from ``far``, or from mixtures of the two. Drawing labels
+    from stated probabilities to see what noise alone gives is the consistency resampling of Bröcker & Smith (Weather and Forecasting 2007).
     """
     rng = np.random.default_rng(seed)
     images, classes = probabilities.shape
