@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quality.statistics.inversion import Family, invert
-from quality.statistics.statistics import Floats, softmax
+from quality.statistics.statistics import Floats
 
 _MEMBERS = 21  # of the family of models that the interval tries
 _FARTHEST = 3.0  # how miscalibrated the last of them is, in units of the measured gaps
@@ -53,45 +52,23 @@ class Bins:
 
 
 def calibration_interval(probabilities: Floats, bins: Bins, value: float, resamples: int, seed: int) -> tuple[tuple[float, float], float]:
-    """Interval from three families of models, and the mean measurement of a perfectly calibrated one.
+    """Interval from two families of models, and the mean measurement of a perfectly calibrated one.
 
-    Errors may be spread over all bins, sit in a few, or be one and the same trend everywhere, and noise hides which: the same value leaves
-    different traces. So the first family moves along all measured gaps, the second along those that stand out of the noise, the third makes
-    all probabilities sharper or flatter at once. Each gets half of the ``resamples``.
+    Small errors may be spread over all bins or sit in a few, and noise hides which: the same value leaves different traces. So one family
+    moves along all measured gaps, the other along those that stand out of the noise. Each gets half of the ``resamples``.
 
     Gaps far above their noise show how they are spread: then the first family alone is right. The share of the value that noise does not
-    explain says how far above it they are; by the rest the others widen the interval. (The first and second to the full held the truth of
-    an underconfident model in 97.8 % of repeats; the first alone that of a model which favours one class in 92.8 %; without the third
-    that of a slightly underconfident one in 92.2 %. See ``docs/benchmarks/quality.md``.)
+    explain says how far above it they are; by the rest the second family widens the interval. (Both to the full held the truth of an
+    underconfident model in 97.8 % of repeats; the first alone that of a model which favours one class in 92.8 %. See
+    ``docs/benchmarks/quality.md``.)
     """
     half = (resamples + 1) // 2
-    spread, few = (_moved(probabilities, bins, gaps) for gaps in (bins.gaps, bins.shrunk))
-    along = partial(_along, probabilities=probabilities, bins=bins, value=value, resamples=half, seed=seed)
-    first, *others = (along(far) for far in (spread, few, _tempered(probabilities, bins, spread)))
-    noise = 1 - min(1.0, first.estimate / value) if value else 1.0
-    low = first.low - noise * max(0.0, *(first.low - other.low for other in others))
-    high = first.high + noise * max(0.0, *(other.high - first.high for other in others))
-    return (low, high), first.floor
-
-
-def _moved(probabilities: Floats, bins: Bins, gaps: Floats) -> Floats:
-    """``_FARTHEST`` times the gap of its bin away from each probability, (N, C)."""
-    far = np.maximum(probabilities - _FARTHEST * np.take_along_axis(gaps, bins.by_class.T, axis=1).T, 0) + 1e-12
-    return np.asarray(far / far.sum(axis=1, keepdims=True))
-
-
-def _tempered(probabilities: Floats, bins: Bins, like: Floats) -> Floats:
-    """The probabilities sharper or flatter, the way ``like`` is, until the top one differs on average as much as there."""
-    top = probabilities.max(axis=1).mean()
-    wanted = like[np.arange(len(like)), probabilities.argmax(axis=1)].mean()
-    logs = np.log(np.maximum(probabilities, 1e-12))
-    powers = np.geomspace(1, 8, 25) if wanted > top else 1 / np.geomspace(1, 8, 25)
-    found = probabilities
-    for power in powers[1:]:
-        found = softmax(power * logs)
-        if abs(found.max(axis=1).mean() - top) >= abs(wanted - top):
-            break
-    return found
+    spread = _along(bins.gaps, probabilities, bins, value, half, seed)
+    few = _along(bins.shrunk, probabilities, bins, value, half, seed)
+    noise = 1 - min(1.0, spread.estimate / value) if value else 1.0
+    low = spread.low - noise * max(0.0, spread.low - few.low)
+    high = spread.high + noise * max(0.0, few.high - spread.high)
+    return (low, high), spread.floor
 
 
 class _Along(NamedTuple):
@@ -103,15 +80,19 @@ class _Along(NamedTuple):
     floor: float
 
 
-def _along(far: Floats, probabilities: Floats, bins: Bins, value: float, resamples: int, seed: int) -> _Along:
+def _along(gaps: Floats, probabilities: Floats, bins: Bins, value: float, resamples: int, seed: int) -> _Along:
     """Interval by inversion, in one family.
 
-    The family: labels are drawn from the model's own probabilities (no error), from ``far``, or from mixtures of the two. Drawing labels
-    from stated probabilities to see what noise alone gives is the consistency resampling of Bröcker & Smith (Weather and Forecasting 2007).
+    The family: labels are drawn from the model's own probabilities (no error), from probabilities that lie ``_FARTHEST`` times the
+    measured gap of their bin away, or from mixtures of the two. Drawing labels from stated probabilities to see what noise alone gives
+    is the consistency resampling of Bröcker & Smith (Weather and Forecasting 2007).
     """
     rng = np.random.default_rng(seed)
     images, classes = probabilities.shape
     top1_bins, class_bins = bins.top1, bins.by_class
+    far = np.maximum(probabilities - _FARTHEST * np.take_along_axis(gaps, class_bins.T, axis=1).T, 0)
+    far += 1e-12
+    far /= far.sum(axis=1, keepdims=True)
     top1 = probabilities.argmax(axis=1)
     rows = np.arange(images)
     flat = class_bins + bins.count * np.arange(classes)
