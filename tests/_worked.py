@@ -91,3 +91,10 @@ def ask(service: Service, body: Any, **route: bool) -> tuple[int, Any]:
 def softmax(*logits: float) -> list[float]:
     exponents = np.exp(logits)
     return (exponents / exponents.sum()).tolist()
+
+
+PRESET = {"less red": [{"id": "fc/u0.s0", "action": "scale", "value": 0.5}], "no red": [{"concept": "red thing", "action": "ablate"}]}
+
+
+def with_presets(path: Path, presets: Any = PRESET) -> Bundle:
+    return make_bundle(path).add({"presets.json": json.dumps(presets).encode()})

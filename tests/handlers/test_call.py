@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from _explorer import listen, running
-from test_service import LAYER, PICTURE, TEXT, WorkedSession, with_presets
+from _worked import LAYER, PICTURE, TEXT, WorkedSession, with_presets
 from typer.testing import CliRunner
 
 import elude

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from _explorer import listen, running
+from _worked import PICTURE, PIXELS, TEXT, WorkedSession, make_bundle
 from PIL import Image
-from test_service import PICTURE, PIXELS, TEXT, WorkedSession, make_bundle
 
 from handlers.calls import Call
 from handlers.errors import RequestError, UsageError

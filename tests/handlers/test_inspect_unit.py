@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_service import TEXT, WorkedSession, make_bundle
+from _worked import TEXT, WorkedSession, make_bundle
 
 from handlers.calls import Call
 from handlers.service import Service

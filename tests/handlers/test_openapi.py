@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _worked import PICTURE, TEXT, WorkedSession, with_presets
 from jsonschema import Draft202012Validator, ValidationError
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from test_service import PICTURE, TEXT, WorkedSession, with_presets
 
 from handlers.calls import Call
 from handlers.errors import RequestError

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
-from _worked import LABELS, PICTURE, TEXT, WorkedSession, ask, make_bundle, softmax
+from _worked import LABELS, PICTURE, PRESET, TEXT, WorkedSession, ask, make_bundle, softmax, with_presets
 
 from handlers.bundle import Bundle
 from handlers.errors import BundleError, UsageError
@@ -74,13 +73,6 @@ def test_a_concept_of_many_sub_units_counts_each(tmp_path: Path) -> None:
     assert (status, [edit["id"] for edit in answer["edits"]]) == (200, ["fc/u0.s0", "fc/u1.s0", "fc/u1.s1"])
     status, answer = ask(Service(bundle, WorkedSession(), Settings(Limits(max_edits=2))), body)
     assert (status, "more than the 2 edits" in answer["message"]) == (400, True)
-
-
-PRESET = {"less red": [{"id": "fc/u0.s0", "action": "scale", "value": 0.5}], "no red": [{"concept": "red thing", "action": "ablate"}]}
-
-
-def with_presets(path: Path, presets: Any = PRESET) -> Bundle:
-    return make_bundle(path).add({"presets.json": json.dumps(presets).encode()})
 
 
 def test_presets_are_named_edits(tmp_path: Path) -> None:
