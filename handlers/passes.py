@@ -49,7 +49,8 @@ class Session(Protocol):
 class Row(NamedTuple):
     """One row of a pass: output (C,), and by layer units (T, U) and sub-units (T, S), empty unless inspected.
 
-    Of logits also the ``probabilities`` (C,) and the numbers of the classes by falling probability, ``ranking`` (C,).
+    If ``output`` are logits, ``probabilities`` (C,) is their softmax and ``ranking`` (C,) the classes by falling probability; of an
+    embedding both mean nothing.
     """
 
     output: NDArray[np.float32]

@@ -113,7 +113,10 @@ def _changes(ops: Ops, layer: Grafted, number: int, steering: Steering) -> tuple
 
 
 def _where(ops: Ops, layer: Grafted, a: ir.Value, patches: ir.Value) -> ir.Value:
-    """bool (batch, edits, tokens): all tokens where ``patches`` ≤ 0, else its many tokens with the largest ``a``, the first of equals."""
+    """All tokens where ``patches`` ≤ 0, else its many tokens with the largest ``a``, the first of equals.
+
+    bool, of a shape that broadcasts to (batch, edits, tokens).
+    """
     most = ops("ReduceMax", patches, keepdims=0)
 
     def strongest(inner: Ops) -> list[ir.Value]:
