@@ -39,7 +39,7 @@ from handlers.settings import Settings
 from handlers.torchserve.server import Server, ServerSettings
 from model_store.archive import package
 
-OPERATIONS = ("plain", "predict", "inspect", "steer", "steer by a preset", "steer and compare")
+OPERATIONS = ("plain", "predict", "inspect", "steer", "steer by new edits", "steer by a preset", "steer and compare")
 PLAIN_HANDLER = """
 import io, json
 from pathlib import Path
@@ -97,9 +97,9 @@ def make_bundle(name: str, path: Path) -> Bundle:
     return Bundle.open(path)
 
 
-def edits_of(layer: str) -> list[dict[str, object]]:
+def edits_of(layer: str, gain: float = 2) -> list[dict[str, object]]:
     """Eight edits, of the first sub-units of eight units."""
-    return [{"id": f"{layer}/u{u}.s0", "action": "scale", "value": 2} for u in range(8)]
+    return [{"id": f"{layer}/u{u}.s0", "action": "scale", "value": gain} for u in range(8)]
 
 
 def plain_archive(bundle: Bundle, path: Path) -> Path:
@@ -139,14 +139,18 @@ class Request:
 
 
 def requests(operation: str, images: Sequence[bytes], bundle: Bundle) -> list[Request]:
-    """One request for each image."""
+    """One request for each image; of new edits so many that the server has forgotten each when it comes again."""
     if operation in ("plain", "predict"):
         model = "plain" if operation == "plain" else "elude"
         return [Request(f"/predictions/{model}", image, "application/octet-stream") for image in images]
     if operation == "inspect":
         return [Request("/explanations/elude", image, "application/octet-stream") for image in images]
-    by = {"preset": "eight"} if "preset" in operation else {"edits": edits_of(bundle.manifest.layers[0].name)}
-    bodies = [{"op": "steer", "image": base64.b64encode(i).decode(), "compare": "compare" in operation} | by for i in images]
+    layer, new = bundle.manifest.layers[0].name, "new" in operation
+    bodies = []
+    for i in range(1000 if new else len(images)):
+        by = {"preset": "eight"} if "preset" in operation else {"edits": edits_of(layer, 1 + i / 1000 if new else 2)}
+        image = base64.b64encode(images[i % len(images)]).decode()
+        bodies.append({"op": "steer", "image": image, "compare": "compare" in operation} | by)
     return [Request("/predictions/elude", json.dumps(body).encode(), "application/json") for body in bodies]
 
 
@@ -176,7 +180,7 @@ def block(callers: Sequence[Caller], asked: Sequence[Request], seconds: float) -
     begin = time.perf_counter()
 
     def work(number: int) -> None:
-        i = number
+        i = number * len(asked) // len(callers)
         while time.perf_counter() - begin < seconds:
             latencies[number].append(callers[number].seconds(asked[i % len(asked)]))
             i += 1
@@ -232,10 +236,10 @@ def measure(server: Server, bundle: Bundle, images: Sequence[bytes], concurrency
             for operation in order:
                 before = processor_ms(processes[operation])
                 for i in range(max(8, int(seconds * 10))):
-                    callers[0].seconds(asked[operation][i % len(images)])
+                    callers[0].seconds(asked[operation][i % len(asked[operation])])
                 used[operation].append((processor_ms(processes[operation]) - before) / max(8, int(seconds * 10)))
             for i in range(max(1, int(seconds * 10))):  # one by one
-                took = {operation: callers[0].seconds(asked[operation][i % len(images)]) for operation in order}
+                took = {operation: callers[0].seconds(asked[operation][i % len(asked[operation])]) for operation in order}
                 for operation in OPERATIONS:
                     latency[operation].append(took[operation])
                     ratio[operation].append(took[operation] / took["plain"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +13,7 @@ from handlers.errors import RequestError
 from handlers.forms import Form
 from handlers.requests import Request
 from handlers.steering import Steered
-
-_compact = json.JSONEncoder(allow_nan=False).encode
-_lines = json.JSONEncoder(allow_nan=False, separators=(",\n  ", ": ")).encode
+from handlers.writing import compact
 
 
 @dataclass(frozen=True)
@@ -62,13 +59,3 @@ def refusal(error: RequestError, operation: str) -> Answer:
     """The answer that tells an error."""
     body = {"code": error.status, "type": "RequestError" if error.status < 500 else "ModelError", "message": str(error)}
     return Answer(error.status, compact(body), operation)
-
-
-def compact(content: Any) -> bytes:
-    """JSON on one line; ValueError if a number is not finite."""
-    return _compact(content).encode()
-
-
-def indented(content: dict[str, float]) -> bytes:
-    """As ``json.dumps(content, indent=2)``, which is how TorchServe's own classifier answers, but by the encoder that is written in C."""
-    return f"{{\n  {_lines(content)[1:-1]}\n}}".encode()

@@ -125,10 +125,10 @@ def steer(edits: Steered, rows: Sequence[Row], labels: Sequence[str] | None, top
     """
     after = predict(rows[-1], labels, top_k)
     if len(rows) == 1:
-        return {"steered": after, "edits": list(edits.described)}
+        return {"steered": after, "edits": edits.described}
     plain, steered = rows
     before = predict(plain, labels, top_k)
-    answer: dict[str, Any] = {"unsteered": before, "steered": after, "edits": list(edits.described)}
+    answer: dict[str, Any] = {"unsteered": before, "steered": after, "edits": edits.described}
     if labels is not None:
         difference = dict(zip(labels, (steered.probabilities - plain.probabilities).tolist(), strict=True))
         answer["change"] = {label: difference[label] for label in {**before, **after}}

@@ -103,7 +103,8 @@ class Preprocess:
             raise ImageError(f"image is {image.width}×{image.height}: more than {_MAX_STRETCH} times longer one way than the other.")
         image = image if image.mode == "RGB" else image.convert("RGB")
         height, width = self._resized(image.height, image.width)
-        image = image.resize((width, height), _RESAMPLING[self.interpolation])
+        if image.size != (width, height):
+            image = image.resize((width, height), _RESAMPLING[self.interpolation])
         fill = tuple(round(255 * v) for v in self.mean) if self.crop_mode == "border" else (0, 0, 0)
         return np.asarray(_centre(image, self.input_size[1:], fill))
 

@@ -13,7 +13,7 @@ _IMAGE = {"limit": "max_bytes", "about": "encoded image, base64"}
 _TOP_K = {"minimum": 1, "limit": "max_top_k", "about": "how many at most"}
 
 
-@dataclass(kw_only=True, slots=True)  # frozen, it would take three times as long to make, and a request holds many
+@dataclass(kw_only=True, slots=True, unsafe_hash=True)  # frozen, it would take three times as long to make, and a request holds many
 class EditRequest:
     """Change one sub-unit, or all of a concept: scale the activation, ablate it (to 0), set it to a value or add a value."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from handlers import lookups, operations
 from handlers.admission import UNCHECKED, Admission, admit
 from handlers.bundle import Bundle
-from handlers.calls import Answer, Asked, Call, Work, compact, indented, refusal
+from handlers.calls import Answer, Asked, Call, Work, refusal
 from handlers.catalogue import Catalogue
 from handlers.edits import Edit
 from handlers.errors import BundleError, GateError, ImageError, RequestError, UsageError
@@ -26,6 +27,9 @@ from handlers.requirements import Requirements
 from handlers.session import GraphSession
 from handlers.settings import Settings
 from handlers.steering import Steered, read_presets, resolve
+from handlers.writing import compact, indented
+
+_KEPT = 64  # lists of edits whose sub-units are remembered: who steers sends the same with image after image
 
 
 class Service:
@@ -53,6 +57,7 @@ class Service:
         sub_units = sum(layer.sub_units for layer in session.layers)
         if session.layers != bundle.manifest.layers or (self.catalogue and self.catalogue.count() != sub_units):
             raise BundleError(f"{bundle.root}: manifest, graph and catalogue name different sub-units.", "Export the bundle again.")
+        self._resolved = lru_cache(_KEPT)(partial(resolve, layers=session.layers, catalogue=self.catalogue, limits=settings.limits))
         self.presets = read_presets(bundle, session.layers, self.catalogue, settings.limits)
         if settings.preset:
             admission.require_preset(settings.preset)
@@ -117,7 +122,7 @@ class Service:
             "operations": list(OPERATIONS),
             "limits": asdict(self.settings.limits),
             "steering": self._steering(),
-            "presets": {name: list(self.presets[name].described) for name in self._served_presets()},
+            "presets": {name: self.presets[name].described for name in self._served_presets()},
             "admission": self.admission.to_json(),
             "files": manifest.files,
         }
@@ -188,7 +193,7 @@ class Service:
             return found
         if steering == "presets":
             raise RequestError("Only presets may be served here.", f"Use one of {', '.join(self._served_presets()) or 'none'}.", 403)
-        return resolve(request.edits or (), self.session.layers, self.catalogue, self.settings.limits)
+        return self._resolved(request.edits or ())
 
     def _steering(self) -> str:
         """What the archive's settings and the server's requirements both allow."""

@@ -13,6 +13,7 @@ from handlers.errors import BundleError, RequestError
 from handlers.requests import EditRequest
 from handlers.settings import Limits
 from handlers.validation import read
+from handlers.writing import Written
 
 PRESETS = "presets.json"
 _MAKE = {"scale": Edit.scale, "set": Edit.set, "add": Edit.add}
@@ -23,7 +24,7 @@ class Steered:
     """Edits of a request resolved to indices, and how the answer repeats them."""
 
     edits: tuple[Edit, ...]
-    described: tuple[dict[str, Any], ...]
+    described: Written
 
 
 def resolve(requested: Sequence[EditRequest], layers: Sequence[LayerInfo], catalogue: Catalogue | None, limits: Limits) -> Steered:
@@ -50,7 +51,7 @@ def resolve(requested: Sequence[EditRequest], layers: Sequence[LayerInfo], catal
             identifier = identifier_of(index, layers) if entry.id is None else entry.id
             name = catalogue.name(index) if catalogue else None
             described.append({"id": identifier, "action": entry.action, "value": entry.value, "patches": entry.patches, "name": name})
-    return Steered(tuple(edits.values()), tuple(described))
+    return Steered(tuple(edits.values()), Written(described))
 
 
 def _indices(entry: EditRequest, layers: Sequence[LayerInfo], catalogue: Catalogue | None, where: str) -> Sequence[int]:

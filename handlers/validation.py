@@ -2,14 +2,15 @@
 
 Supports what the requests need: bytes (as base64), str, int, float, bool, optional values, and tuples of dataclasses. A field's
 metadata may hold ``minimum``, ``maximum``, ``choices``, ``limit``, the attribute of the limits that is its maximum, and ``symmetric``:
-the minimum is minus the maximum. Each class is compiled once into nested functions: edits are read in every steered request, where
-looking the rules up anew took as long as a small model's share of them.
+the minimum is minus the maximum. Each class is compiled once into nested functions, and lists of objects are remembered: edits are read
+in every steered request, where looking the rules up anew took as long as a small model's share of them.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import marshal
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -23,6 +24,8 @@ _T = TypeVar("_T")
 _Reader = Callable[[Any], Any]
 _MAX_SHOWN = 60  # characters of a refused value that a message repeats
 _COMPILED = 64  # classes and limits; a server has few
+_KEPT = 64  # lists of objects that are remembered, each of no more entries
+_SHORT = 16 * 2**10  # bytes of such a list
 
 
 class _Fault(Exception):
@@ -95,7 +98,7 @@ def _value(kind: Any, rules: Mapping[str, Any], limits: Any) -> _Reader:
         return lambda value: None if value is None else inner(value)
     maximum = getattr(limits, rules["limit"]) if "limit" in rules else rules.get("maximum", math.inf)
     if get_origin(kind) is tuple:
-        return _list(_value(get_args(kind)[0], {}, limits), maximum)
+        return _remembered(_list(_value(get_args(kind)[0], {}, limits), maximum))
     if is_dataclass(kind):
         return _object(cast(Any, kind), limits)
     if kind in (bytes, str):
@@ -120,6 +123,23 @@ def _list(inner: _Reader, maximum: float) -> _Reader:
         return tuple(found)
 
     return read_list
+
+
+def _remembered(reader: _Reader) -> _Reader:
+    """What the same short list gave before: who steers sends the same edits with image after image.
+
+    Lists are told apart by their bytes, as ``True`` and ``1.0`` are equal to ``1`` but not as good.
+    """
+    known = lru_cache(_KEPT)(lambda written: reader(marshal.loads(written)))
+
+    def read_again(value: Any) -> Any:
+        try:
+            written = marshal.dumps(value, 2) if len(value) <= _KEPT else b""
+        except (TypeError, ValueError):  # no list, or one that is too deep: the reader says so
+            written = b""
+        return known(written) if 0 < len(written) <= _SHORT else reader(value)
+
+    return read_again
 
 
 def _bytes(maximum: float) -> _Reader:
@@ -171,7 +191,7 @@ def _number(whole: bool, minimum: float, maximum: float) -> _Reader:
             raise _wrong("a whole number" if whole else "a number", value)
         if not minimum <= value <= maximum:  # also false for NaN
             raise _Fault(lambda at: f"Field '{at}' is {shown(value)}; it must lie between {minimum} and {maximum}.")
-        return value if whole else float(value)
+        return value if whole else float(value) + 0.0  # −0.0 is 0.0
 
     return read_number
 

@@ -97,6 +97,47 @@ def test_what_does_not_fit_names_its_field(body: Any, message: str) -> None:
     assert len(str(caught.value)) < 500
 
 
+def test_a_list_seen_before_is_read_by_its_types_not_by_what_equals_it() -> None:
+    first = parse(edit(value=1, patches=1))
+    assert parse(edit(value=1, patches=1)) == first
+    for wrong in (True, 1.0):  # equal to 1
+        with pytest.raises(RequestError, match="patches' must be a whole number"):
+            parse(edit(value=1, patches=wrong))
+    for _ in range(2):  # a refusal is no answer to remember, and names its own place
+        with pytest.raises(RequestError, match=r"edits\[0\]\.action' is 'explode'"):
+            parse(edit(action="explode"))
+
+
+def test_a_list_changed_after_it_was_read_is_read_anew() -> None:
+    body = edit(value=2)
+    first = parse(body)
+    body["edits"][0]["value"] = 3
+    second = parse(body)
+    assert isinstance(first, Steer)
+    assert isinstance(second, Steer)
+    assert [entry.value for request in (first, second) for entry in request.edits or ()] == [2, 3]
+
+
+def test_limits_of_one_server_are_not_those_of_another() -> None:
+    parse(edit(value=5))
+    with pytest.raises(RequestError, match=r"between -4\.0 and 4\.0"):
+        parse(edit(value=5), limits=Limits(max_value=4.0))
+
+
+def test_long_and_deep_lists_are_read_too() -> None:
+    steer = edit() | {"edits": [edit()["edits"][0] | {"concept": "x" * 300} for _ in range(64)]}  # more than is remembered
+    assert parse(steer) == parse(steer)
+    deep: Any = 1
+    for _ in range(3000):
+        deep = [deep]
+    with pytest.raises(RequestError, match="must be a number, not a list"):
+        parse(edit(value=deep))
+
+
+def test_minus_zero_is_zero() -> None:
+    assert str([entry.value for entry in parse(edit(value=-0.0)).edits or ()]) == "[0.0]"  # type: ignore[union-attr]
+
+
 def test_sizes_are_refused_before_decoding() -> None:
     for body in (b"x" * 11, "A" * 40, {"image": "A" * 40}, b"{" + b" " * 10**6):
         with pytest.raises(RequestError, match=r"allowed|needs") as caught:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.calls import compact, indented
+from handlers.writing import Written, compact, indented
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -18,6 +19,18 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 def test_indented_is_what_torchserve_writes_for_a_prediction(content: dict[str, float]) -> None:
     assert indented(content) == json.dumps(content, indent=2).encode()
     assert compact(content) == json.dumps(content).encode()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | FINITE | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+
+
+@given(st.dictionaries(st.text(), JSON), st.lists(JSON), st.text())
+def test_what_is_written_before_stands_where_it_belongs(content: dict[str, Any], items: list[Any], name: str) -> None:
+    repeated = content | {name: Written(items)}
+    assert compact(repeated) == json.dumps(content | {name: items}).encode()
+    assert compact({"predictions": [repeated]}) == json.dumps({"predictions": [content | {name: items}]}).encode()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
