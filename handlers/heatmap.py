@@ -1,4 +1,4 @@
-"""Where on the image a sub-unit fires: its activations over the tokens as a small 8-bit map, strongest place 255."""
+"""Where on the image sub-units fire: their activations over the tokens as small 8-bit maps, strongest place 255."""
 
 from __future__ import annotations
 
@@ -41,23 +41,28 @@ def grid_of(tokens: int, height: int, width: int) -> Grid:
     return Grid(prefix, rows, columns) if prefix < rows * columns else Grid(0, 1, tokens)
 
 
-def heat_map(activation: NDArray[np.float32], grid: Grid, form: str) -> dict[str, Any]:
-    """The map as JSON.
+def heat_maps(activations: NDArray[np.float32], grid: Grid, form: str) -> list[dict[str, Any]]:
+    """The maps as JSON.
 
     Args:
-        activation: (tokens,); only what is above 0 is shown.
+        activations: (tokens, maps); only what is above 0 is shown.
         grid: where the tokens lie.
         form: ``grid`` for nested lists, ``png`` for a base64 greyscale PNG of one pixel a token.
 
     Returns:
-        ``rows``, ``columns``, ``maximum`` (the activation that 255 stands for, 0 if none is above 0) and ``values`` or ``png``.
+        of each map ``rows``, ``columns``, ``maximum`` (the activation that 255 stands for, 0 if none is above 0) and ``values`` or ``png``.
     """
-    places = np.maximum(activation[grid.prefix :], 0).reshape(grid.rows, grid.columns)
-    maximum = float(places.max())
-    values = np.rint(places * (255 / maximum)).astype(np.uint8) if maximum > 0 else np.zeros(places.shape, np.uint8)
-    answer: dict[str, Any] = {"rows": grid.rows, "columns": grid.columns, "maximum": maximum}
-    if form == "grid":
-        return answer | {"values": values.tolist()}
+    places = np.maximum(activations[grid.prefix :].T, 0)
+    maxima = places.max(axis=1, keepdims=True)
+    scale = np.divide(255, maxima, out=np.zeros_like(maxima), where=maxima > 0)
+    with np.errstate(invalid="ignore"):  # of an activation that is not finite, which no answer can tell
+        values = np.rint(places * scale).astype(np.uint8).reshape(-1, grid.rows, grid.columns)
+    shown = [("values", map_) for map_ in values.tolist()] if form == "grid" else [("png", _png(map_)) for map_ in values]
+    size = {"rows": grid.rows, "columns": grid.columns}
+    return [{**size, "maximum": maximum, name: map_} for maximum, (name, map_) in zip(maxima[:, 0].tolist(), shown, strict=True)]
+
+
+def _png(values: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "PNG")
-    return answer | {"png": base64.b64encode(buffer.getvalue()).decode()}
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from handlers.bundle import LayerInfo
 from handlers.catalogue import Catalogue
 from handlers.errors import RequestError
-from handlers.heatmap import grid_of, heat_map
+from handlers.heatmap import grid_of, heat_maps
 from handlers.passes import Row
 from handlers.requests import Inspect
 from handlers.steering import Steered
@@ -91,6 +91,11 @@ def inspect(
         order = strongest(sub_units, chosen, request.top_k, unit=request.unit)
     else:
         order = sorted(effects.change, key=lambda index: -abs(effects.change[index]))[: request.top_k]
+    maps: dict[int, dict[str, Any]] = {}
+    for layer in chosen if request.heat_map != "none" else ():
+        own = [index for index in order if layer.first <= index < layer.first + layer.sub_units]
+        activations = sub_units[layer.name][:, [index - layer.first for index in own]]
+        maps |= zip(own, heat_maps(activations, grid_of(len(activations), *image_size), request.heat_map), strict=True)
     found = []
     for index in order:
         layer = next(entry for entry in chosen if entry.first <= index < entry.first + entry.sub_units)
@@ -106,7 +111,7 @@ def inspect(
             entry["effect"] = effects.change[index]
         entry |= {"unit": {"id": f"{layer.name}/u{unit}", "parts": layer.parts[unit], "activation": float(units[layer.name][token, unit])}}
         if request.heat_map != "none":
-            entry["heat_map"] = heat_map(activation, grid_of(len(activation), *image_size), request.heat_map)
+            entry["heat_map"] = maps[index]
         found.append(entry)
     checks = {layer.name: sum_check(layer, units[layer.name], sub_units[layer.name]) for layer in chosen}
     return ({} if effects is None else {"effects": effects.describe()}) | {"sub_units": found, "sum_check": checks}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from handlers.heatmap import Grid, grid_of, heat_map
+from handlers.heatmap import Grid, grid_of, heat_maps
 
 
 @pytest.mark.parametrize(
@@ -24,11 +28,23 @@ def test_grid(tokens: int, height: int, width: int, grid: Grid) -> None:
     assert grid_of(tokens, height, width) == grid
 
 
-def test_heat_map_by_hand() -> None:
-    activation = np.array([9, 1, -2, 0.5, 2], np.float32)
-    expected = {"rows": 2, "columns": 2, "maximum": 2.0, "values": [[128, 0], [64, 255]]}
-    assert heat_map(activation, Grid(1, 2, 2), "grid") == expected
+def test_heat_maps_by_hand() -> None:
+    activations = np.array([[9, 1, -2, 0.5, 2], [-1, 0, 0, 3, -3]], np.float32).T
+    sizes = {"rows": 2, "columns": 2}
+    expected = [sizes | {"maximum": 2.0, "values": [[128, 0], [64, 255]]}, sizes | {"maximum": 3.0, "values": [[0, 0], [255, 0]]}]
+    assert heat_maps(activations, Grid(1, 2, 2), "grid") == expected
+
+
+def test_the_picture_holds_the_same_values() -> None:
+    activations = np.random.default_rng(0).normal(size=(13, 3)).astype(np.float32)
+    grids, pictures = (heat_maps(activations, Grid(1, 3, 4), form) for form in ("grid", "png"))
+    for grid, picture in zip(grids, pictures, strict=True):
+        with Image.open(io.BytesIO(base64.b64decode(picture.pop("png")))) as image:
+            assert np.asarray(image).tolist() == grid.pop("values")
+        assert picture == grid
 
 
 def test_nothing_above_zero_is_black() -> None:
-    assert heat_map(np.array([-1, 0], np.float32), Grid(0, 1, 2), "grid")["values"] == [[0, 0]]
+    (found,) = heat_maps(np.array([[-1], [0]], np.float32), Grid(0, 1, 2), "grid")
+    assert (found["values"], found["maximum"]) == ([[0, 0]], 0)
+    assert heat_maps(np.zeros((2, 0), np.float32), Grid(0, 1, 2), "grid") == []
