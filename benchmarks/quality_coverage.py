@@ -17,7 +17,7 @@ from quality.dimensions.object_focus import object_focus
 from quality.dimensions.ood_robustness import ood_robustness
 from quality.dimensions.result import DimensionResult
 from quality.dimensions.shape_bias import shape_bias
-from quality.statistics.calibration_interval import _sampler
+from quality.statistics.calibration_interval import sampler
 from quality.statistics.statistics import softmax
 
 Floats = NDArray[np.float64]
@@ -71,11 +71,15 @@ def balance_case(name: str, rates: Floats, images: int, resamples: int) -> Case:
     return Case(f"class balance, {name}, {classes} classes × {images}", truth, measure, costly=classes > 10)
 
 
-def calibration_case(name: str, classes: int, images: int, states: Callable[[Floats], Floats], resamples: int) -> Case:
+def calibration_case(
+    name: str, classes: int, images: int, other: Callable[[Floats], Floats], resamples: int, *, of_stated: bool = False
+) -> Case:
+    """``other`` makes the stated probabilities of the true ones; with ``of_stated`` the true ones of those stated."""
+
     def population(seed: int, count: int) -> tuple[Floats, Floats]:
-        true = np.random.default_rng([3, seed]).dirichlet(np.full(classes, 0.3), count) + 1e-9
-        true /= true.sum(axis=1, keepdims=True)
-        return true, states(true)
+        drawn = np.random.default_rng([3, seed]).dirichlet(np.full(classes, 0.3), count) + 1e-9
+        drawn /= drawn.sum(axis=1, keepdims=True)
+        return (other(drawn), drawn) if of_stated else (drawn, other(drawn))
 
     true, stated = population(10**6, 300_000)
     rows, top = np.arange(len(stated)), stated.argmax(axis=1)
@@ -86,11 +90,11 @@ def calibration_case(name: str, classes: int, images: int, states: Callable[[Flo
 
     def measure(seed: int) -> DimensionResult:
         true, stated = population(seed, images)
-        labels = _sampler(true)(np.random.default_rng([4, seed]))
+        labels = sampler(true)(np.random.default_rng([4, seed]).random(images))
         return calibration_error(stated, labels, resamples=resamples, seed=seed)
 
     return Case(
-        f"calibration, {name}, {classes} classes, {images} images", float(np.sqrt(ece * ace)), measure, costly=True, first_seed=10_000
+        f"calibration, {name}, {classes} classes, {images} images", float(np.sqrt(ece * ace)), measure, costly=True, first_seed=20_000
     )
 
 
@@ -167,6 +171,24 @@ def favoured(true: Floats) -> Floats:
     return softmax(logits)
 
 
+def patchy(shifts: Floats) -> Callable[[Floats], Floats]:
+    """Off by a logit of its own in each tenth of each class (classes, 10): no smooth form, and not in steps of the fifteen bins."""
+    classes = len(shifts)
+    population = np.random.default_rng(8).beta(0.3, 0.3 * (classes - 1), 300_000)  # of one class in the Dirichlet distribution
+    edges = np.quantile(population, np.arange(1, 10) / 10)
+    return lambda stated: softmax(np.log(stated) + shifts[np.arange(classes), np.searchsorted(edges, stated)])
+
+
+def two_patches() -> Floats:
+    shifts = np.zeros((10, 10))
+    shifts[2, 8], shifts[7, 9] = -1.5, 1.5
+    return shifts
+
+
+def random_patches(classes: int, size: float) -> Floats:
+    return np.random.default_rng(1).normal(0, size, (classes, 10))
+
+
 def cases(resamples: int) -> list[Case]:
     return [
         accuracy_case(0.9, 500),
@@ -200,6 +222,9 @@ def cases(resamples: int) -> list[Case]:
         calibration_case("a little underconfident (logits × 0.8)", 3, 800, sharpened(0.8), resamples),
         calibration_case("overconfident (logits × 1.5)", 20, 1000, sharpened(1.5), resamples),
         calibration_case("a tenth spread evenly", 5, 1000, lambda true: 0.9 * true + 0.1 / 5, resamples),
+        calibration_case("random logits ± 0.5 by class and tenth", 5, 1000, patchy(random_patches(5, 0.5)), resamples, of_stated=True),
+        calibration_case("random logits ± 0.3 by class and tenth", 10, 1000, patchy(random_patches(10, 0.3)), resamples, of_stated=True),
+        calibration_case("two tenths of two classes off", 10, 1000, patchy(two_patches()), resamples, of_stated=True),
     ]
 
 

@@ -29,8 +29,7 @@ def expected_calibration_error(probabilities: Floats, labels: NDArray[np.int64],
 
 def adaptive_calibration_error(probabilities: Floats, labels: NDArray[np.int64], bins: int = BINS) -> float:
     """ACE of ``probabilities`` (N, C), in [0, 1]. Does not depend on the order of the images, ties included."""
-    gaps, _ = _sorted_gaps(probabilities, labels)
-    return float(_equal_mass(gaps, bins))
+    return float(_equal_mass(_sorted_gaps(probabilities, labels), bins))
 
 
 def calibration_error(outputs: NDArray[Any], labels: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0) -> DimensionResult:
@@ -59,9 +58,9 @@ def calibration_error(outputs: NDArray[Any], labels: NDArray[Any], *, resamples:
     interval = None
     if resamples:
         _, top1_bins = _top1_gaps(probabilities, labels, BINS)
-        sorted_gaps, order = _sorted_gaps(probabilities, labels)
-        bins = Bins.of(top1_bins, sorted_gaps, order, BINS)
-        interval, factors["noise_floor"] = calibration_interval(probabilities, bins, value, resamples, seed)
+        order = np.argsort(probabilities, axis=0, kind="stable")
+        bins = Bins.of(top1_bins, order, probabilities.argmax(axis=1), BINS)
+        interval, factors["noise_floor"] = calibration_interval(probabilities, labels, bins, value, resamples, seed)
     return DimensionResult(
         value,
         HIGHER_IS_BETTER["calibration_error"],
@@ -79,8 +78,8 @@ def _top1_gaps(probabilities: Floats, labels: NDArray[np.int64], bins: int) -> t
     return confidence - hits, np.digitize(confidence, np.linspace(0, 1, bins + 1)) - 1
 
 
-def _sorted_gaps(probabilities: Floats, labels: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
-    """Per class, images by ascending probability: probability minus target (N, C), and the order (N, C).
+def _sorted_gaps(probabilities: Floats, labels: NDArray[np.int64]) -> Floats:
+    """Per class, images by ascending probability: probability minus target (N, C).
 
     Images with equal probability share their mean target, so that which of them falls into which bin makes no difference.
     """
@@ -92,7 +91,7 @@ def _sorted_gaps(probabilities: Floats, labels: NDArray[np.int64]) -> tuple[Floa
         if len(starts) < len(labels):
             sizes = np.diff(starts, append=len(labels))
             targets[:, c] = np.repeat(np.add.reduceat(targets[:, c], starts) / sizes, sizes)
-    return ascending - targets, order
+    return np.asarray(ascending - targets)
 
 
 def _equal_mass(gaps: Floats, bins: int) -> float:

@@ -4,143 +4,137 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quality.statistics.inversion import Family, invert
+from quality.statistics.recalibration import by_temperature, standing_out
 from quality.statistics.statistics import Floats
 
-_MEMBERS = 21  # of the family of models that the interval tries
-_FARTHEST = 3.0  # how miscalibrated the last of them is, in units of the measured gaps
-_LEAST_KEPT = 0.1  # of a gap no larger than its noise
+_MEMBERS = 25  # of the family of models that the interval tries
+_FARTHEST = 3.0  # how miscalibrated the last of them is, in units of what was measured
 _BLOCKS = 100  # of images, whose differences stand for those between samples
+_BELOW = 1e-3  # of what a measurement lacks to the noise floor: orders the estimates of no error
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Which bin each probability falls into, and by how much the bins of each class are off.
+    """Which bins the probabilities of (N, C) outputs fall into.
+
+    Sums over bins are vectors: first those of the top-1 confidences (count + 1,), then those of each class (C * count,).
 
     Attributes:
         count: of equal-mass bins, and of equal-width ones without the one for exactly 1.
         top1: int64 (N,), of the top-1 confidences.
-        by_class: int64 (N, C), of each probability among those of its class.
-        gaps: (C, count) mean of probability minus target.
-        shrunk: the same with the gaps that are no larger than their own noise almost taken out.
+        flat: int64 (N, C), of each probability among those of its class, numbered over all classes.
+        answers: int64 (N,), the top-1 classes.
     """
 
     count: int
     top1: NDArray[np.int64]
-    by_class: NDArray[np.int64]
-    gaps: Floats
-    shrunk: Floats
+    flat: NDArray[np.int64]
+    answers: NDArray[np.int64]
 
     @classmethod
-    def of(cls, top1: NDArray[np.int64], sorted_gaps: Floats, order: NDArray[np.int64], count: int) -> Bins:
-        """From the gaps of each class by ascending probability (N, C), and that order (N, C)."""
-        images, classes = sorted_gaps.shape
+    def of(cls, top1: NDArray[np.int64], order: NDArray[np.int64], answers: NDArray[np.int64], count: int) -> Bins:
+        """From the order (N, C) of each class by ascending probability."""
+        images, classes = order.shape
         of_rank = np.searchsorted(np.arange(count) * images // count, np.arange(images), side="right") - 1
-        by_class = np.empty((images, classes), np.int64)
-        np.put_along_axis(by_class, order, np.repeat(of_rank[:, None], classes, axis=1), axis=0)
-        sizes = np.maximum(np.bincount(of_rank, minlength=count), 1)
-        means = np.stack([np.bincount(of_rank, column, count) / sizes for column in sorted_gaps.T])
-        squares = np.stack([np.bincount(of_rank, column**2, count) / sizes for column in sorted_gaps.T])
-        noise = np.maximum(squares - means**2, 0) / sizes
-        kept = np.maximum(1 - noise / np.maximum(means**2, 1e-12), _LEAST_KEPT)
-        return cls(count, top1, by_class, means, means * kept)
+        flat = np.empty((images, classes), np.int64)
+        np.put_along_axis(flat, order, of_rank[:, None] + count * np.arange(classes), axis=0)
+        return cls(count, top1, flat, answers)
+
+    def sums(self, values: Floats) -> Floats:
+        """Of values (N, C)."""
+        images, classes = values.shape
+        top1 = np.bincount(self.top1, values[np.arange(images), self.answers], self.count + 1)
+        return np.concatenate([top1, np.bincount(self.flat.ravel(), values.ravel(), classes * self.count)])
+
+    def hits(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The sums of the targets, if these are the labels (N,)."""
+        images, classes = self.flat.shape
+        top1 = np.bincount(self.top1[labels == self.answers], minlength=self.count + 1)
+        return np.concatenate([top1, np.bincount(self.flat[np.arange(images), labels], minlength=classes * self.count)])
+
+    def error(self, gaps: Floats) -> Floats:
+        """sqrt(ECE · ACE) of sums of gaps (..., bins)."""
+        images, classes = self.flat.shape
+        absolute = np.abs(gaps)
+        top1, by_class = absolute[..., : self.count + 1].sum(axis=-1), absolute[..., self.count + 1 :].sum(axis=-1)
+        return np.asarray(np.sqrt(top1 * by_class / classes) / images)
 
 
-def calibration_interval(probabilities: Floats, bins: Bins, value: float, resamples: int, seed: int) -> tuple[tuple[float, float], float]:
-    """Interval from two families of models, and the mean measurement of a perfectly calibrated one.
+def calibration_interval(
+    probabilities: Floats, labels: NDArray[np.int64], bins: Bins, value: float, resamples: int, seed: int
+) -> tuple[tuple[float, float], float]:
+    """Interval by inversion, and the mean measurement of a perfectly calibrated model.
 
-    Small errors may be spread over all bins or sit in a few, and noise hides which: the same value leaves different traces. So one family
-    moves along all measured gaps, the other along those that stand out of the noise. Each gets half of the ``resamples``.
+    The family: models whose bins are off by a multiple of what recalibration finds, from 0 (none) on. So the direction comes from few
+    parameters (``quality/statistics/recalibration.py``): the measured gaps themselves hold the noise, and models along these measure
+    less, or scatter less, than the one at hand. The noise of a member is that of labels drawn from the stated probabilities (the
+    consistency resampling of Bröcker & Smith, Weather and Forecasting 2007) or from the recalibrated ones, and in between a mixture.
 
-    Gaps far above their noise show how they are spread: then the first family alone is right. The share of the value that noise does not
-    explain says how far above it they are; by the rest the second family widens the interval. (Both to the full held the truth of an
-    underconfident model in 97.8 % of repeats; the first alone that of a model which favours one class in 92.8 %. See
-    ``docs/benchmarks/quality.md``.)
-    """
-    half = (resamples + 1) // 2
-    spread = _along(bins.gaps, probabilities, bins, value, half, seed)
-    few = _along(bins.shrunk, probabilities, bins, value, half, seed)
-    noise = 1 - min(1.0, spread.estimate / value) if value else 1.0
-    low = spread.low - noise * max(0.0, spread.low - few.low)
-    high = spread.high + noise * max(0.0, few.high - spread.high)
-    return (low, high), spread.floor
-
-
-class _Along(NamedTuple):
-    """Interval, corrected estimate, and the mean measurement of a perfectly calibrated model."""
-
-    low: float
-    high: float
-    estimate: float
-    floor: float
-
-
-def _along(gaps: Floats, probabilities: Floats, bins: Bins, value: float, resamples: int, seed: int) -> _Along:
-    """Interval by inversion, in one family.
-
-    The family: labels are drawn from the model's own probabilities (no error), from probabilities that lie ``_FARTHEST`` times the
-    measured gap of their bin away, or from mixtures of the two. Drawing labels from stated probabilities to see what noise alone gives
-    is the consistency resampling of Bröcker & Smith (Weather and Forecasting 2007).
+    Gaps are moved as sums over bins, not as probabilities, which would have to be cut off at 0 and 1. An error is proportional to them.
     """
     rng = np.random.default_rng(seed)
-    images, classes = probabilities.shape
-    top1_bins, class_bins = bins.top1, bins.by_class
-    far = np.maximum(probabilities - _FARTHEST * np.take_along_axis(gaps, class_bins.T, axis=1).T, 0)
-    far += 1e-12
-    far /= far.sum(axis=1, keepdims=True)
-    top1 = probabilities.argmax(axis=1)
-    rows = np.arange(images)
-    flat = class_bins + bins.count * np.arange(classes)
-
-    def errors(targets_top1: NDArray[Any], targets: NDArray[Any]) -> float:
-        """The value when bins hold these sums of targets: (bins.count + 1,) and (classes * bins.count,)."""
-        ece = np.abs(confidence - targets_top1).sum() / images
-        ace = np.abs(masses - targets).sum() / images / classes
-        return float(np.sqrt(ece * ace))
-
-    confidence = np.bincount(top1_bins, probabilities[rows, top1], bins.count + 1)
-    masses = np.bincount(flat.ravel(), probabilities.ravel(), classes * bins.count)
-    farthest = errors(np.bincount(top1_bins, far[rows, top1], bins.count + 1), np.bincount(flat.ravel(), far.ravel(), classes * bins.count))
-    # the images are a sample too: what their gaps would sum to on other images, from the differences between blocks of them
-    block = rng.permutation(images) % min(images, _BLOCKS)
-    count = int(block.max()) + 1
-    top1_gap = probabilities[rows, top1] - far[rows, top1]
-    top1_blocks = np.bincount(block * (bins.count + 1) + top1_bins, top1_gap, count * (bins.count + 1)).reshape(count, -1)
-    spread = (block[:, None] * classes * bins.count + flat).ravel()
-    class_blocks = np.bincount(spread, (probabilities - far).ravel(), count * classes * bins.count).reshape(count, -1)
-    shares = np.linspace(0, 1, _MEMBERS)
-    draw_calibrated, draw_far = _sampler(probabilities), _sampler(far)
+    images = len(probabilities)
+    better = by_temperature(probabilities, labels)
+    stated_sums, better_sums = bins.sums(probabilities), bins.sums(better)
+    gaps = stated_sums - better_sums
+    left, variances = better_sums - bins.hits(labels), bins.sums(better * (1 - better))
+    for part in (slice(None, bins.count + 1), slice(bins.count + 1, None)):
+        gaps[part] += standing_out(left[part], variances[part])
+    unit = float(bins.error(gaps))
+    if unit <= np.finfo(float).eps:  # there is nothing to recalibrate by, as where all probabilities are equal
+        gaps = stated_sums - bins.hits(labels)
+        unit = max(float(bins.error(gaps)), np.finfo(float).tiny)
+    changes = _changes(probabilities - better, bins, rng)
+    noise_size = float(bins.error(np.sqrt(bins.sums(probabilities * (1 - probabilities)))))
+    truths = np.linspace(0, _FARTHEST * max(value, noise_size), _MEMBERS)
+    multiples = (truths / unit)[:, None]
+    mixture = np.minimum(multiples, 1)
+    draw_stated, draw_better = sampler(probabilities), sampler(better)
     simulated = np.empty((_MEMBERS, resamples))
     for b in range(resamples):
-        calibrated, moved, mixing = draw_calibrated(rng), draw_far(rng), rng.random(images)
-        change = rng.multinomial(count, np.full(count, 1 / count)) - 1
-        top1_change, class_change = change @ top1_blocks, change @ class_blocks
-        for m, share in enumerate(shares):
-            drawn = np.where(mixing < share, moved, calibrated)
-            hits = np.bincount(top1_bins[drawn == top1], minlength=bins.count + 1)
-            found = np.bincount(flat[rows, drawn], minlength=classes * bins.count)
-            simulated[m, b] = errors(hits - share * top1_change, found - share * class_change)
-    family = Family(shares * farthest, simulated)
-    estimates = family.corrected(simulated)
-    estimate = float(family.corrected(value))
-    low, high = invert(estimate, family.truths, estimates)
-    return _Along(max(0.0, low), min(1.0, high), estimate, float(simulated[0].mean()))
+        places = rng.random(images)
+        noise, better_noise = stated_sums - bins.hits(draw_stated(places)), better_sums - bins.hits(draw_better(places))
+        simulated[:, b] = bins.error(multiples * (gaps + changes()) + (1 - mixture) * noise + mixture * better_noise)
+    family = Family(truths, simulated)
+    low, high = invert(float(_estimates(family, value)), truths, _estimates(family, simulated))
+    return (max(0.0, low), min(1.0, max(0.0, high))), float(simulated[0].mean())
 
 
-def _sampler(probabilities: Floats) -> Callable[[np.random.Generator], NDArray[np.int64]]:
-    """Draws one label an image: all rows' cumulative probabilities one after another are one ascending sequence to search."""
+def _estimates(family: Family, measured: Floats | float) -> Floats:
+    """Corrected estimates, and a little below 0 the more a measurement falls short of the noise floor.
+
+    Many would be 0 otherwise. In truths as far from 0 as the interval reaches, all of them or none would be unusual.
+    """
+    return np.asarray(family.corrected(measured) - _BELOW * np.maximum(family.simulated[0].mean() - measured, 0))
+
+
+def _changes(gaps: Floats, bins: Bins, rng: np.random.Generator) -> Callable[[], Floats]:
+    """Draws by how much the sums of gaps (N, C) would differ on other images, from the differences between blocks of these."""
+    images, classes = gaps.shape
+    block = rng.permutation(images) % min(images, _BLOCKS)
+    count = int(block.max()) + 1
+    top1 = np.bincount(block * (bins.count + 1) + bins.top1, gaps[np.arange(images), bins.answers], count * (bins.count + 1)).reshape(
+        count, -1
+    )
+    numbers = (block[:, None] * classes * bins.count + bins.flat).ravel()
+    blocks = np.concatenate([top1, np.bincount(numbers, gaps.ravel(), count * classes * bins.count).reshape(count, -1)], axis=1)
+    return lambda: np.asarray((rng.multinomial(count, np.full(count, 1 / count)) - 1) @ blocks)
+
+
+def sampler(probabilities: Floats) -> Callable[[Floats], NDArray[np.int64]]:
+    """The label of each image at a place (N,) in [0, 1): all rows' cumulative probabilities are one ascending sequence to search."""
     images, classes = probabilities.shape
     offsets = np.arange(images)
     ends = probabilities.cumsum(axis=1)
     ends = (ends / ends[:, -1:] + offsets[:, None]).ravel()
 
-    def draw(rng: np.random.Generator) -> NDArray[np.int64]:
-        found = np.searchsorted(ends, offsets + rng.random(images), side="right") - offsets * classes
+    def draw(places: Floats) -> NDArray[np.int64]:
+        found = np.searchsorted(ends, offsets + places, side="right") - offsets * classes
         return np.asarray(np.minimum(found, classes - 1))
 
     return draw

@@ -15,7 +15,7 @@ from quality.dimensions.corruption_robustness import corruption_robustness
 from quality.dimensions.object_focus import object_focus
 from quality.dimensions.ood_robustness import ood_robustness
 from quality.dimensions.shape_bias import shape_bias
-from quality.statistics.calibration_interval import _sampler
+from quality.statistics.calibration_interval import sampler
 from quality.statistics.inversion import Family, invert
 from quality.statistics.statistics import paired_difference_interval, softmax
 
@@ -51,7 +51,7 @@ def balance_case(seed: int, rates: tuple[float, ...] = (0.8,) * 5, images: int =
 
 def calibrated_case(seed: int) -> tuple[float, Interval]:
     true = np.random.default_rng([3, seed]).dirichlet(np.full(5, 0.5), 400)
-    result = calibration_error(true, _sampler(true)(np.random.default_rng([4, seed])), resamples=100, seed=seed).interval
+    result = calibration_error(true, sampler(true)(np.random.default_rng([4, seed]).random(len(true))), resamples=100, seed=seed).interval
     assert result is not None
     return 0.0, result
 
@@ -195,7 +195,7 @@ def test_inversion_of_a_folded_normal() -> None:
 
 def test_wider_with_fewer_images() -> None:
     logits = np.random.default_rng(0).normal(size=(2000, 4)) * 2
-    labels = _sampler(softmax(logits / 2))(np.random.default_rng(1))
+    labels = sampler(softmax(logits / 2))(np.random.default_rng(1).random(2000))
     widths = []
     for images in (200, 2000):
         interval = calibration_error(logits[:images], labels[:images], resamples=100).interval
