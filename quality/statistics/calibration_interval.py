@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quality.statistics.inversion import Family, invert
-from quality.statistics.recalibration import by_temperature, standing_out
+from quality.statistics.recalibration import recalibrated
 from quality.statistics.statistics import Floats
 
 _MEMBERS = 25  # of the family of models that the interval tries
@@ -79,12 +79,9 @@ def calibration_interval(
     """
     rng = np.random.default_rng(seed)
     images = len(probabilities)
-    better = by_temperature(probabilities, labels)
+    better = recalibrated(probabilities, labels, bins.flat)
     stated_sums, better_sums = bins.sums(probabilities), bins.sums(better)
     gaps = stated_sums - better_sums
-    left, variances = better_sums - bins.hits(labels), bins.sums(better * (1 - better))
-    for part in (slice(None, bins.count + 1), slice(bins.count + 1, None)):
-        gaps[part] += standing_out(left[part], variances[part])
     unit = float(bins.error(gaps))
     if unit <= np.finfo(float).eps:  # there is nothing to recalibrate by, as where all probabilities are equal
         gaps = stated_sums - bins.hits(labels)

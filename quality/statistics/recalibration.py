@@ -1,7 +1,7 @@
-"""How a model's probabilities are off: a best guess, from the labels of few images.
+"""What a model's probabilities should have been: a best guess, from the labels of few images.
 
-First by one temperature for all (Guo et al., ICML 2017), found by maximum likelihood. Then each bin for itself, but only as far as the bins'
-gaps scatter more than noise alone lets them: empirical Bayes.
+First one temperature for all (Guo et al., ICML 2017), by maximum likelihood. Then each bin of each class by its own shift of the logits,
+but only as far as the bins' gaps scatter more than noise alone lets them: empirical Bayes, so that what noise may explain is left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ _STEPS = 30
 _CLOSE = 1e-4
 
 
-def by_temperature(probabilities: Floats, labels: NDArray[np.int64]) -> Floats:
+def recalibrated(probabilities: Floats, labels: NDArray[np.int64], flat: NDArray[np.int64]) -> Floats:
+    """(N, C) probabilities, recalibrated by ``labels`` (N,); ``flat`` (N, C) is the number of each one's bin, over all classes."""
+    return _by_bins(_by_temperature(probabilities, labels), labels, flat)
+
+
+def _by_temperature(probabilities: Floats, labels: NDArray[np.int64]) -> Floats:
     """Probabilities to the power of the likeliest sharpness: Newton's method on a concave likelihood of one parameter."""
     logs = np.log(np.maximum(probabilities, _LEAST_PROBABILITY))
     seen = float(logs[np.arange(len(labels)), labels].sum())
@@ -37,18 +42,22 @@ def by_temperature(probabilities: Floats, labels: NDArray[np.int64]) -> Floats:
     return sharpened
 
 
-def standing_out(gaps: Floats, variances: Floats) -> Floats:
-    """What of the gaps of bins, as sums, is no noise: their posterior means. Zeros where they scatter no more than noise does.
+def _by_bins(probabilities: Floats, labels: NDArray[np.int64], flat: NDArray[np.int64]) -> Floats:
+    """With the logits of each bin shifted by its posterior mean.
 
-    If the logits of a bin are off by δ, its gap is vδ with noise of variance v. The δ are taken to be normal around 0; Σ(g² − v)/Σv² is the
-    moment estimate of their variance. From it two standard errors of what noise alone gives are taken: gaps that only look like some
-    would tie the simulated models to the noise of these images.
+    A bin's excess of labels g has variance v = Σ p(1 − p) if calibrated, and estimates its shift by g/v with variance 1/v. The shifts are
+    taken to be normal around 0; Σ(g² − v)/Σv² is the moment estimate of their variance. From it two standard errors of what noise alone
+    gives are taken: shifts that only look like some would tie the simulated models to the noise of these images.
     """
-    squares = float(variances @ variances)
-    excess = float(gaps @ gaps - variances.sum()) - Z * np.sqrt(2 * squares)
-    if excess <= 0:
-        return np.zeros_like(gaps)
-    return gaps * (excess * variances / (excess * variances + squares))
+    count = int(flat.max()) + 1
+    variance = np.bincount(flat.ravel(), (probabilities * (1 - probabilities)).ravel(), count)
+    excess = np.bincount(flat[np.arange(len(labels)), labels], minlength=count) - np.bincount(flat.ravel(), probabilities.ravel(), count)
+    squares = float(variance @ variance)
+    prior = (float(excess @ excess) - variance.sum() - Z * np.sqrt(2 * squares)) / max(squares, _LEAST_PROBABILITY)
+    if prior <= 0:
+        return probabilities
+    shifts = prior * excess / (prior * variance + 1)
+    return _softmax(np.log(np.maximum(probabilities, _LEAST_PROBABILITY)) + shifts[flat])
 
 
 def _softmax(logits: Floats) -> Floats:
