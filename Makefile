@@ -6,12 +6,13 @@ READY  := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test test-all lint docs setup clean
+.PHONY: help demo test test-all browser lint docs setup clean
 
 help:
 	@echo "make demo      export, serve, judge and report on the embedded model (build/demo/)"
 	@echo "make test      lint, types and all tests but the slow ones"
 	@echo "make test-all  the slow tests too"
+	@echo "make browser   Chromium for the tests of pages, by apt-get; without one they are skipped"
 	@echo "make lint      style and types only"
 	@echo "make docs      the documentation as a site, in build/site/"
 	@echo "make clean     remove build/ and $(VENV)/"
@@ -45,6 +46,10 @@ test: lint
 test-all: test
 	@echo "==> Slow tests"
 	@$(BIN)/pytest -n 2 --dist loadfile -m slow
+
+browser:
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null \
+	  || { echo "==> Installing Chromium" && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; }
 
 clean:
 	rm -rf build $(VENV)
