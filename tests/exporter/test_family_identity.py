@@ -71,7 +71,7 @@ def test_both_forms_equal_the_model(family: str) -> None:
             scale = max(1.0, float(expected.abs().max()))
             if dtype == torch.float64:
                 truth[kind] = expected
-                assert (got - expected).abs().max() < 1e-12 * scale, kind
+                assert (got - expected).abs().max() < 1e-11 * scale, kind  # 1.9e-12 on one processor, whose kernels add in another order
             else:  # as near to the right answer as the original is, which rounds at every layer too
                 own = float((expected.double() - truth[kind]).abs().max())
                 assert (got.double() - truth[kind]).abs().max() < 8 * own + 1e-6 * scale, kind
