@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quality.statistics.statistics import Floats, Z
+from quality.statistics.statistics import Floats, Z, softmax
 
 _LEAST_PROBABILITY = 1e-12
 _SHARPNESS = (0.02, 50.0)
@@ -28,7 +28,7 @@ def _by_temperature(probabilities: Floats, labels: NDArray[np.int64]) -> Floats:
     seen = float(logs[np.arange(len(labels)), labels].sum())
     sharpness = 1.0
     for _ in range(_STEPS):
-        sharpened = _softmax(logs * sharpness)
+        sharpened = softmax(logs * sharpness)
         means = np.einsum("nc,nc->n", sharpened, logs)
         variance = float(np.einsum("nc,nc,nc->", sharpened, logs, logs) - means @ means)
         if variance <= _LEAST_PROBABILITY:
@@ -57,12 +57,4 @@ def _by_bins(probabilities: Floats, labels: NDArray[np.int64], flat: NDArray[np.
     if prior <= 0:
         return probabilities
     shifts = prior * excess / (prior * variance + 1)
-    return _softmax(np.log(np.maximum(probabilities, _LEAST_PROBABILITY)) + shifts[flat])
-
-
-def _softmax(logits: Floats) -> Floats:
-    """Over the classes, in place: there may be many."""
-    logits -= logits.max(axis=1, keepdims=True)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(axis=1, keepdims=True)
-    return logits
+    return softmax(np.log(np.maximum(probabilities, _LEAST_PROBABILITY)) + shifts[flat])

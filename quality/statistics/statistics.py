@@ -37,9 +37,11 @@ def are_probabilities(outputs: NDArray[Any]) -> bool:
 
 def softmax(logits: NDArray[Any]) -> Floats:
     """float64 (N, C) softmax over the classes."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    exponentials = np.exp(shifted)
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+    values: Floats = logits.astype(np.float64)  # a copy, changed in place: there may be many classes
+    values -= logits.max(axis=1, keepdims=True)
+    np.exp(values, out=values)
+    values /= values.sum(axis=1, keepdims=True)
+    return values
 
 
 def probabilities_of(outputs: NDArray[Any]) -> Floats:
