@@ -94,7 +94,7 @@ def calibration_case(
         return calibration_error(stated, labels, resamples=resamples, seed=seed)
 
     return Case(
-        f"calibration, {name}, {classes} classes, {images} images", float(np.sqrt(ece * ace)), measure, costly=True, first_seed=20_000
+        f"calibration, {name}, {classes} classes, {images} images", float(np.sqrt(ece * ace)), measure, classes > 20, first_seed=30_000
     )
 
 
@@ -164,11 +164,22 @@ def sharpened(by: float) -> Callable[[Floats], Floats]:
     return lambda true: softmax(np.log(true) * by)
 
 
-def favoured(true: Floats) -> Floats:
-    """States too much for the first class."""
-    logits = np.log(true)
-    logits[:, 0] += 0.6
-    return softmax(logits)
+def favoured(count: int) -> Callable[[Floats], Floats]:
+    """States too much for so many classes."""
+    return lambda true: softmax(np.log(true) + 0.6 * (np.arange(true.shape[1]) < count))
+
+
+def spread(true: Floats) -> Floats:
+    """States a tenth of the probability evenly for all classes."""
+    return 0.9 * true + 0.1 / true.shape[1]
+
+
+def right_in_seven_of_ten(stated: Floats) -> Floats:
+    """The top-1 answer is right in 0.7, whatever is stated."""
+    rows, answers = np.arange(len(stated)), stated.argmax(axis=1)
+    true = stated * (0.3 / (1 - stated[rows, answers]))[:, None]
+    true[rows, answers] = 0.7
+    return true
 
 
 def patchy(shifts: Floats) -> Callable[[Floats], Floats]:
@@ -218,13 +229,17 @@ def cases(resamples: int) -> list[Case]:
         calibration_case("overconfident (logits × 2)", 5, 500, sharpened(2.0), resamples),
         calibration_case("a little overconfident (logits × 1.2)", 5, 500, sharpened(1.2), resamples),
         calibration_case("underconfident (logits × 0.6)", 10, 1000, sharpened(0.6), resamples),
-        calibration_case("one class favoured", 10, 1000, favoured, resamples),
+        calibration_case("one class favoured", 10, 1000, favoured(1), resamples),
         calibration_case("a little underconfident (logits × 0.8)", 3, 800, sharpened(0.8), resamples),
         calibration_case("overconfident (logits × 1.5)", 20, 1000, sharpened(1.5), resamples),
-        calibration_case("a tenth spread evenly", 5, 1000, lambda true: 0.9 * true + 0.1 / 5, resamples),
+        calibration_case("a tenth spread evenly", 5, 1000, spread, resamples),
         calibration_case("random logits ± 0.5 by class and tenth", 5, 1000, patchy(random_patches(5, 0.5)), resamples, of_stated=True),
         calibration_case("random logits ± 0.3 by class and tenth", 10, 1000, patchy(random_patches(10, 0.3)), resamples, of_stated=True),
         calibration_case("two tenths of two classes off", 10, 1000, patchy(two_patches()), resamples, of_stated=True),
+        calibration_case("a tenth spread evenly", 100, 2000, spread, resamples),
+        calibration_case("ten classes favoured", 100, 2000, favoured(10), resamples),
+        calibration_case("top-1 right in 0.7 whatever is stated", 5, 1000, right_in_seven_of_ten, resamples, of_stated=True),
+        calibration_case("top-1 right in 0.7 whatever is stated", 200, 3000, right_in_seven_of_ten, resamples, of_stated=True),
     ]
 
 

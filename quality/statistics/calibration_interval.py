@@ -73,7 +73,8 @@ def calibration_interval(
     The family: models whose bins are off by a multiple of what recalibration finds, from 0 (none) on. So the direction comes from few
     parameters (``quality/statistics/recalibration.py``): the measured gaps themselves hold the noise, and models along these measure
     less, or scatter less, than the one at hand. The noise of a member is that of labels drawn from the stated probabilities (the
-    consistency resampling of Bröcker & Smith, Weather and Forecasting 2007) or from the recalibrated ones, and in between a mixture.
+    consistency resampling of Bröcker & Smith, Weather and Forecasting 2007) or from the recalibrated ones, and in between a mixture. The
+    latter as if one more image had been seen, of any class: where all answers are right, not all of them need be.
 
     Gaps are moved as sums over bins, not as probabilities, which would have to be cut off at 0 and 1. An error is proportional to them.
     """
@@ -88,21 +89,23 @@ def calibration_interval(
         unit = max(float(bins.error(gaps)), np.finfo(float).tiny)
     changes = _changes(probabilities - better, bins, rng)
     noise_size = float(bins.error(np.sqrt(bins.sums(probabilities * (1 - probabilities)))))
+    likely = (images * better + 1 / probabilities.shape[1]) / (images + 1)
+    likely_sums = bins.sums(likely)
     truths = np.linspace(0, _FARTHEST * max(value, noise_size), _MEMBERS)
     multiples = (truths / unit)[:, None]
     mixture = np.minimum(multiples, 1)
-    draw_stated, draw_better = sampler(probabilities), sampler(better)
+    draw_stated, draw_likely = sampler(probabilities), sampler(likely)
     simulated = np.empty((_MEMBERS, resamples))
     for b in range(resamples):
         places = rng.random(images)
-        noise, better_noise = stated_sums - bins.hits(draw_stated(places)), better_sums - bins.hits(draw_better(places))
-        simulated[:, b] = bins.error(multiples * (gaps + changes()) + (1 - mixture) * noise + mixture * better_noise)
-    family = Family(truths, simulated)
-    low, high = invert(float(_estimates(family, value)), truths, _estimates(family, simulated))
+        noise, likely_noise = stated_sums - bins.hits(draw_stated(places)), likely_sums - bins.hits(draw_likely(places))
+        simulated[:, b] = bins.error(multiples * (gaps + changes()) + (1 - mixture) * noise + mixture * likely_noise)
+    family = Family(truths, simulated).finer()
+    low, high = invert(float(estimates_of(family, value)), family.truths, estimates_of(family, family.simulated))
     return (max(0.0, low), min(1.0, max(0.0, high))), float(simulated[0].mean())
 
 
-def _estimates(family: Family, measured: Floats | float) -> Floats:
+def estimates_of(family: Family, measured: Floats | float) -> Floats:
     """Corrected estimates, and a little below 0 the more a measurement falls short of the noise floor.
 
     Many would be 0 otherwise. In truths as far from 0 as the interval reaches, all of them or none would be unusual.

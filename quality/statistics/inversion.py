@@ -19,6 +19,7 @@ import numpy as np
 from quality.statistics.statistics import LEVEL, Floats
 
 _FINE = 2000
+_BETWEEN = 10
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,20 @@ class Family:
         """The truth whose mean measurement is ``measured``: what is left after the bias of noise is taken out."""
         means = np.maximum.accumulate(self.simulated.mean(axis=1)) + np.arange(len(self.truths)) * 1e-12
         return np.asarray(np.interp(measured, means, self.truths))
+
+    def finer(self) -> Family:
+        """With members in between, of which each quantile of the statistic lies between those of their neighbours.
+
+        Near "no effect" many estimates are equal, and how far they reach has a kink in the truth: an interpolation of the reach over it
+        would be too short. Measurements themselves change smoothly. (Draws are sorted, so no longer paired across members.)
+        """
+        places = np.linspace(0, len(self.truths) - 1, (len(self.truths) - 1) * _BETWEEN + 1)
+        lower = np.minimum(places.astype(int), len(self.truths) - 2)
+        weight = (places - lower)[:, None]
+        quantiles = np.sort(self.simulated, axis=1)
+        return Family(
+            np.interp(places, np.arange(len(self.truths)), self.truths), (1 - weight) * quantiles[lower] + weight * quantiles[lower + 1]
+        )
 
 
 def invert(estimate: float, truths: Floats, estimates: Floats, *, level: float = LEVEL, low: float | None = None) -> tuple[float, float]:

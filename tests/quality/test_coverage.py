@@ -15,7 +15,7 @@ from quality.dimensions.corruption_robustness import corruption_robustness
 from quality.dimensions.object_focus import object_focus
 from quality.dimensions.ood_robustness import ood_robustness
 from quality.dimensions.shape_bias import shape_bias
-from quality.statistics.calibration_interval import sampler
+from quality.statistics.calibration_interval import estimates_of, sampler
 from quality.statistics.inversion import Family, invert
 from quality.statistics.statistics import paired_difference_interval, softmax
 
@@ -191,6 +191,20 @@ def test_inversion_of_a_folded_normal() -> None:
     assert low == pytest.approx(6 - 1.96, abs=0.15)
     assert high == pytest.approx(6 + 1.96, abs=0.15)
     assert family.corrected(0.1) == 0
+
+
+def test_members_in_between_reach_as_far_as_simulated_ones() -> None:
+    """|truth + noise|, measured below what no effect gives: where the interval ends depends on a kink between two members."""
+
+    def end(members: int, finer: bool) -> float:
+        truths = np.linspace(0, 12, members)
+        family = Family(truths, np.abs(truths[:, None] + np.random.default_rng(0).standard_normal((members, 20_000))))
+        family = family.finer() if finer else family
+        return invert(float(estimates_of(family, 0.5)), family.truths, estimates_of(family, family.simulated))[1]
+
+    simulated = end(241, False)
+    assert end(13, True) == pytest.approx(simulated, abs=0.05)
+    assert abs(end(13, False) - simulated) > 0.1
 
 
 def test_wider_with_fewer_images() -> None:

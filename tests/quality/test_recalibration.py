@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.integrate import quad
+from scipy.optimize import minimize_scalar
+from scipy.stats import norm
+from sklearn.linear_model import LogisticRegression
 
 from quality.dimensions.calibration_error import BINS, calibration_error
 from quality.statistics.calibration_interval import Bins, sampler
 from quality.statistics.recalibration import recalibrated
+from quality.statistics.recalibration_forms import Form, even_share, some_shifts, temperature, top_answer
 from quality.statistics.statistics import Floats, softmax
+
+Ints = NDArray[np.int64]
 
 
 def bins_of(stated: Floats) -> Bins:
@@ -17,7 +26,7 @@ def bins_of(stated: Floats) -> Bins:
     return Bins.of(top1, np.argsort(stated, axis=0, kind="stable"), stated.argmax(axis=1), BINS)
 
 
-def drawn(images: int, classes: int) -> tuple[Floats, NDArray[np.int64]]:
+def drawn(images: int, classes: int) -> tuple[Floats, Ints]:
     """True probabilities, and labels by them."""
     rng = np.random.default_rng(0)
     true = rng.dirichlet(np.full(classes, 0.5), images) + 1e-9
@@ -25,25 +34,134 @@ def drawn(images: int, classes: int) -> tuple[Floats, NDArray[np.int64]]:
     return true, sampler(true)(rng.random(images))
 
 
-@pytest.mark.parametrize("sharper", [0.3, 1.0, 4.0])
-def test_finds_a_temperature(sharper: float) -> None:
-    true, labels = drawn(4000, 5)
+def log_likelihood(probabilities: Floats, labels: Ints) -> float:
+    return float(np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).sum())
+
+
+def smooth_forms() -> list[Callable[[Floats, Ints], Form]]:
+    return [temperature, even_share, top_answer]
+
+
+@pytest.mark.parametrize("fit", smooth_forms())
+@pytest.mark.parametrize("sharper", [0.5, 1.0, 2.0])
+def test_gain_is_that_of_the_new_probabilities(fit: Callable[[Floats, Ints], Form], sharper: float) -> None:
+    true, labels = drawn(800, 4)
     stated = softmax(np.log(true) * sharper)
-    found = recalibrated(stated, labels, bins_of(stated).flat)
-    # noise moves the sharpness alone: one power of what was stated
-    told = (stated[:, :2] > 1e-9).all(axis=1)  # what is smaller counts as 1e-12
-    powers = (np.log(found[:, 0] / found[:, 1]) / np.log(stated[:, 0] / stated[:, 1]))[told]
-    assert np.ptp(powers) < 1e-6
-    assert powers[0] * sharper == pytest.approx(1, abs=0.06)
+    form = fit(stated, labels)
+    made = form.probabilities()
+    assert made.min() >= 0
+    assert made.sum(axis=1) == pytest.approx(np.ones(800))
+    assert form.gain == pytest.approx(log_likelihood(made, labels) - log_likelihood(stated, labels), abs=1e-4)
+    assert form.gain > -1e-9
 
 
-def test_finds_what_only_some_bins_are_off_by() -> None:
-    true, labels = drawn(20_000, 4)
-    logits = np.log(true)
-    logits[:, 2] += 1.0
+@pytest.mark.parametrize("sharper", [0.3, 1.0, 4.0])
+def test_temperature_is_the_likeliest(sharper: float) -> None:
+    true, labels = drawn(4000, 5)
+    logits = np.log(true) * sharper
     stated = softmax(logits)
-    found = recalibrated(stated, labels, bins_of(stated).flat)
-    assert np.abs(found - true).mean() < np.abs(stated - true).mean() / 3
+    logs = np.log(np.maximum(stated, 1e-12))
+    theirs = minimize_scalar(lambda power: -log_likelihood(softmax(logs * power), labels), bounds=(0.05, 20), method="bounded")
+    assert temperature(stated, labels).probabilities() == pytest.approx(softmax(logs * theirs.x), abs=1e-3)
+    assert theirs.x * sharper == pytest.approx(1, abs=0.06)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_even_share_is_taken_back(share: float) -> None:
+    true, labels = drawn(4000, 5)
+    stated = (1 - share) * true + share / 5
+    found = even_share(stated, labels).probabilities()
+    assert np.abs(found - true).max() < 0.02 + share / 10
+    trials = [log_likelihood(np.maximum(stated + e * (0.2 - stated), 0), labels) for e in np.linspace(-1, 1, 401)]
+    assert log_likelihood(found, labels) >= max(trials) - 1e-3
+
+
+def test_even_share_of_an_overconfident_model() -> None:
+    true, labels = drawn(4000, 5)
+    stated = (true - 0.3 * true.min() / 5) / (1 - 0.3 * true.min())
+    assert np.abs(even_share(stated, labels).probabilities() - true).max() < 0.03
+
+
+def test_top_answer_is_platts_scaling() -> None:
+    stated, labels = drawn(2000, 5)
+    rows, answers = np.arange(2000), stated.argmax(axis=1)
+    labels = np.where(np.random.default_rng(1).random(2000) < 0.7, answers, labels)
+    top = stated[rows, answers]
+    odds = np.log(top / (1 - top))[:, None]
+    theirs = LogisticRegression(C=1e9, tol=1e-8).fit(odds, labels == answers).predict_proba(odds)[:, 1]
+    found = top_answer(stated, labels).probabilities()
+    assert found[rows, answers] == pytest.approx(theirs, abs=1e-3)
+    others = np.arange(5) != answers[:, None]
+    assert found[others].reshape(-1, 4) / (1 - found[rows, answers])[:, None] == pytest.approx(
+        stated[others].reshape(-1, 4) / (1 - top)[:, None], abs=1e-6
+    )
+
+
+def test_some_shifts_by_numerical_integration() -> None:
+    true, labels = drawn(600, 6)
+    stated = softmax(np.log(true) + 0.8 * (np.arange(6) == 2))
+    form = some_shifts(stated, labels, np.broadcast_to(np.arange(6), stated.shape))
+    variance, excess = (stated * (1 - stated)).sum(axis=0), np.bincount(labels, minlength=6) - stated.sum(axis=0)
+
+    def gain(share: float, size: float) -> float:
+        total = 0.0
+        for v, g in zip(variance, excess, strict=True):
+            shifted = quad(lambda s, v=v, g=g: norm.pdf(g, s * v, np.sqrt(v)) * norm.pdf(s, 0, size), -6, 6, points=[g / v])[0]
+            total += np.log(share * shifted / norm.pdf(g, 0, np.sqrt(v)) + 1 - share)
+        return total
+
+    best = max(gain(share, size) for share in (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0) for size in np.geomspace(0.1, 2, 13))
+    assert form.gain == pytest.approx(best, abs=1e-6)
+    moved = np.log(form.probabilities() / stated)
+    assert (moved[:, 2:3] - moved[:, [0, 1, 3, 4, 5]]).mean() == pytest.approx(-0.8, abs=0.2)
+    assert np.ptp(moved[:, [0, 1, 3, 4, 5]], axis=1).max() < 0.2
+
+
+def test_shifts_that_double_each_other() -> None:
+    """Of two classes each shift moves both: together they go half as far."""
+    true, labels = drawn(5000, 2)
+    stated = softmax(np.log(true) + np.array([1.0, 0]))
+    form = some_shifts(stated, labels, np.broadcast_to(np.arange(2), stated.shape))
+    assert np.abs(form.probabilities() - true).max() < 0.03
+    assert form.gain <= log_likelihood(form.probabilities(), labels) - log_likelihood(stated, labels) + 1e-6
+
+
+def test_groups_of_few_labels_are_left() -> None:
+    stated = np.full((6, 3), 1 / 3)
+    form = some_shifts(stated, np.zeros(6, np.int64), np.broadcast_to(np.arange(3), stated.shape))
+    assert form.gain == 0
+    assert form.probabilities() == pytest.approx(stated)
+
+
+def test_takes_the_form_that_the_labels_speak_for() -> None:
+    true, labels = drawn(20_000, 4)
+    rows, answers = np.arange(20_000), true.argmax(axis=1)
+    patched = softmax(np.log(true) + np.where(bins_of(true).flat == BINS + 11, -1.5, 0.0))  # one bin of the second class
+    of_patched = sampler(patched)(np.random.default_rng(2).random(20_000))
+    seven = np.random.default_rng(1).random(20_000) < 0.7
+    other = np.where(labels == answers, (answers + 1) % 4, labels)
+    for stated, truly, seen in (
+        (softmax(np.log(true) * 2), true, labels),
+        (0.9 * true + 0.1 / 4, true, labels),
+        (softmax(np.log(true) + np.array([0, 0, 1.0, 0])), true, labels),
+        (true, patched, of_patched),
+        (true, None, np.where(seven, answers, other)),
+    ):
+        found = recalibrated(stated, seen, bins_of(stated).flat)
+        if truly is None:
+            assert np.abs(found[rows, answers] - 0.7).mean() < 0.02
+        else:
+            assert np.abs(found - truly).mean() < np.abs(stated - truly).mean() / 3
+
+
+def test_noise_is_not_followed() -> None:
+    """A calibrated model's bins scatter by noise alone: what is found is a smooth form near the stated probabilities."""
+    true, labels = drawn(2000, 5)
+    bins = bins_of(true)
+    found = recalibrated(true, labels, bins.flat)
+    measured, explained = bins.error(bins.sums(true) - bins.hits(labels)), bins.error(bins.sums(true) - bins.sums(found))
+    assert explained < measured / 3
+    assert len({tuple(row) for row in (found.argsort(axis=1) == true.argsort(axis=1)).tolist()}) == 1
 
 
 def test_sums_over_bins_are_those_of_the_definition() -> None:
@@ -52,7 +170,7 @@ def test_sums_over_bins_are_those_of_the_definition() -> None:
     assert float(bins.error(bins.sums(true) - bins.hits(labels))) == pytest.approx(calibration_error(true, labels, resamples=0).value)
 
 
-def certain(wrong: int) -> tuple[Floats, NDArray[np.int64]]:
+def certain(wrong: int) -> tuple[Floats, Ints]:
     """300 answers of probability 1, of which so many are wrong."""
     answers = np.arange(300) % 3
     return np.eye(3)[answers], np.where(np.arange(300) < wrong, (answers + 1) % 3, answers)
@@ -64,6 +182,15 @@ def test_probabilities_of_0_and_1() -> None:
         result = calibration_error(*certain(wrong), resamples=50)
         assert result.interval is not None
         assert 0 < result.interval[0] < result.value < result.interval[1]
+
+
+def test_all_right_does_not_mean_always_right() -> None:
+    """200 answers of 0.9 are all right: so may those of a model be that is right in 0.99."""
+    result = calibration_error(np.tile([0.9, 0.1], (200, 1)), np.zeros(200, np.int64), resamples=200)
+    assert result.interval is not None
+    assert result.value == pytest.approx(0.1)
+    assert 0.085 < result.interval[0] < 0.095
+    assert result.interval[1] >= 0.1 - 1e-9
 
 
 def test_equal_probabilities_and_hardly_an_image() -> None:
