@@ -73,8 +73,9 @@ def calibration_interval(
     The family: models whose bins are off by a multiple of what recalibration finds, from 0 (none) on. So the direction comes from few
     parameters (``quality/statistics/recalibration.py``): the measured gaps themselves hold the noise, and models along these measure
     less, or scatter less, than the one at hand. The noise of a member is that of labels drawn from the stated probabilities (the
-    consistency resampling of Bröcker & Smith, Weather and Forecasting 2007) or from the recalibrated ones, and in between a mixture. The
-    latter as if one more image had been seen, of any class: where all answers are right, not all of them need be.
+    consistency resampling of Bröcker & Smith, Weather and Forecasting 2007) or from the recalibrated ones, and in between a mixture
+    that has their variances in its proportions. The recalibrated ones are those after one more image, of any class: where all answers
+    are right, not all need be.
 
     Gaps are moved as sums over bins, not as probabilities, which would have to be cut off at 0 and 1. An error is proportional to them.
     """
@@ -97,9 +98,9 @@ def calibration_interval(
     draw_stated, draw_likely = sampler(probabilities), sampler(likely)
     simulated = np.empty((_MEMBERS, resamples))
     for b in range(resamples):
-        places = rng.random(images)
-        noise, likely_noise = stated_sums - bins.hits(draw_stated(places)), likely_sums - bins.hits(draw_likely(places))
-        simulated[:, b] = bins.error(multiples * (gaps + changes()) + (1 - mixture) * noise + mixture * likely_noise)
+        noise = stated_sums - bins.hits(draw_stated(rng.random(images)))
+        likely_noise = likely_sums - bins.hits(draw_likely(rng.random(images)))
+        simulated[:, b] = bins.error(multiples * (gaps + changes()) + np.sqrt(1 - mixture) * noise + np.sqrt(mixture) * likely_noise)
     family = Family(truths, simulated).finer()
     low, high = invert(float(estimates_of(family, value)), family.truths, estimates_of(family, family.simulated))
     return (max(0.0, low), min(1.0, max(0.0, high))), float(simulated[0].mean())

@@ -100,12 +100,12 @@ def some_shifts(probabilities: Floats, labels: NDArray[np.int64], groups: NDArra
     As shifts move one another's groups, this takes several turns. Together they go no further than is likeliest, and gain no more than
     they reach.
     """
-    count = int(groups.max()) + 1
+    count, numbers = int(groups.max()) + 1, groups.ravel()
     logs, seen = _logs(probabilities), np.bincount(groups[np.arange(len(labels)), labels], minlength=count)
     shifts, evidence, shifted = np.zeros(count), 0.0, probabilities
     for turn in range(_TURNS):
-        variance = np.bincount(groups.ravel(), (shifted * (1 - shifted)).ravel(), count)
-        excess = seen - np.bincount(groups.ravel(), shifted.ravel(), count) + variance * shifts
+        variance = np.bincount(numbers, (shifted * (1 - shifted)).ravel(), count)
+        excess = seen - np.bincount(numbers, shifted.ravel(), count) + variance * shifts
         telling = variance >= _TELLING
         found, posterior = _posterior(np.asarray(variance[telling], np.float64), np.asarray(excess[telling], np.float64))
         evidence = found if turn == 0 else evidence

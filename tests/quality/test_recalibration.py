@@ -189,7 +189,7 @@ def test_all_right_does_not_mean_always_right() -> None:
     result = calibration_error(np.tile([0.9, 0.1], (200, 1)), np.zeros(200, np.int64), resamples=200)
     assert result.interval is not None
     assert result.value == pytest.approx(0.1)
-    assert 0.085 < result.interval[0] < 0.095
+    assert 0.07 < result.interval[0] < 0.09  # 0.082 by Clopper and Pearson's limit of a rate of which 200 of 200 were seen
     assert result.interval[1] >= 0.1 - 1e-9
 
 
