@@ -116,4 +116,6 @@ def test_tune_from_the_command_line(bundle: Bundle) -> None:
     arguments = ("tune", bundle.root, "accuracy", "--tuning", "probe", "--pool", 2, "--images", 40, "--preset", "tuned", "--json")
     found = json.loads(run(*arguments))
     assert found["dimension"] == "accuracy"
-    assert ("tuned" in Bundle.open(bundle.root).json("presets.json")) == bool(found["edits"])
+    after = Bundle.open(bundle.root)
+    presets = after.json("presets.json") if "presets.json" in after.manifest.files else {}  # none, if no test before made one
+    assert ("tuned" in presets) == bool(found["edits"])
