@@ -93,9 +93,8 @@ def calibration_case(
         labels = sampler(true)(np.random.default_rng([4, seed]).random(images))
         return calibration_error(stated, labels, resamples=resamples, seed=seed)
 
-    return Case(
-        f"calibration, {name}, {classes} classes, {images} images", float(np.sqrt(ece * ace)), measure, classes > 20, first_seed=30_000
-    )
+    name = f"calibration, {name}, {classes} classes, {images} images"
+    return Case(name, float(np.sqrt(ece * ace)), measure, costly=classes > 20, first_seed=30_000)
 
 
 def nested_hits(seed: int, images: int, rates: list[float], shared: float) -> list[Hits]:

@@ -82,8 +82,8 @@ def calibration_interval(
     rng = np.random.default_rng(seed)
     images = len(probabilities)
     better = recalibrated(probabilities, labels, bins.flat)
-    stated_sums, better_sums = bins.sums(probabilities), bins.sums(better)
-    gaps = stated_sums - better_sums
+    stated_sums = bins.sums(probabilities)
+    gaps = stated_sums - bins.sums(better)
     unit = float(bins.error(gaps))
     if unit <= np.finfo(float).eps:  # there is nothing to recalibrate by, as where all probabilities are equal
         gaps = stated_sums - bins.hits(labels)

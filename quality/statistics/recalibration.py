@@ -28,13 +28,13 @@ def recalibrated(probabilities: Floats, labels: NDArray[np.int64], flat: NDArray
     smooth: list[_Fit] = [temperature, even_share, top_answer]
     left: list[_Fit] = [*smooth, lambda p, y: some_shifts(p, y, classes), lambda p, y: some_shifts(p, y, flat)]
     price = np.log(len(labels)) / 2
-    best, changed = probabilities, False
+    best = probabilities
     while left:
         forms = [fit(best, labels) for fit in left]
         worth = [form.gain - form.parameters * price for form in forms]
         chosen = int(np.argmax(worth))
         if worth[chosen] <= 0:
-            return best if changed else forms[int(np.argmax(worth[: len(smooth)]))].probabilities()
-        best, changed = forms[chosen].probabilities(), True
+            return forms[int(np.argmax(worth[: len(smooth)]))].probabilities() if best is probabilities else best
+        best = forms[chosen].probabilities()
         del left[chosen]
     return best

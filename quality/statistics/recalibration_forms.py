@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,14 +45,14 @@ def temperature(probabilities: Floats, labels: NDArray[np.int64]) -> Form:
     """Probabilities to one power (Guo et al., ICML 2017)."""
     logs = _logs(probabilities)
     sharpness, gain = _likeliest(np.zeros((1, 1)), logs, labels, _SHARPNESS)
-    gain -= float(logs[np.arange(len(labels)), labels].sum())
+    gain -= float(_of_labels(logs, labels).sum())
     return Form(gain, 1, lambda: softmax(logs * sharpness))
 
 
 def even_share(probabilities: Floats, labels: NDArray[np.int64]) -> Form:
     """A share of the probability spread evenly over the classes, or as much taken back (label smoothing, undone)."""
     classes = probabilities.shape[1]
-    seen = np.maximum(probabilities[np.arange(len(labels)), labels], _LEAST_PROBABILITY)
+    seen = np.maximum(_of_labels(probabilities, labels), _LEAST_PROBABILITY)
     least = classes * float(probabilities.min())
     if least >= _WHOLE:
         return Form(0.0, 1, lambda: probabilities)
@@ -101,7 +102,7 @@ def some_shifts(probabilities: Floats, labels: NDArray[np.int64], groups: NDArra
     they reach.
     """
     count, numbers = int(groups.max()) + 1, groups.ravel()
-    logs, seen = _logs(probabilities), np.bincount(groups[np.arange(len(labels)), labels], minlength=count)
+    logs, seen = _logs(probabilities), np.bincount(_of_labels(groups, labels), minlength=count)
     shifts, evidence, shifted = np.zeros(count), 0.0, probabilities
     for turn in range(_TURNS):
         variance = np.bincount(numbers, (shifted * (1 - shifted)).ravel(), count)
@@ -115,7 +116,7 @@ def some_shifts(probabilities: Floats, labels: NDArray[np.int64], groups: NDArra
         shifted = softmax(logs + shifts[groups])
     change = shifts[groups]
     step, gain = _likeliest(logs, change, labels, (_LEAST_STEP, 1.0))
-    gain -= float(logs[np.arange(len(labels)), labels].sum())
+    gain -= float(_of_labels(logs, labels).sum())
     return Form(min(evidence, gain), 2, lambda: softmax(logs + step * change))
 
 
@@ -135,8 +136,7 @@ def _posterior(variance: Floats, excess: Floats) -> tuple[float, Floats]:
 
 def _likeliest(base: Floats, change: Floats, labels: NDArray[np.int64], ends: tuple[float, float]) -> tuple[float, float]:
     """The multiple of ``change`` (N, C) to add to the logits ``base``, and the log-likelihood: Newton's method from 1, on a concave one."""
-    rows = np.arange(len(labels))
-    seen = float(change[rows, labels].sum())
+    seen = float(_of_labels(change, labels).sum())
     multiple = 1.0
     for _ in range(_STEPS):
         probabilities = softmax(base + multiple * change)
@@ -150,8 +150,13 @@ def _likeliest(base: Floats, change: Floats, labels: NDArray[np.int64], ends: tu
         if abs(moved - multiple) <= _CLOSE * multiple:
             break
         multiple = moved
-    return multiple, float(_logs(probabilities[rows, labels]).sum())
+    return multiple, float(_logs(_of_labels(probabilities, labels)).sum())
 
 
 def _logs(probabilities: Floats) -> Floats:
     return np.asarray(np.log(np.maximum(probabilities, _LEAST_PROBABILITY)))
+
+
+def _of_labels(values: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[Any]:
+    """Of values (N, C) the one of each label (N,)."""
+    return np.asarray(values[np.arange(len(labels)), labels])

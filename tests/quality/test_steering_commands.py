@@ -117,5 +117,5 @@ def test_tune_from_the_command_line(bundle: Bundle) -> None:
     found = json.loads(run(*arguments))
     assert found["dimension"] == "accuracy"
     after = Bundle.open(bundle.root)
-    presets = after.json("presets.json") if "presets.json" in after.manifest.files else {}  # none, if no test before made one
+    presets = after.json("presets.json") if after.has("presets.json") else {}  # none, if no test before made one
     assert ("tuned" in presets) == bool(found["edits"])
