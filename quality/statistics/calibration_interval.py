@@ -14,7 +14,6 @@ from quality.statistics.statistics import Floats
 
 _MEMBERS = 25  # of the family of models that the interval tries
 _FARTHEST = 3.0  # how miscalibrated the last of them is, in units of what was measured
-_BLOCKS = 100  # of images, whose differences stand for those between samples
 _BELOW = 1e-3  # of what a measurement lacks to the noise floor: orders the estimates of no error
 
 
@@ -77,6 +76,9 @@ def calibration_interval(
     that has their variances in its proportions. The recalibrated ones are those after one more image, of any class: where all answers
     are right, not all need be.
 
+    A member's gaps are as large as its truth says in the mean of many samples of images: in one sample ECE's differ by one factor, and
+    ACE's by another.
+
     Gaps are moved as sums over bins, not as probabilities, which would have to be cut off at 0 and 1. An error is proportional to them.
     """
     rng = np.random.default_rng(seed)
@@ -84,11 +86,12 @@ def calibration_interval(
     better = recalibrated(probabilities, labels, bins.flat)
     stated_sums = bins.sums(probabilities)
     gaps = stated_sums - bins.sums(better)
+    changes = 1 + rng.multivariate_normal(np.zeros(2), relative_spread(probabilities - better, gaps, bins), resamples)
+    changes = np.repeat(changes, [bins.count + 1, len(gaps) - bins.count - 1], axis=1)
     unit = float(bins.error(gaps))
     if unit <= np.finfo(float).eps:  # there is nothing to recalibrate by, as where all probabilities are equal
         gaps = stated_sums - bins.hits(labels)
         unit = max(float(bins.error(gaps)), np.finfo(float).tiny)
-    changes = _changes(probabilities - better, bins, rng)
     noise_size = float(bins.error(np.sqrt(bins.sums(probabilities * (1 - probabilities)))))
     likely = (images * better + 1 / probabilities.shape[1]) / (images + 1)
     likely_sums = bins.sums(likely)
@@ -100,7 +103,7 @@ def calibration_interval(
     for b in range(resamples):
         noise = stated_sums - bins.hits(draw_stated(rng.random(images)))
         likely_noise = likely_sums - bins.hits(draw_likely(rng.random(images)))
-        simulated[:, b] = bins.error(multiples * (gaps + changes()) + np.sqrt(1 - mixture) * noise + np.sqrt(mixture) * likely_noise)
+        simulated[:, b] = bins.error(multiples * gaps * changes[b] + np.sqrt(1 - mixture) * noise + np.sqrt(mixture) * likely_noise)
     family = Family(truths, simulated).finer()
     low, high = invert(float(estimates_of(family, value)), family.truths, estimates_of(family, family.simulated))
     return (max(0.0, low), min(1.0, max(0.0, high))), float(simulated[0].mean())
@@ -114,17 +117,19 @@ def estimates_of(family: Family, measured: Floats | float) -> Floats:
     return np.asarray(family.corrected(measured) - _BELOW * np.maximum(family.simulated[0].mean() - measured, 0))
 
 
-def _changes(gaps: Floats, bins: Bins, rng: np.random.Generator) -> Callable[[], Floats]:
-    """Draws by how much the sums of gaps (N, C) would differ on other images, from the differences between blocks of these."""
-    images, classes = gaps.shape
-    block = rng.permutation(images) % min(images, _BLOCKS)
-    count = int(block.max()) + 1
-    top1 = np.bincount(block * (bins.count + 1) + bins.top1, gaps[np.arange(images), bins.answers], count * (bins.count + 1)).reshape(
-        count, -1
-    )
-    numbers = (block[:, None] * classes * bins.count + bins.flat).ravel()
-    blocks = np.concatenate([top1, np.bincount(numbers, gaps.ravel(), count * classes * bins.count).reshape(count, -1)], axis=1)
-    return lambda: np.asarray((rng.multinomial(count, np.full(count, 1 / count)) - 1) @ blocks)
+def relative_spread(differences: Floats, gaps: Floats, bins: Bins) -> Floats:
+    """Covariance (2, 2) of ECE's and ACE's relative differences between samples of images, were their labels without noise.
+
+    By what each image adds to the sums of absolute ``gaps``, those of ``differences`` (N, C) over bins. Where a gap keeps its sign across
+    an edge of its bin, it does not matter that in another sample the edge lies elsewhere.
+    """
+    of_top1, of_classes = np.split(np.sign(gaps), [bins.count + 1])
+    top1 = differences[np.arange(len(differences)), bins.answers] * of_top1[bins.top1]
+    by_class = (differences * of_classes[bins.flat]).sum(axis=1)
+    added = np.stack([top1, by_class])
+    totals = added.sum(axis=1)
+    added -= added.mean(axis=1, keepdims=True)
+    return np.asarray(added @ added.T / np.maximum(np.outer(totals, totals), np.finfo(float).eps))
 
 
 def sampler(probabilities: Floats) -> Callable[[Floats], NDArray[np.int64]]:

@@ -1,0 +1,62 @@
+"""How much the gaps of a miscalibrated model differ between samples of images, against many fresh samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from quality.dimensions.calibration_error import BINS
+from quality.statistics.calibration_interval import Bins, relative_spread
+from quality.statistics.statistics import Floats, softmax
+
+IMAGES, CLASSES = 600, 6
+
+
+def too_flat(true: Floats) -> Floats:
+    return softmax(np.log(true) * 0.6)
+
+
+def off_by_halves(true: Floats) -> Floats:
+    # states too much where a class is likely, and too little elsewhere: the gaps of a class change sign at a jump
+    return softmax(np.log(true) + np.where(true > 0.3, 0.8, -0.3))
+
+
+def fresh(seed: int, stated_of: Callable[[Floats], Floats]) -> tuple[Floats, Bins]:
+    """Differences of stated from true probabilities on a sample of images, and its bins."""
+    true = np.random.default_rng([1, seed]).dirichlet(np.full(CLASSES, 0.4), IMAGES) + 1e-9
+    stated = stated_of(true / true.sum(axis=1, keepdims=True))
+    top1 = np.digitize(stated.max(axis=1), np.linspace(0, 1, BINS + 1)) - 1
+    return stated - true, Bins.of(top1, stated.argsort(axis=0), stated.argmax(axis=1), BINS)
+
+
+def totals(differences: Floats, bins: Bins) -> tuple[float, float]:
+    gaps = np.abs(bins.sums(differences))
+    return gaps[: BINS + 1].sum(), gaps[BINS + 1 :].sum()
+
+
+def spread_of(differences: Floats, bins: Bins) -> Floats:
+    return relative_spread(differences, bins.sums(differences), bins)
+
+
+@pytest.mark.parametrize("stated_of", [too_flat, off_by_halves])
+def test_spread_is_that_of_fresh_samples(stated_of: Callable[[Floats], Floats]) -> None:
+    seen = np.array([totals(*fresh(seed, stated_of)) for seed in range(800)])
+    expected = np.cov(seen.T / seen.mean(axis=0)[:, None])
+    spread = np.mean([spread_of(*fresh(seed, stated_of)) for seed in range(20)], axis=0)
+    assert np.sqrt(np.diag(spread)) == pytest.approx(np.sqrt(np.diag(expected)), rel=0.1)
+    assert spread[0, 1] == pytest.approx(expected[0, 1], abs=0.1 * np.sqrt(expected[0, 0] * expected[1, 1]))
+    assert expected[0, 1] > 0.5 * np.sqrt(expected[0, 0] * expected[1, 1])  # so changes drawn apart would fail the check above
+
+
+def test_twice_as_many_images_halve_it() -> None:
+    differences, bins = fresh(0, too_flat)
+    twice = np.repeat(differences, 2, axis=0)
+    doubled = Bins(bins.count, *(np.repeat(part, 2, axis=0) for part in (bins.top1, bins.flat, bins.answers)))
+    assert spread_of(twice, doubled) == pytest.approx(spread_of(differences, bins) / 2)
+
+
+def test_no_gaps_have_no_spread() -> None:
+    differences, bins = fresh(0, too_flat)
+    assert not spread_of(0 * differences, bins).any()
