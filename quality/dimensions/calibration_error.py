@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from quality.dimensions import HIGHER_IS_BETTER
 from quality.dimensions.result import DimensionResult
-from quality.statistics.calibration_interval import Bins, calibration_interval
+from quality.statistics.calibration_bins import Bins
+from quality.statistics.calibration_interval import calibration_interval
 from quality.statistics.statistics import RESAMPLES, Floats, check_labels, geometric_mean, probabilities_of
 
 BINS = 15

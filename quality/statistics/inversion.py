@@ -67,7 +67,8 @@ def invert(estimate: float, truths: Floats, estimates: Floats, *, level: float =
     Returns:
         lowest and highest such truth.
     """
-    reach = np.quantile(np.abs(estimates - truths[:, None]), level, axis=1)
+    # of B draws and one more of the same kind, the last exceeds this quantile with probability 1 - level
+    reach = np.quantile(np.abs(estimates - truths[:, None]), level, axis=1, method="weibull")
     fine = np.linspace(truths[0] if low is None else low, truths[-1], _FINE)
     fits = fine[np.abs(fine - estimate) <= np.interp(fine, truths, reach)]
     if not len(fits):

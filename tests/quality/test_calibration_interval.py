@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from quality.dimensions.calibration_error import BINS
-from quality.statistics.calibration_interval import Bins, relative_spread
+from quality.statistics.calibration_bins import Bins
+from quality.statistics.calibration_interval import relative_spread
 from quality.statistics.statistics import Floats, softmax
 
 IMAGES, CLASSES = 600, 6
