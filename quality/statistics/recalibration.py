@@ -32,8 +32,8 @@ def recalibrations(probabilities: Floats, labels: NDArray[np.int64], flat: NDArr
     """Guesses what probabilities (N, C) should have been, given that they are off.
 
     A guess is a set of forms, fitted one after another in the order that gains most. It is worth what it gains in log-likelihood, less
-    log(N)/2 for each parameter (Schwarz, Annals of Statistics 1978). Every form must be worth more than nothing, and the guess at least
-    a twentieth as likely as the likeliest: Occam's window (Madigan & Raftery, JASA 1994).
+    log(N)/2 for each parameter (Schwarz, Annals of Statistics 1978). Sets grow by one form that is worth more than nothing at a time, while
+    they are at least a twentieth as likely as the likeliest: Occam's window (Madigan & Raftery, JASA 1994).
 
     Args:
         probabilities: of the model.

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from quality.dimensions.calibration_error import BINS
+from quality.dimensions.calibration_error import BINS, calibration_error
+from quality.statistics import calibration_interval
 from quality.statistics.calibration_bins import Bins
 from quality.statistics.calibration_interval import relative_spread
 from quality.statistics.statistics import Floats, softmax
@@ -61,3 +62,24 @@ def test_twice_as_many_images_halve_it() -> None:
 def test_no_gaps_have_no_spread() -> None:
     differences, bins = fresh(0, too_flat)
     assert not spread_of(0 * differences, bins).any()
+
+
+def test_interval_holds_those_of_all_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    true = rng.dirichlet(np.full(CLASSES, 0.4), IMAGES) + 1e-9
+    true /= true.sum(axis=1, keepdims=True)
+    labels = calibration_interval.sampler(true)(rng.random(IMAGES))
+    stated = too_flat(true)
+    other = stated.copy()  # all of the error in one class, or in all of them
+    other[:, 0] *= 0.5
+    other /= other.sum(axis=1, keepdims=True)
+
+    def along(*guesses: Floats) -> tuple[float, float]:
+        monkeypatch.setattr(calibration_interval, "recalibrations", lambda *_: list(guesses))
+        interval = calibration_error(stated, labels, resamples=200).interval
+        assert interval is not None
+        return interval
+
+    first, second = along(true), along(other)
+    assert first != second
+    assert along(true, other) == (min(first[0], second[0]), max(first[1], second[1]))

@@ -193,6 +193,13 @@ def test_inversion_of_a_folded_normal() -> None:
     assert family.corrected(0.1) == 0
 
 
+def test_reach_of_few_draws() -> None:
+    """The last of 20 equally likely draws is the farthest with probability 1/20: the reach of 19 is their farthest."""
+    truths, distances = np.array([0.0, 1.0]), np.arange(1.0, 20.0)
+    assert invert(0.0, np.array([-30.0, 30.0]), np.array([[-30.0], [30.0]]) + distances) == pytest.approx((-19, 19), abs=0.03)
+    assert invert(0.5, truths, truths[:, None] + distances / 100) == pytest.approx((0.31, 0.69), abs=1e-3)
+
+
 def test_members_in_between_reach_as_far_as_simulated_ones() -> None:
     """|truth + noise|, measured below what no effect gives: where the interval ends depends on a kink between two members."""
 

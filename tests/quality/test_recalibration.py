@@ -152,6 +152,59 @@ def test_takes_the_form_that_the_labels_speak_for() -> None:
             assert np.abs(found - truly).mean() < np.abs(stated - truly).mean() / 3
 
 
+def by_trying_all(stated: Floats, labels: Ints) -> dict[frozenset[str], tuple[float, Floats]]:
+    """Worth and probabilities of every set of forms within Occam's window, from all orders in which each form is worth something."""
+    flat, classes = bins_of(stated).flat, np.broadcast_to(np.arange(stated.shape[1]), stated.shape)
+    fits = {
+        "temperature": (1, lambda p: temperature(p, labels)),
+        "even": (1, lambda p: even_share(p, labels)),
+        "top": (2, lambda p: top_answer(p, labels)),
+        "classes": (2, lambda p: some_shifts(p, labels, classes)),
+        "bins": (2, lambda p: some_shifts(p, labels, flat)),
+    }
+    found: dict[frozenset[str], tuple[float, Floats]] = {}
+
+    def go(forms: frozenset[str], worth: float, probabilities: Floats) -> None:
+        if forms and worth > found.get(forms, (0.0,))[0]:
+            found[forms] = worth, probabilities
+        for name, (parameters, fit) in fits.items():
+            if name not in forms:
+                form = fit(probabilities)
+                gain = form.gain - parameters * np.log(len(labels)) / 2
+                if gain > 0:
+                    go(forms | {name}, worth + gain, form.probabilities())
+
+    go(frozenset(), 0.0, stated)
+    best = max((worth for worth, _ in found.values()), default=0.0)
+    return {forms: (worth, found) for forms, (worth, found) in found.items() if np.exp(worth - best) >= 1 / 20}
+
+
+@pytest.mark.parametrize("images", [150, 400, 3000])
+@pytest.mark.parametrize("other", [lambda p: softmax(np.log(p) * 1.4), lambda p: softmax(np.log(p) + np.array([0.9, 0, 0, 0]))])
+def test_guesses_are_plausible_sets_of_forms(images: int, other: Callable[[Floats], Floats]) -> None:
+    true, labels = drawn(images, 4)
+    stated = other(true)
+    plausible = by_trying_all(stated, labels)
+    found = recalibrations(stated, labels, bins_of(stated).flat)
+    _, likeliest = max(plausible.values(), key=lambda guess: guess[0])
+    assert found[0] == pytest.approx(likeliest, abs=1e-12)
+    names = [[forms for forms, (_, theirs) in plausible.items() if np.allclose(mine, theirs, rtol=0, atol=1e-12)] for mine in found]
+    assert all(len(same) == 1 for same in names)
+    assert {forms for forms in plausible if len(forms) == 1} <= {same[0] for same in names}
+
+
+def test_few_images_leave_open_which_form_it_is() -> None:
+    def guesses(images: int, seed: int) -> int:
+        rng = np.random.default_rng(seed)
+        true = rng.dirichlet(np.full(4, 0.5), images) + 1e-9
+        true /= true.sum(axis=1, keepdims=True)
+        stated = softmax(np.log(true) * 1.3)
+        return len(recalibrations(stated, sampler(true)(rng.random(images)), bins_of(stated).flat))
+
+    assert np.mean([guesses(150, seed) for seed in range(10)]) > 2
+    assert np.mean([guesses(5000, seed) for seed in range(10)]) < 1.5
+
+
 def test_noise_is_not_followed() -> None:
     """A calibrated model's bins scatter by noise alone: what is found is a smooth form near the stated probabilities."""
     true, labels = drawn(2000, 5)
