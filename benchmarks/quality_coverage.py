@@ -94,7 +94,7 @@ def calibration_case(
         return calibration_error(stated, labels, resamples=resamples, seed=seed)
 
     name = f"calibration, {name}, {classes} classes, {images} images"
-    return Case(name, float(np.sqrt(ece * ace)), measure, costly=classes > 20, first_seed=50_000)
+    return Case(name, float(np.sqrt(ece * ace)), measure, costly=classes > 20, first_seed=60_000)
 
 
 def nested_hits(seed: int, images: int, rates: list[float], shared: float) -> list[Hits]:

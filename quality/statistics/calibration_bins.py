@@ -43,11 +43,28 @@ class Bins:
         top1 = np.bincount(self.top1, values[np.arange(images), self.answers], self.count + 1)
         return np.concatenate([top1, np.bincount(self.flat.ravel(), values.ravel(), classes * self.count)])
 
+    def places(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which sums each image counts in (N, 2), if these are the labels (N,); for a wrong top-1 answer one after the last."""
+        images, classes = self.flat.shape
+        of_classes = self.count + 1 + self.flat[np.arange(images), labels]
+        return np.stack([np.where(labels == self.answers, self.top1, self.count + 1 + classes * self.count), of_classes], axis=1)
+
     def hits(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """The sums of the targets, if these are the labels (N,)."""
-        images, classes = self.flat.shape
-        top1 = np.bincount(self.top1[labels == self.answers], minlength=self.count + 1)
-        return np.concatenate([top1, np.bincount(self.flat[np.arange(images), labels], minlength=classes * self.count)])
+        total = self.count + 1 + self.flat.shape[1] * self.count
+        return np.bincount(self.places(labels).ravel(), minlength=total + 1)[:total]
+
+    def hits_of_members(
+        self, before: NDArray[np.int64], after: NDArray[np.int64], member: NDArray[np.int64], members: int
+    ) -> NDArray[np.int64]:
+        """The sums (members, bins), if each image's label is ``after`` from its ``member`` (N,) on, and ``before`` until then."""
+        total = self.count + 1 + self.flat.shape[1] * self.count
+        changed = np.flatnonzero((before != after) & (member < members))
+        start = member[changed, None] * (total + 1)
+        size = members * (total + 1)
+        more = np.bincount((start + self.places(after)[changed]).ravel(), minlength=size)
+        less = np.bincount((start + self.places(before)[changed]).ravel(), minlength=size)
+        return np.asarray(self.hits(before) + (more - less).reshape(members, total + 1)[:, :total].cumsum(axis=0))
 
     def error(self, gaps: Floats) -> Floats:
         """sqrt(ECE · ACE) of sums of gaps (..., bins)."""

@@ -28,28 +28,29 @@ def calibration_interval(
     of all that are plausible (Berger & Boos, JASA 1994).
     """
     noise_size = float(bins.error(np.sqrt(bins.sums(probabilities * (1 - probabilities)))))
-    truths = np.linspace(0, _FARTHEST * max(value, noise_size), _MEMBERS)
+    farthest = _FARTHEST * max(value, noise_size)
     ends: list[float] = []
     for better in recalibrations(probabilities, labels, bins.flat):
-        simulated = measured_along(better, probabilities, labels, bins, truths, resamples, np.random.default_rng(seed))
-        family = Family(truths, simulated).finer()
+        family = family_along(better, probabilities, labels, bins, farthest, resamples, np.random.default_rng(seed)).finer()
         ends += invert(float(estimates_of(family, value)), family.truths, estimates_of(family, family.simulated))
-    return (max(0.0, min(ends)), min(1.0, max(0.0, *ends))), float(simulated[0].mean())
+    return (max(0.0, min(ends)), min(1.0, max(0.0, *ends))), float(family.simulated[0].mean())
 
 
-def measured_along(
+def family_along(
     better: Floats,
     probabilities: Floats,
     labels: NDArray[np.int64],
     bins: Bins,
-    truths: Floats,
+    farthest: float,
     resamples: int,
     rng: np.random.Generator,
-) -> Floats:
-    """What models measure (T, resamples) that are off towards ``probabilities`` from ``better`` (N, C), as far as ``truths`` (T,) say.
+) -> Family:
+    """Models that are off in the direction from ``better`` (N, C) to ``probabilities``, up to a truth of ``farthest``.
+
+    One of them is the model at hand, if ``better`` is right.
 
     The noise of a member is that of labels drawn from the stated probabilities (the consistency resampling of Bröcker & Smith, Weather and
-    Forecasting 2007) or from the recalibrated ones, and in between a mixture that has their variances in its proportions. The recalibrated
+    Forecasting 2007), from the recalibrated ones, or, in between, for each image from either in the member's proportion. The recalibrated
     ones are those after one more image, of any class: where all answers are right, not all need be.
 
     A member's gaps are as large as its truth says in the mean of many samples of images: in one sample ECE's differ by one factor, and
@@ -67,16 +68,18 @@ def measured_along(
         gaps = stated_sums - bins.hits(labels)
         unit = max(float(bins.error(gaps)), np.finfo(float).tiny)
     likely = (images * better + 1 / classes) / (images + 1)
-    likely_sums = bins.sums(likely)
+    truths = np.sort(np.append(np.linspace(0, farthest, _MEMBERS), unit))  # what is measured has a kink there: no more mixing of noise
     multiples = (truths / unit)[:, None]
     mixture = np.minimum(multiples, 1)
+    expected = (1 - mixture) * stated_sums + mixture * bins.sums(likely)
     draw_stated, draw_likely = sampler(probabilities), sampler(likely)
     simulated = np.empty((len(truths), resamples))
     for b in range(resamples):
-        noise = stated_sums - bins.hits(draw_stated(rng.random(images)))
-        likely_noise = likely_sums - bins.hits(draw_likely(rng.random(images)))
-        simulated[:, b] = bins.error(multiples * gaps * changes[b] + np.sqrt(1 - mixture) * noise + np.sqrt(mixture) * likely_noise)
-    return simulated
+        places = rng.random(images)
+        member = np.searchsorted(mixture[:, 0], rng.random(images), side="right")
+        hits = bins.hits_of_members(draw_stated(places), draw_likely(places), member, len(truths))
+        simulated[:, b] = bins.error(multiples * gaps * changes[b] + expected - hits)
+    return Family(truths, simulated)
 
 
 def estimates_of(family: Family, measured: Floats | float) -> Floats:
