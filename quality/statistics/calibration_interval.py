@@ -68,7 +68,8 @@ def family_along(
         gaps = stated_sums - bins.hits(labels)
         unit = max(float(bins.error(gaps)), np.finfo(float).tiny)
     likely = (images * better + 1 / classes) / (images + 1)
-    truths = np.sort(np.append(np.linspace(0, farthest, _MEMBERS), unit))  # what is measured has a kink there: no more mixing of noise
+    # one more member at the unit, where what is measured has a kink: beyond it no noise is mixed
+    truths = np.sort(np.append(np.linspace(0, farthest, _MEMBERS), min(unit, farthest)))
     multiples = (truths / unit)[:, None]
     mixture = np.minimum(multiples, 1)
     expected = (1 - mixture) * stated_sums + mixture * bins.sums(likely)

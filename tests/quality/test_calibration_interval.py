@@ -83,3 +83,29 @@ def test_interval_holds_those_of_all_guesses(monkeypatch: pytest.MonkeyPatch) ->
     first, second = along(true), along(other)
     assert first != second
     assert along(true, other) == (min(first[0], second[0]), max(first[1], second[1]))
+
+
+def test_family_measures_what_such_models_do() -> None:
+    """Interpolated between its members as at one simulated there: where bins expect one label of their class, noise is far from normal."""
+    rng = np.random.default_rng(4)
+    better = rng.dirichlet(np.full(100, 0.3), 1000) + 1e-9
+    better /= better.sum(axis=1, keepdims=True)
+    stated = softmax(np.log(better) * 1.6)
+    top1 = np.digitize(stated.max(axis=1), np.linspace(0, 1, BINS + 1)) - 1
+    bins = Bins.of(top1, stated.argsort(axis=0), stated.argmax(axis=1), BINS)
+    labels = calibration_interval.sampler(better)(rng.random(1000))
+    gaps = bins.sums(stated - better)
+    unit = float(bins.error(gaps))
+    family = calibration_interval.family_along(better, stated, labels, bins, 3.4 * unit, 1000, rng).finer()
+    assert np.isclose(family.truths, unit, rtol=1e-12, atol=0).any()  # no interpolation over the kink at the recalibrated model
+    spread = 1 + rng.multivariate_normal(np.zeros(2), relative_spread(stated - better, gaps, bins), 1000)
+    factors = np.repeat(spread, [BINS + 1, 100 * BINS], axis=1)
+    for multiple in (0.0, 0.3, 0.7, 0.97, 1.0):
+        law = multiple * better + (1 - multiple) * stated
+        draw, sums = calibration_interval.sampler(law), bins.sums(law)
+        exact = np.array([float(bins.error(multiple * gaps * f + sums - bins.hits(draw(rng.random(1000))))) for f in factors])
+        at = np.abs(family.truths - multiple * unit).argmin()
+        assert family.truths[at] == pytest.approx(multiple * unit, abs=0.01 * unit)
+        shift = (multiple * unit - family.truths[at]) / unit * (family.simulated[-1].mean() / family.truths[-1] * unit)
+        assert abs(family.simulated[at].mean() + shift - exact.mean()) < 0.2 * exact.std()
+        assert family.simulated[at].std() == pytest.approx(exact.std(), rel=0.1)
