@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from quality.dimensions import HIGHER_IS_BETTER
 from quality.dimensions.result import DimensionResult
-from quality.statistics.calibration_bins import Bins
+from quality.statistics.calibration_bins import Bins, equal_width
 from quality.statistics.calibration_interval import calibration_interval
 from quality.statistics.statistics import RESAMPLES, Floats, check_labels, geometric_mean, probabilities_of
 
@@ -58,9 +58,7 @@ def calibration_error(outputs: NDArray[Any], labels: NDArray[Any], *, resamples:
     factors = {"ece": ece, "ace": ace}
     interval = None
     if resamples:
-        _, top1_bins = _top1_gaps(probabilities, labels, BINS)
-        order = np.argsort(probabilities, axis=0, kind="stable")
-        bins = Bins.of(top1_bins, order, probabilities.argmax(axis=1), BINS)
+        bins = Bins.of(probabilities, BINS)
         interval, factors["noise_floor"] = calibration_interval(probabilities, labels, bins, value, resamples, seed)
     return DimensionResult(
         value,
@@ -76,7 +74,7 @@ def _top1_gaps(probabilities: Floats, labels: NDArray[np.int64], bins: int) -> t
     """Confidence minus correctness of each image (N,), and its bin (N,)."""
     confidence = probabilities.max(axis=1)
     hits = probabilities.argmax(axis=1) == labels
-    return confidence - hits, np.digitize(confidence, np.linspace(0, 1, bins + 1)) - 1
+    return confidence - hits, equal_width(confidence, bins)
 
 
 def _sorted_gaps(probabilities: Floats, labels: NDArray[np.int64]) -> Floats:

@@ -29,13 +29,19 @@ class Bins:
     answers: NDArray[np.int64]
 
     @classmethod
-    def of(cls, top1: NDArray[np.int64], order: NDArray[np.int64], answers: NDArray[np.int64], count: int) -> Bins:
-        """From the order (N, C) of each class by ascending probability."""
-        images, classes = order.shape
+    def of(cls, probabilities: Floats, count: int) -> Bins:
+        """Of probabilities (N, C)."""
+        images, classes = probabilities.shape
+        order = np.argsort(probabilities, axis=0, kind="stable")
         of_rank = np.searchsorted(np.arange(count) * images // count, np.arange(images), side="right") - 1
         flat = np.empty((images, classes), np.int64)
         np.put_along_axis(flat, order, of_rank[:, None] + count * np.arange(classes), axis=0)
-        return cls(count, top1, flat, answers)
+        return cls(count, equal_width(probabilities.max(axis=1), count), flat, probabilities.argmax(axis=1))
+
+    @property
+    def size(self) -> int:
+        """Of a vector of sums."""
+        return self.count + 1 + int(self.flat.shape[1]) * self.count
 
     def sums(self, values: Floats) -> Floats:
         """Of values (N, C)."""
@@ -43,28 +49,27 @@ class Bins:
         top1 = np.bincount(self.top1, values[np.arange(images), self.answers], self.count + 1)
         return np.concatenate([top1, np.bincount(self.flat.ravel(), values.ravel(), classes * self.count)])
 
-    def places(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    def counted_in(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which sums each image counts in (N, 2), if these are the labels (N,); for a wrong top-1 answer one after the last."""
-        images, classes = self.flat.shape
-        of_classes = self.count + 1 + self.flat[np.arange(images), labels]
-        return np.stack([np.where(labels == self.answers, self.top1, self.count + 1 + classes * self.count), of_classes], axis=1)
+        of_classes = self.count + 1 + self.flat[np.arange(len(labels)), labels]
+        return np.stack([np.where(labels == self.answers, self.top1, self.size), of_classes], axis=1)
 
     def hits(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """The sums of the targets, if these are the labels (N,)."""
-        total = self.count + 1 + self.flat.shape[1] * self.count
-        return np.bincount(self.places(labels).ravel(), minlength=total + 1)[:total]
+        return np.bincount(self.counted_in(labels).ravel(), minlength=self.size + 1)[: self.size]
 
     def hits_of_members(
         self, before: NDArray[np.int64], after: NDArray[np.int64], member: NDArray[np.int64], members: int
     ) -> NDArray[np.int64]:
         """The sums (members, bins), if each image's label is ``after`` from its ``member`` (N,) on, and ``before`` until then."""
-        total = self.count + 1 + self.flat.shape[1] * self.count
+        width = self.size + 1
         changed = np.flatnonzero((before != after) & (member < members))
-        start = member[changed, None] * (total + 1)
-        size = members * (total + 1)
-        more = np.bincount((start + self.places(after)[changed]).ravel(), minlength=size)
-        less = np.bincount((start + self.places(before)[changed]).ravel(), minlength=size)
-        return np.asarray(self.hits(before) + (more - less).reshape(members, total + 1)[:, :total].cumsum(axis=0))
+        start = member[changed, None] * width
+        first, then = self.counted_in(before), self.counted_in(after)
+        hits = np.bincount((start + then[changed]).ravel(), minlength=members * width)
+        hits -= np.bincount((start + first[changed]).ravel(), minlength=members * width)
+        hits[:width] += np.bincount(first.ravel(), minlength=width)
+        return np.asarray(hits.reshape(members, width)[:, : self.size].cumsum(axis=0))
 
     def error(self, gaps: Floats) -> Floats:
         """sqrt(ECE · ACE) of sums of gaps (..., bins)."""
@@ -72,3 +77,8 @@ class Bins:
         absolute = np.abs(gaps)
         top1, by_class = absolute[..., : self.count + 1].sum(axis=-1), absolute[..., self.count + 1 :].sum(axis=-1)
         return np.asarray(np.sqrt(top1 * by_class / classes) / images)
+
+
+def equal_width(confidences: Floats, count: int) -> NDArray[np.int64]:
+    """Bins of the top-1 confidences (N,): closed on the left, and one after the last for exactly 1."""
+    return np.digitize(confidences, np.linspace(0, 1, count + 1)) - 1

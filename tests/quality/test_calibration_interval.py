@@ -25,12 +25,17 @@ def off_by_halves(true: Floats) -> Floats:
     return softmax(np.log(true) + np.where(true > 0.3, 0.8, -0.3))
 
 
+def drawn(rng: np.random.Generator, images: int, classes: int, concentration: float) -> Floats:
+    """True probabilities (images, classes)."""
+    true = rng.dirichlet(np.full(classes, concentration), images) + 1e-9
+    return true / true.sum(axis=1, keepdims=True)
+
+
 def fresh(seed: int, stated_of: Callable[[Floats], Floats]) -> tuple[Floats, Bins]:
     """Differences of stated from true probabilities on a sample of images, and its bins."""
-    true = np.random.default_rng([1, seed]).dirichlet(np.full(CLASSES, 0.4), IMAGES) + 1e-9
-    stated = stated_of(true / true.sum(axis=1, keepdims=True))
-    top1 = np.digitize(stated.max(axis=1), np.linspace(0, 1, BINS + 1)) - 1
-    return stated - true, Bins.of(top1, stated.argsort(axis=0), stated.argmax(axis=1), BINS)
+    true = drawn(np.random.default_rng([1, seed]), IMAGES, CLASSES, 0.4)
+    stated = stated_of(true)
+    return stated - true, Bins.of(stated, BINS)
 
 
 def totals(differences: Floats, bins: Bins) -> tuple[float, float]:
@@ -66,11 +71,10 @@ def test_no_gaps_have_no_spread() -> None:
 
 def test_interval_holds_those_of_all_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
-    true = rng.dirichlet(np.full(CLASSES, 0.4), IMAGES) + 1e-9
-    true /= true.sum(axis=1, keepdims=True)
+    true = drawn(rng, IMAGES, CLASSES, 0.4)
     labels = calibration_interval.sampler(true)(rng.random(IMAGES))
     stated = too_flat(true)
-    other = stated.copy()  # all of the error in one class, or in all of them
+    other = stated.copy()  # the error lies in one class, not in all of them
     other[:, 0] *= 0.5
     other /= other.sum(axis=1, keepdims=True)
 
@@ -88,11 +92,9 @@ def test_interval_holds_those_of_all_guesses(monkeypatch: pytest.MonkeyPatch) ->
 def test_family_measures_what_such_models_do() -> None:
     """Interpolated between its members as at one simulated there: where bins expect one label of their class, noise is far from normal."""
     rng = np.random.default_rng(4)
-    better = rng.dirichlet(np.full(100, 0.3), 1000) + 1e-9
-    better /= better.sum(axis=1, keepdims=True)
+    better = drawn(rng, 1000, 100, 0.3)
     stated = softmax(np.log(better) * 1.6)
-    top1 = np.digitize(stated.max(axis=1), np.linspace(0, 1, BINS + 1)) - 1
-    bins = Bins.of(top1, stated.argsort(axis=0), stated.argmax(axis=1), BINS)
+    bins = Bins.of(stated, BINS)
     labels = calibration_interval.sampler(better)(rng.random(1000))
     gaps = bins.sums(stated - better)
     unit = float(bins.error(gaps))
