@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -30,11 +29,10 @@ from handlers.torchserve.archives import ArchiveInfo, check_archive, read_archiv
 from handlers.torchserve.client import Client, ServerError
 from handlers.torchserve.guard import write_guard
 from handlers.torchserve.machine import find_java, find_torchserve, free_ports
+from handlers.torchserve.startup_log import failure, last_lines
 
 _MAX_BODY = 16 * 2**20  # bytes of a request or a response: an image of 6 MiB as base64, and many heat maps
-_FAILED = re.compile(r"(?:BundleError|GateError|RuntimeError|UsageError|ImportError|ModuleNotFoundError): (.+)")
 METRICS = Path(__file__).with_name("metrics.yaml")
-_GIVEN_UP = ("Backend worker process died", "Failed to load model", "Load model failed")
 
 
 @dataclass(frozen=True)
@@ -233,9 +231,11 @@ class Server:
     def _wait_until_ready(self, deadline: float) -> None:
         waiting = list(self.archives)
         while waiting:
+            ended = self._process is not None and self._process.poll() is not None  # asked first: then the log is whole
             log = self.log.read_text(encoding="utf-8", errors="replace")
-            if any(words in log for words in _GIVEN_UP) or (self._process and self._process.poll() is not None):
-                raise self._failed(log)
+            reason = failure(log) or (last_lines(log) if ended else None)
+            if reason is not None:
+                raise EvaluationError(f"TorchServe did not start: {reason}", f"Its log is {self.log}.")
             if time.monotonic() > deadline:
                 raise EvaluationError(f"TorchServe was not ready after {self.settings.start_timeout_s} s.", f"Its log is {self.log}.")
             if self._ready(waiting[0]):
@@ -250,11 +250,6 @@ class Server:
             return False  # no key file, no listener or no model yet
         workers = status[0]["workers"]
         return len(workers) >= self.settings.workers and all(worker["status"] == "READY" for worker in workers)
-
-    def _failed(self, log: str) -> EvaluationError:
-        reasons = _FAILED.findall(log)
-        reason = reasons[0].strip() if reasons else "\n".join(log.splitlines()[-3:])
-        return EvaluationError(f"TorchServe did not start: {reason}", f"Its log is {self.log}.")
 
 
 def serve(server: Server, ready: Callable[[Server], None]) -> None:
