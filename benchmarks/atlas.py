@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from exporter.atlas_pages.gathered import Gathered, relate
-from exporter.atlas_pages.places import Layout
-from exporter.atlas_pages.relations import shared_inputs
-from exporter.atlas_pages.write import page_of, write_pages
-from exporter.layer_split import LayerSplit
-from handlers.bundle import LayerInfo
-from handlers.catalogue_rows import ImageRow, SubUnitRow, Top, UnitRow
+from elude.exporter.atlas.page_data import Gathered, relate
+from elude.exporter.atlas.token_places import Layout
+from elude.exporter.atlas.relations import shared_inputs
+from elude.exporter.atlas.write_pages import page_of, write_pages
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.handlers.bundle.bundle import LayerInfo
+from elude.handlers.bundle.catalogue_schema import ImageRow, SubUnitRow, Top, UnitRow
 
 LAYER, INPUTS, CLASSES, SHOWN, TOKENS, ANSWERED = "blocks.11.mlp.fc2", 3072, 1000, 12, 197, 1000
 NAME = 12  # mean letters of an ImageNet class's first name, about

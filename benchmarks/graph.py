@@ -24,13 +24,13 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
-import exporter.torchvision_compat  # noqa: F401 - before timm
-from exporter.graph import emit, plain_export
-from exporter.layer_split import LayerSplit, full_masks
-from exporter.layers import Layer, find_layers
-from exporter.rewrite import explicit
-from handlers.bundle import Source
-from handlers.preprocess import Preprocess
+import elude.exporter.models.torchvision_compat  # noqa: F401 - before timm
+from elude.exporter.graph import emit, plain_export
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks
+from elude.exporter.models.layers import Layer, find_layers
+from elude.exporter.rewrite import explicit
+from elude.handlers.bundle.bundle import Source
+from elude.handlers.images.preprocess import Preprocess
 
 SHARED = 0.7  # share of a unit's weights that all its sub-units share
 TOP = 32  # active features of the SAE

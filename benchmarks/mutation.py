@@ -5,7 +5,7 @@ condition held true or false, a constant changed, a statement left out. Each run
 mutated code; the files are not touched, and code that runs at import
 only is not mutated. What survives is listed, to be read: is it equivalent, stricter, or a hole?
 
-Usage: python -m benchmarks.mutation [--quick] [--only quality.gate.checks] [--lines 77,124] [--out mutation.json]
+Usage: python -m benchmarks.mutation [--quick] [--only elude.quality.gate.checks] [--lines 77,124] [--out mutation.json]
 
 What each survivor means is written by hand, in docs/benchmarks/mutation.md; this program never touches it.
 """
@@ -37,15 +37,15 @@ GATE.append("tests/quality/test_gate_properties.py")  # last, as it takes longes
 STORE = [f"tests/model_store/test_{name}.py" for name in ("admission_rules", "signing", "store")]
 STORE_TESTS = "rules or unproven or waived or archives or requires or who_and or junk or requirement or signature or policies"
 TARGETS = {
-    "quality.gate.checks": (GATE, ""),
-    "quality.gate.judge": (GATE, ""),
-    "quality.gate.evidence": (GATE, ""),
-    "quality.gate.verdict": (GATE, ""),
-    "quality.gate.preset_checks": (GATE, ""),
-    "handlers.admission": (["tests/quality/test_presets_gate.py", *STORE], STORE_TESTS + " or presets or ruling"),
-    "handlers.requirements": (STORE[:2], "requires or requirement"),
-    "handlers.trust": (STORE[:2], ""),
-    "model_store.admission": (STORE, STORE_TESTS),
+    "elude.quality.gate.checks": (GATE, ""),
+    "elude.quality.gate.judge": (GATE, ""),
+    "elude.quality.gate.evidence": (GATE, ""),
+    "elude.quality.gate.verdict": (GATE, ""),
+    "elude.quality.gate.preset_checks": (GATE, ""),
+    "elude.handlers.admission.admission": (["tests/quality/test_presets_gate.py", *STORE], STORE_TESTS + " or presets or ruling"),
+    "elude.handlers.admission.requirements": (STORE[:2], "requires or requirement"),
+    "elude.handlers.admission.trust": (STORE[:2], ""),
+    "elude.model_store.admission": (STORE, STORE_TESTS),
 }
 TURNED: dict[type[ast.cmpop], list[type[ast.cmpop]]] = {
     ast.GtE: [ast.Gt, ast.Lt],

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import cast
 
 from benchmarks.quality_coverage import coverage
-from quality.dimensions import DIMENSIONS
-from quality.scores.pool import published_pool, published_rows, trimmed_constants
-from quality.scores.quba import quba_score, ranking, standing
+from elude.quality.dimensions import DIMENSIONS
+from elude.quality.scores.pool import published_pool, published_rows, trimmed_constants
+from elude.quality.scores.quba import quba_score, ranking, standing
 
 
 def score(quick: bool) -> list[str]:
@@ -39,9 +39,9 @@ def score(quick: bool) -> list[str]:
 
 
 def lossless(quick: bool) -> list[str]:
-    from exporter.pipeline import ExportSettings, export
-    from quality.evaluation.evaluate import evaluate
-    from quality.suites.suite import embedded_suite
+    from elude.exporter.export.pipeline import ExportSettings, export
+    from elude.quality.evaluation.evaluate import evaluate
+    from elude.quality.suites.suite import embedded_suite
 
     with tempfile.TemporaryDirectory() as folder:
         bundle = export("embedded", None, "last", Path(folder) / "bundle", ExportSettings())
@@ -58,12 +58,12 @@ def lossless(quick: bool) -> list[str]:
 def speed(quick: bool) -> list[str]:
     import torch
 
-    from exporter.load import load_model
-    from quality.evaluation.attacks import attacker
-    from quality.evaluation.evaluate import BATCH_SIZE, evaluate
-    from quality.subjects.subject import as_unit
-    from quality.subjects.torch_subject import TorchSubject
-    from quality.suites.suite import embedded_suite
+    from elude.exporter.models.load import load_model
+    from elude.quality.evaluation.attacks import attacker
+    from elude.quality.evaluation.evaluate import BATCH_SIZE, evaluate
+    from elude.quality.subjects.subject import as_unit
+    from elude.quality.subjects.torch_subject import TorchSubject
+    from elude.quality.suites.suite import embedded_suite
 
     torch.set_num_threads(1)
     loaded, suite = load_model("embedded"), embedded_suite()

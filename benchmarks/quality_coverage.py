@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quality.dimensions.accuracy import accuracy
-from quality.dimensions.adversarial_robustness import adversarial_robustness
-from quality.dimensions.calibration_error import BINS, calibration_error
-from quality.dimensions.class_balance import class_balance
-from quality.dimensions.corruption_robustness import corruption_robustness
-from quality.dimensions.object_focus import object_focus
-from quality.dimensions.ood_robustness import ood_robustness
-from quality.dimensions.result import DimensionResult
-from quality.dimensions.shape_bias import shape_bias
-from quality.statistics.calibration_interval import sampler
-from quality.statistics.statistics import softmax
+from elude.quality.dimensions.accuracy import accuracy
+from elude.quality.dimensions.adversarial_robustness import adversarial_robustness
+from elude.quality.dimensions.calibration_error import BINS, calibration_error
+from elude.quality.dimensions.class_balance import class_balance
+from elude.quality.dimensions.corruption_robustness import corruption_robustness
+from elude.quality.dimensions.object_focus import object_focus
+from elude.quality.dimensions.ood_robustness import ood_robustness
+from elude.quality.dimensions.result import DimensionResult
+from elude.quality.dimensions.shape_bias import shape_bias
+from elude.quality.statistics.calibration_interval import sampler
+from elude.quality.statistics.intervals import softmax
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

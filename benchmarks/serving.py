@@ -29,15 +29,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import exporter.torchvision_compat  # noqa: F401
-from exporter.graph import emit
-from exporter.layer_split import LayerSplit
-from exporter.layers import find_layers
-from exporter.load import EMBEDDED_FOLDER, load_model
-from handlers.bundle import Bundle, LayerInfo, write_bundle
-from handlers.settings import Settings
-from handlers.torchserve.server import Server, ServerSettings
-from model_store.archive import package
+import elude.exporter.models.torchvision_compat  # noqa: F401
+from elude.exporter.graph import emit
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.models.layers import find_layers
+from elude.exporter.models.load import EMBEDDED_FOLDER, load_model
+from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
+from elude.handlers.settings import Settings
+from elude.handlers.torchserve.server import Server, ServerSettings
+from elude.model_store.archive import package
 
 OPERATIONS = ("plain", "predict", "inspect", "steer", "steer by new edits", "steer by a preset", "steer and compare")
 PLAIN_HANDLER = """

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
-from handlers.errors import EludeError, UsageError
+from elude.handlers.errors import EludeError, UsageError
 
 LOCAL, RAY = "local", "ray"
 ENGINES = (LOCAL, RAY)

@@ -11,23 +11,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers import lookups, operations
-from handlers.admission import UNCHECKED, Admission, admit
-from handlers.bundle import Bundle
-from handlers.calls import Answer, Asked, Call, Work, refusal
-from handlers.catalogue import Catalogue
-from handlers.edits import Edit
-from handlers.errors import BundleError, GateError, ImageError, RequestError, UsageError
-from handlers.forms import PLAIN, Form, parse
-from handlers.images import decode
-from handlers.passes import Row, Session, effects_of, run_rows
-from handlers.preprocess import Preprocess
-from handlers.requests import OPERATIONS, Describe, Feature, Inspect, Predict, Request, Search, Steer
-from handlers.requirements import Requirements
-from handlers.session import GraphSession
-from handlers.settings import Settings
-from handlers.steering import Steered, read_presets, resolve
-from handlers.writing import compact, indented
+from elude.handlers.answers import lookups
+from elude.handlers.answers import operations
+from elude.handlers.admission.admission import UNCHECKED, Admission, admit
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.requests.calls import Answer, Asked, Call, Work, refusal
+from elude.handlers.bundle.catalogue import Catalogue
+from elude.handlers.requests.edits import Edit
+from elude.handlers.errors import BundleError, GateError, ImageError, RequestError, UsageError
+from elude.handlers.requests.forms import PLAIN, Form, parse
+from elude.handlers.images.decode import decode
+from elude.handlers.answers.forward_pass import Row, Session, effects_of, run_rows
+from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.requests.schema import OPERATIONS, Describe, Feature, Inspect, Predict, Request, Search, Steer
+from elude.handlers.admission.requirements import Requirements
+from elude.handlers.bundle.session import GraphSession
+from elude.handlers.settings import Settings
+from elude.handlers.requests.steering import Steered, read_presets, resolve
+from elude.handlers.answers.json_writing import compact, indented
 
 _KEPT = 64  # lists of edits whose sub-units are remembered: who steers sends the same with image after image
 

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from handlers.errors import UsageError
-from handlers.images import Limits as ImageLimits
+from elude.handlers.errors import UsageError
+from elude.handlers.images.decode import Limits as ImageLimits
 
 OVERRIDES = "ELUDE_SETTINGS"
 STEERING = ("free", "presets", "off")

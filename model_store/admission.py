@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path, PurePosixPath
 
-from handlers.admission import VERDICT, check_verdict
-from handlers.bundle import CORE_FILES, MANIFEST, Bundle
-from handlers.errors import BundleError, GateError, UsageError
-from handlers.steering import PRESETS
-from handlers.torchserve.handler import CONTENTS
-from handlers.trust import SIGNATURE
-from quality.gate.judge import judged_again
-from quality.gate.verdict import Verdict
+from elude.handlers.admission.admission import VERDICT, check_verdict
+from elude.handlers.bundle.bundle import CORE_FILES, MANIFEST, Bundle
+from elude.handlers.errors import BundleError, GateError, UsageError
+from elude.handlers.requests.steering import PRESETS
+from elude.handlers.torchserve.handler import CONTENTS
+from elude.handlers.admission.trust import SIGNATURE
+from elude.quality.gate.judge import judged_again
+from elude.quality.gate.verdict import Verdict
 
 NEVER_EXTRA = (*CORE_FILES, VERDICT, PRESETS, SIGNATURE)  # what serving reads must not be in the archive if it is not in the bundle
 

@@ -14,12 +14,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import handlers
-from handlers.bundle import MANIFEST, Bundle
-from handlers.errors import UsageError
-from handlers.settings import Settings
-from handlers.steering import PRESETS
-from handlers.torchserve.handler import CONTENTS, contents_bytes
+import elude.handlers
+from elude.handlers.bundle.bundle import MANIFEST, Bundle
+from elude.handlers.errors import UsageError
+from elude.handlers.settings import Settings
+from elude.handlers.requests.steering import PRESETS
+from elude.handlers.torchserve.handler import CONTENTS, contents_bytes
 
 HANDLER = "elude_handler.py"
 CONFIG = "model-config.yaml"
@@ -51,10 +51,10 @@ def package(bundle: Bundle, out: str | Path, *, name: str, version: str, setting
     bundle = Bundle.open(bundle.root, verify=True)
     if settings.preset is not None and not (bundle.has(PRESETS) and settings.preset in bundle.json(PRESETS)):
         raise UsageError(f"The bundle has no preset {settings.preset!r}.", f"Add it to its {PRESETS} with Bundle.add.")
-    code = Path(handlers.__file__).parent
+    root = Path(elude.__file__).parent
     files = {f"bundle/{file}": bundle.root / file for file in (MANIFEST, *bundle.manifest.files)}
-    files |= {f"handlers/{path.relative_to(code).as_posix()}": path for path in run_time_code(code)}
-    files[HANDLER] = code / "torchserve" / "handler.py"
+    files |= {f"elude/{path.relative_to(root).as_posix()}": path for path in run_time_code(root)}
+    files[HANDLER] = root / "handlers" / "torchserve" / "handler.py"
     # Of TorchServe's own settings only the one that can be given nowhere else; others would silently override those of its operator.
     # JSON is YAML.
     configuration = {"maxRetryTimeoutInSec": RETRY_S, "elude": settings.to_json()}
@@ -70,18 +70,18 @@ def package(bundle: Bundle, out: str | Path, *, name: str, version: str, setting
     return target
 
 
-def run_time_code(code: Path) -> list[Path]:
-    """The modules of ``handlers`` that serving imports, directly or not, starting from the handler."""
-    found: dict[str, Path] = {}
-    waiting = ["handlers", *_imported(code / "torchserve" / "handler.py")]
+def run_time_code(root: Path) -> list[Path]:
+    """The modules of ``elude`` that serving imports, directly or not, starting from the handler; ``root`` is the package's folder."""
+    paths = {"elude": root / "__init__.py"}
+    waiting = _imported(root / "handlers" / "torchserve" / "handler.py")
     while waiting:
         module = waiting.pop()
-        path = code.joinpath(*module.split(".")[1:])
+        path = root.joinpath(*module.split(".")[1:])
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if module not in found and path.is_file():
-            found[module] = path
-            waiting += _imported(path)
-    return sorted(found.values())
+        if module not in paths and path.is_file():
+            paths[module] = path
+            waiting += [module.rpartition(".")[0], *_imported(path)]
+    return sorted(paths.values())
 
 
 def _imported(path: Path) -> list[str]:
@@ -91,7 +91,7 @@ def _imported(path: Path) -> list[str]:
             modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             modules += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [module for module in modules if module.split(".")[0] == "handlers"]
+    return [module for module in modules if module.startswith("elude.handlers")]
 
 
 def _torchserve_manifest(name: str, version: str) -> str:

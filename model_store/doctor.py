@@ -15,9 +15,9 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Literal
 
-from exporter.versions import installed
-from handlers.errors import UsageError
-from handlers.torchserve.machine import find_java, find_torchserve
+from elude.exporter.export.library_versions import installed
+from elude.handlers.errors import UsageError
+from elude.handlers.torchserve.machine import find_java, find_torchserve
 
 NEEDED = ("torch", "torchvision", "timm", "onnx", "onnxscript", "numpy", "scikit-learn", "safetensors", "pillow")
 ROOMS = ("exporter", "handlers", "quality", "model_store")

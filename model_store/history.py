@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from model_store.records import Entry
+from elude.model_store.records import Entry
 
 
 def next_version(entry: Entry, entries: Sequence[Entry]) -> Entry:

@@ -6,10 +6,10 @@ import importlib
 import json
 from typing import Any
 
-from handlers.bundle import Bundle
-from handlers.errors import UsageError
-from handlers.trust import signed_content
-from quality.gate.evidence import gather
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import UsageError
+from elude.handlers.admission.trust import signed_content
+from elude.quality.gate.evidence import gather
 
 
 def model_index(bundle: Bundle) -> str:

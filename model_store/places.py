@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from handlers.errors import BundleError, UsageError
+from elude.handlers.errors import BundleError, UsageError
 
 # fsspec protocols whose ``pipe_file(mode="create")`` is one conditional request. Only s3 (against moto) and memory are tested.
 CONDITIONAL = ("s3", "s3a", "gs", "gcs", "memory")

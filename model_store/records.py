@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from typing import Any, Literal
 
-from handlers.errors import BundleError
-from handlers.trust import TrustedKey, verify
-from model_store.places import Place
-from model_store.signing import Signer
+from elude.handlers.errors import BundleError
+from elude.handlers.admission.trust import TrustedKey, verify
+from elude.model_store.places import Place
+from elude.model_store.signing import Signer
 
 RECORD = "record"
 GENESIS = "0" * 64  # what the first entry names as its predecessor

@@ -1,4 +1,4 @@
-"""Keys and signatures: Ed25519 by ``cryptography``. They are checked in ``handlers.trust``, which runs where a bundle runs."""
+"""Keys and signatures: Ed25519 by ``cryptography``. They are checked in ``elude.handlers.admission.trust``, which runs where a bundle runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from handlers.bundle import Bundle
-from handlers.errors import UsageError
-from handlers.trust import PAYLOAD_TYPE, SIGNATURE, TrustedKey, key_id_of, pre_authentication, signed_content
-from quality.gate.verdict import Verdict
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import UsageError
+from elude.handlers.admission.trust import PAYLOAD_TYPE, SIGNATURE, TrustedKey, key_id_of, pre_authentication, signed_content
+from elude.quality.gate.verdict import Verdict
 
 PASSPHRASE = "ELUDE_KEY_PASSPHRASE"
 

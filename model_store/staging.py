@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from handlers.bundle import MANIFEST, Bundle
-from handlers.requirements import Requirements
-from handlers.trust import check_signature
-from model_store.admission import archive_matches, file_sha256, require_verdict
-from model_store.archive import package
-from model_store.records import GENESIS, Entry
-from model_store.signing import Signer, sign_bundle
-from model_store.versions import now
+from elude.handlers.bundle.bundle import MANIFEST, Bundle
+from elude.handlers.admission.requirements import Requirements
+from elude.handlers.admission.trust import check_signature
+from elude.model_store.admission import archive_matches, file_sha256, require_verdict
+from elude.model_store.archive import package
+from elude.model_store.records import GENESIS, Entry
+from elude.model_store.signing import Signer, sign_bundle
+from elude.model_store.versions import now
 
 
 def prepare(

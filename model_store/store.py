@@ -24,16 +24,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from handlers.bundle import Bundle
-from handlers.errors import BundleError, GateError, UsageError
-from handlers.requirements import Requirements
-from model_store.admission import contents_sha256, file_sha256, require_verdict
-from model_store.history import admissions, in_stage, next_version, removable, removals, version_before
-from model_store.places import INCOMING, open_place
-from model_store.records import GENESIS, RECORD, Action, Entry, append, read_record
-from model_store.signing import Signer
-from model_store.staging import prepare
-from model_store.versions import (
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import BundleError, GateError, UsageError
+from elude.handlers.admission.requirements import Requirements
+from elude.model_store.admission import contents_sha256, file_sha256, require_verdict
+from elude.model_store.history import admissions, in_stage, next_version, removable, removals, version_before
+from elude.model_store.places import INCOMING, open_place
+from elude.model_store.records import GENESIS, RECORD, Action, Entry, append, read_record
+from elude.model_store.signing import Signer
+from elude.model_store.staging import prepare
+from elude.model_store.versions import (
     SCHEMA_VERSION,
     STAGES,
     Version,

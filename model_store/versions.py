@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from handlers.bundle import MANIFEST, Bundle
-from handlers.errors import BundleError, UsageError
-from handlers.requirements import Requirements
-from handlers.trust import check_signature
-from model_store.admission import file_sha256, require_verdict
-from model_store.history import admissions, in_stage
-from model_store.places import Place
-from model_store.records import Entry
+from elude.handlers.bundle.bundle import MANIFEST, Bundle
+from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.admission.requirements import Requirements
+from elude.handlers.admission.trust import check_signature
+from elude.model_store.admission import file_sha256, require_verdict
+from elude.model_store.history import admissions, in_stage
+from elude.model_store.places import Place
+from elude.model_store.records import Entry
 
 SCHEMA_VERSION = 1
 STAGES = ("candidate", "production")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
-from handlers.errors import UsageError
+from elude.handlers.errors import UsageError
 
 KeyPath = tuple[str | int, ...]
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-import exporter.torchvision_compat  # noqa: F401 - before timm
+import elude.exporter.models.torchvision_compat  # noqa: F401 - before timm
 
 TINY = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 32, "patch_size": 8}
 NARROW = {"depths": (1, 1, 2, 1), "dims": (8, 12, 16, 20)}

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from _serving import Ask, Connection
 
-from handlers.errors import UsageError
-from handlers.torchserve.client import Client
-from handlers.torchserve.machine import free_ports
-from handlers.torchserve.server import Server
+from elude.handlers.errors import UsageError
+from elude.handlers.torchserve.client import Client
+from elude.handlers.torchserve.machine import free_ports
+from elude.handlers.torchserve.server import Server
 
 MODEL = "fashion"
 
@@ -26,7 +26,7 @@ class Web:
 
     def __init__(self, bundle: Path) -> None:
         (self.inference_port,) = free_ports(1)
-        command = [sys.executable, "-m", "handlers.web", str(bundle), "--model", MODEL, "--port", str(self.inference_port)]
+        command = [sys.executable, "-m", "elude.handlers.web.app", str(bundle), "--model", MODEL, "--port", str(self.inference_port)]
         environment = os.environ | {"ELUDE_TOKEN": "key of the tests", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(command, env=environment)
         client = Client(f"http://127.0.0.1:{self.inference_port}", self.key("inference"), model=MODEL)

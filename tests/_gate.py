@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
-from quality.gate.evidence import Evidence
-from quality.gate.judge import decide
-from quality.gate.verdict import Verdict
-from quality.gate.waivers import Waiver
-from quality.policies.policy import Policy, parse_policy
+from elude.quality.gate.evidence import Evidence
+from elude.quality.gate.judge import decide
+from elude.quality.gate.verdict import Verdict
+from elude.quality.gate.waivers import Waiver
+from elude.quality.policies.policy import Policy, parse_policy
 
 TODAY = date(2026, 1, 15)
 HASH, OTHER = "a" * 64, "b" * 64

@@ -12,12 +12,12 @@ import onnx_ir as ir
 import onnxruntime as ort
 from torch import nn
 
-from exporter.graph import emit, plain_export
-from exporter.layer_split import LayerSplit, full_masks
-from exporter.layers import Layer, find_layers
-from handlers.bundle import Source
-from handlers.edits import Edit
-from handlers.preprocess import Preprocess
+from elude.exporter.graph import emit, plain_export
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks
+from elude.exporter.models.layers import Layer, find_layers
+from elude.handlers.bundle.bundle import Source
+from elude.handlers.requests.edits import Edit
+from elude.handlers.images.preprocess import Preprocess
 
 SOURCE = Source("tiny", "main", "tiny", "0" * 64)
 

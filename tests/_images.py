@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from exporter.images import ImageSource, open_images
-from handlers.preprocess import Preprocess
+from elude.exporter.images import ImageSource, open_images
+from elude.handlers.images.preprocess import Preprocess
 
 
 def noise(root: Path, count: int, side: int, labels: Sequence[str] = ("a", "b"), seed: int = 0) -> ImageSource:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.pipeline import ExportSettings, export
-from handlers.bundle import Bundle
-from handlers.steering import identifier_of
-from quality.evaluation.evaluate import evaluate
-from quality.gate.judge import judge
-from quality.gate.verdict_formats import verdict_json
-from quality.policies.policy import parse_policy
-from quality.steering.presets import add_preset, evaluate_presets
-from quality.suites.suite import embedded_suite
+from elude.exporter.export.pipeline import ExportSettings, export
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.requests.steering import identifier_of
+from elude.quality.evaluation.evaluate import evaluate
+from elude.quality.gate.judge import judge
+from elude.quality.gate.verdict_formats import verdict_json
+from elude.quality.policies.policy import parse_policy
+from elude.quality.steering.presets import add_preset, evaluate_presets
+from elude.quality.suites.suite import embedded_suite
 
 POLICY = parse_policy(
     b"""schema_version = 1

@@ -10,8 +10,8 @@ from typing import Any
 from _gate import equivalence
 from PIL import Image
 
-from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
-from handlers.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
+from elude.handlers.bundle.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
 
 LAYER = "blocks.0.mlp.fc2"
 CLASSES = ("bag", "boot", "<script>alert(1)</script>")

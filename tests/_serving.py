@@ -16,15 +16,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-import exporter.torchvision_compat  # noqa: F401
-from exporter.graph import emit
-from exporter.layer_split import LayerSplit
-from exporter.layers import find_layers
-from exporter.load import load_model
-from handlers.bundle import Bundle, LayerInfo, write_bundle
-from handlers.calls import Call
-from handlers.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
-from handlers.service import Service
+import elude.exporter.models.torchvision_compat  # noqa: F401
+from elude.exporter.graph import emit
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.models.layers import find_layers
+from elude.exporter.models.load import load_model
+from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
+from elude.handlers.requests.calls import Call
+from elude.handlers.bundle.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.handlers.service import Service
 
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handlers.torchserve.machine import find_java, find_torchserve, free_ports
+from elude.handlers.torchserve.machine import find_java, find_torchserve, free_ports
 
 
 @dataclass(frozen=True)

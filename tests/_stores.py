@@ -8,12 +8,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
-from model_store.store import Store
-from quality.gate.judge import judge
-from quality.gate.verdict_formats import verdict_json
-from quality.gate.waivers import Waiver
-from quality.policies.policy import load_policy
+from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
+from elude.model_store.store import Store
+from elude.quality.gate.judge import judge
+from elude.quality.gate.verdict_formats import verdict_json
+from elude.quality.gate.waivers import Waiver
+from elude.quality.policies.policy import load_policy
 
 TODAY = datetime.now(UTC).date()
 

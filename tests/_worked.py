@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
-from handlers.calls import Call
-from handlers.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
-from handlers.edits import Edit
-from handlers.preprocess import Preprocess
-from handlers.service import Service
+from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
+from elude.handlers.requests.calls import Call
+from elude.handlers.bundle.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.handlers.requests.edits import Edit
+from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.service import Service
 
 LAYER = "fc"
 LAYERS = (LayerInfo(LAYER, "linear", 2, 3, (1, 2), 0),)

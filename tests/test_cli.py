@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import elude
-from handlers.bundle import Bundle
-from handlers.edit_text import parse_edit
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.requests.edit_text import parse_edit
 
 ROOT = Path(__file__).parent.parent
 EVALUATION = ROOT / "exporter" / "embedded" / "evaluation.tar"
@@ -125,8 +125,8 @@ def test_a_split_that_does_not_sum_leaves_no_bundle(tmp_path: Path) -> None:
     """The weights in the file are made not to sum: verification must stop the export."""
     code = """
 import elude
-import exporter.graph.sub_units as sub_units
-from exporter.graph.ops import scalar
+import elude.exporter.graph.sub_units as sub_units
+from elude.exporter.graph.ops import scalar
 right = sub_units.rows
 sub_units.rows = lambda ops, *arguments: ops("Mul", right(ops, *arguments), ops.constant(scalar(1.01)))
 elude.main()

@@ -41,7 +41,7 @@ def test_dockerfiles_are_clean_and_pinned(path: Path) -> None:
 def test_the_settings_of_the_manifest_can_be_read() -> None:
     import json
 
-    from handlers.settings import Settings
+    from elude.handlers.settings import Settings
 
     config = next(yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text()))
     assert Settings.from_json(json.loads(config["data"]["settings.json"])).steering == "presets"

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from handlers.errors import UsageError
-from handlers.torchserve.machine import free_ports
-from model_store import doctor
+from elude.handlers.errors import UsageError
+from elude.handlers.torchserve.machine import free_ports
+from elude.model_store import doctor
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,7 +58,7 @@ def test_packages_of_the_same_name_are_found(tmp_path: Path, monkeypatch: pytest
     assert only(doctor.names()).state == "ok"
     (tmp_path / "quality").mkdir()
     (tmp_path / "quality" / "__init__.py").touch()
-    code = "from model_store.doctor import names; from pathlib import Path; import sys; print(*names(Path(sys.argv[1])), sep='')"
+    code = "from elude.model_store.doctor import names; from pathlib import Path; import sys; print(*names(Path(sys.argv[1])), sep='')"
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; {code}", str(ROOT)],
         capture_output=True, text=True, check=True, cwd=tmp_path,

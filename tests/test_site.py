@@ -21,7 +21,7 @@ def test_the_site_builds(tmp_path: Path) -> None:
     done = build(ROOT / "mkdocs.yml", tmp_path / "site")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "site" / "api.html").read_text(encoding="utf-8")
-    assert "model_store.store.Store" in page
+    assert "elude.model_store.store.Store" in page
     assert not re.search(r'(?:src|href)="https?://[^"]+\.(?:js|css|woff2?)"', page)  # a page fetches nothing from elsewhere
 
 

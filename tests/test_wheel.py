@@ -15,16 +15,17 @@ from _shell import Shell
 
 ROOT = Path(__file__).parent.parent
 NEEDED = (
-    "elude.py",
-    "exporter/embedded/model/model.safetensors",
-    "exporter/embedded/probe.tar",
-    "exporter/embedded/evaluation.tar",
-    "handlers/torchserve/handler.py",
-    "handlers/torchserve/metrics.yaml",
-    "quality/policies/default.toml",
-    "quality/report/report.html.j2",
-    "quality/scores/reference/quba_reference_models.csv",
-    "quality/suites/protocols/imagenet-1k.toml",
+    "elude/__init__.py",
+    "elude/py.typed",
+    "elude/exporter/embedded/model/model.safetensors",
+    "elude/exporter/embedded/probe.tar",
+    "elude/exporter/embedded/evaluation.tar",
+    "elude/handlers/torchserve/handler.py",
+    "elude/handlers/torchserve/metrics.yaml",
+    "elude/quality/policies/default.toml",
+    "elude/quality/report/report.html.j2",
+    "elude/quality/scores/reference/quba_reference_models.csv",
+    "elude/quality/suites/protocols/imagenet-1k.toml",
 )
 MEGABYTES = 12
 
@@ -54,15 +55,30 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert not [name for name in NEEDED if name not in names]
     code = {
-        path.relative_to(ROOT).as_posix()
-        for room in ("exporter", "handlers", "quality", "model_store")
-        for path in (ROOT / room).rglob("*.py")
+        f"elude/{path.relative_to(ROOT).as_posix()}"
+        for package in ("exporter", "handlers", "quality", "model_store")
+        for path in (ROOT / package).rglob("*.py")
     }
     assert not code - set(names)
     top = {name.split("/")[0] for name in names if ".dist-info" not in name}
-    assert top == {"elude.py", "exporter", "handlers", "quality", "model_store"}
+    assert top == {"elude"}
     assert not [name for name in names if "__pycache__" in name]
     assert wheel.stat().st_size < MEGABYTES * 1e6
+
+
+def test_files_of_its_users_with_the_names_of_our_packages_do_no_harm(binaries: Path, tmp_path: Path) -> None:
+    for name in ("handlers", "quality", "exporter", "model_store"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the file of a user was imported')\n")
+    (tmp_path / "test_of_a_user.py").write_text("import elude\n\n\ndef test_it():\n    assert elude.Edit.ablate(3).gain == 0.0\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    for command in ([binaries / "elude", "--version"], [binaries / "python", "-m", "pytest", "-q", "--elude-bundle=none", "test_of_a_user.py"]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment, timeout=300)
+        assert "of a user was imported" not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+    code = "import elude, elude.quality.gate.judge, elude.exporter.export.pipeline; print(elude.__file__)"
+    done = subprocess.run([binaries / "python", "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert str(ROOT) not in done.stdout
 
 
 @pytest.mark.slow
@@ -70,7 +86,7 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
 def test_the_demo_runs_outside_the_repository(binaries: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": ""}
     where = subprocess.run(
-        [binaries / "python", "-c", "import elude, exporter; print(elude.__file__, exporter.__file__)"],
+        [binaries / "python", "-c", "import elude, elude.exporter; print(elude.__file__, elude.exporter.__file__)"],
         capture_output=True, text=True, check=True, cwd=tmp_path, env=environment,
     ).stdout  # fmt: skip
     assert str(ROOT) not in where

@@ -26,11 +26,11 @@ from benchmarks.method import harness
 from benchmarks.method.activations import layer
 from benchmarks.method.fetch import cache
 from benchmarks.method.saes import build, train
-from exporter.contributions import contributions, top_rows
-from exporter.layer_split import LayerSplit
-from exporter.layers import Layer
-from exporter.probe import Probe
-from exporter.split import SplitSettings, random_control, split_unit
+from elude.exporter.splitting.contributions import contributions, top_rows
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.models.layers import Layer
+from elude.exporter.probing.probe import Probe
+from elude.exporter.splitting.split_layer import SplitSettings, random_control, split_unit
 
 PER_PICTURE, TOP_ROWS, SMALLEST, STEPS = 32, 1_600, 16, 500
 SAES = {"TopK SAE": "top_k", "BatchTopK SAE": "batch_top_k"}

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from benchmarks.method.fetch import cache
 from benchmarks.method.images import build
 from benchmarks.method.model import LAYER, PREPROCESS, load
-from exporter.images import open_images
-from exporter.layers import Layer, find_layers
-from exporter.probe import Probe
+from elude.exporter.images import open_images
+from elude.exporter.models.layers import Layer, find_layers
+from elude.exporter.probing.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def layer() -> Layer:
 
 
 def probe(tokens_per_image: int, seed: int, which: Layer) -> Probe:
-    """Seeded tokens of each probing picture, as ``exporter.probe.collect`` would give them."""
+    """Seeded tokens of each probing picture, as ``elude.exporter.probing.probe.collect`` would give them."""
     inputs = activations("probing").inputs
     images, tokens, _ = inputs.shape
     chosen = np.stack([np.sort(np.random.default_rng([seed, i]).choice(tokens, tokens_per_image, replace=False)) for i in range(images)])

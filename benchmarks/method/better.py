@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from benchmarks.method import harness
 from benchmarks.method.activations import layer, probe
 from benchmarks.method.variants import TOKENS, TOP_ROWS, Made, exact
-from exporter.cluster import Clusters, representatives
-from exporter.contributions import contributions, top_rows
-from exporter.margin import MARGINS, winning_masks
-from exporter.split import separation
+from elude.exporter.splitting.hdbscan import Clusters, representatives
+from elude.exporter.splitting.contributions import contributions, top_rows
+from elude.exporter.splitting.margin import MARGINS, winning_masks
+from elude.exporter.splitting.split_layer import separation
 
 RULES = ("literal", "signed")
 SAME = "chosen, shuffled, same rules"

@@ -1,7 +1,7 @@
 """One way to score every kind of split and feature: on the held-out pictures, by MS-Score (as it is and centred) and class purity.
 
 A family of features is a matrix (features, 1536) and a bias (features,) on the layer's input, so that units, sub-units and random splits
-are scored by the same code, in one pass for many families. Scores follow ``exporter.measure``: features that never fire are left out and
+are scored by the same code, in one pass for many families. Scores follow ``elude.exporter.scoring.measures``: features that never fire are left out and
 counted.
 """
 
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from benchmarks.method.activations import activations
 from benchmarks.method.activations import layer as split_layer_of_model
 from benchmarks.method.fetch import cache
-from exporter.contributions import layer_bias, layer_weight
-from exporter.layer_split import LayerSplit
+from elude.exporter.splitting.contributions import layer_bias, layer_weight
+from elude.exporter.splitting.layer_split import LayerSplit
 
 TOP, PURITY_TOP = 40, 16
 TOKENS = 64  # of each held-out picture; all 257 would cost four times as much

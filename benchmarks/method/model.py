@@ -9,13 +9,13 @@ import onnx
 import torch
 from torch import nn
 
-import exporter.torchvision_compat  # noqa: F401 - repairs torchvision, which timm imports
+import elude.exporter.models.torchvision_compat  # noqa: F401 - repairs torchvision, which timm imports
 
 # isort: split
 import timm
 
 from benchmarks.method.fetch import unpacked
-from handlers.preprocess import Preprocess
+from elude.handlers.images.preprocess import Preprocess
 
 SIZE = 224
 LAYER = "blocks.10.mlp.fc2"

@@ -37,7 +37,7 @@ Reconstruct = Callable[[Tensor], Tensor]
 
 def library() -> ModuleType:
     """``overcomplete.sae``. Version 0.3.0 asks matplotlib for a function that newer versions have moved."""
-    import exporter.torchvision_compat  # noqa: F401 - repairs torchvision, which overcomplete imports through timm
+    import elude.exporter.models.torchvision_compat  # noqa: F401 - repairs torchvision, which overcomplete imports through timm
 
     if not hasattr(matplotlib.cm, "get_cmap"):
         matplotlib.cm.get_cmap = matplotlib.colormaps.__getitem__

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.method.fetch import cache
-from exporter.split import SplitSettings, split_unit
+from elude.exporter.splitting.split_layer import SplitSettings, split_unit
 
 WAYS = ("reference", "brute", "projected")
 TOKENS, SEED = 64, 0
@@ -51,7 +51,7 @@ def _peak(*, reset: bool = False) -> int:
 
 def _use_library_defaults() -> None:
     """Let the clusterer ``hdbscan`` choose its algorithm as the library does by default."""
-    import exporter.cluster
+    import elude.exporter.splitting.hdbscan
 
     library = exporter.cluster.HDBSCAN
     exporter.cluster.HDBSCAN = lambda **settings: library(**(settings | {"algorithm": "auto"}))
@@ -60,7 +60,7 @@ def _use_library_defaults() -> None:
 def _prepare(sizes: list[int], units: list[int]) -> dict[tuple[int, int], Path]:
     """One file of contribution vectors per size and unit."""
     from benchmarks.method.activations import layer, probe
-    from exporter.contributions import contributions, top_rows
+    from elude.exporter.splitting.contributions import contributions, top_rows
 
     folder = cache() / "speed"
     folder.mkdir(exist_ok=True)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.method.fetch import cache
-from exporter.layer_split import LayerSplit
-from exporter.stability import stability
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.splitting.stability import stability
 
 COLUMNS = {
     "expansion": "EF",

@@ -1,6 +1,6 @@
 """Which clusterer and which margin rule: all on the same units, instances and held-out pictures, for three choices of tokens.
 
-Controls: ``permuted`` splits the same parts and masks at random over the inputs (``exporter.split.random_control``); ``shuffled`` makes the
+Controls: ``permuted`` splits the same parts and masks at random over the inputs (``elude.exporter.splitting.split_layer.random_control``); ``shuffled`` makes the
 split from the same clusters with their labels shuffled over the instances, so that a rule's gain without any cluster shows.
 
     python -m benchmarks.method.variants [--units 64] [--seeds 0 1 2]
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from benchmarks.method import harness
 from benchmarks.method.activations import layer, probe
-from exporter import cluster
-from exporter.cluster import Clusters, cluster_unit, representatives
-from exporter.contributions import contributions, normalise, top_rows
-from exporter.layer_split import LayerSplit, full_masks
-from exporter.margin import MARGINS, winning_masks
-from exporter.split import random_control, separation
+from elude.exporter.splitting import hdbscan as cluster
+from elude.exporter.splitting.hdbscan import Clusters, cluster_unit, representatives
+from elude.exporter.splitting.contributions import contributions, normalise, top_rows
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks
+from elude.exporter.splitting.margin import MARGINS, winning_masks
+from elude.exporter.splitting.split_layer import random_control, separation
 
 TOKENS, TOP_ROWS, SMALLEST = 16, 2_400, 12
 Vectors = NDArray[np.float32]
@@ -102,7 +102,7 @@ class Made:
     seconds: float = 0
 
     def add(self, vectors: Vectors, clusters: Clusters, bias: float, rule: str, inputs: int) -> None:
-        """Split one more unit, as ``exporter.split.split_unit`` does."""
+        """Split one more unit, as ``elude.exporter.splitting.split_layer.split_unit`` does."""
         if clusters.count < 2:
             self._add(np.ones(inputs, np.uint64), np.nan, np.zeros((1, inputs), np.float32))
             return

@@ -2,7 +2,7 @@
 
 Run off-line, once; the results are committed beside this file::
 
-    python -m exporter.embedded.train --data /usr/share/datasets/fashion-mnist
+    python -m elude.exporter.embedded.train --data /usr/share/datasets/fashion-mnist
 
 ``--data`` is a folder with the four ``*-ubyte.gz`` files of Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, MIT licence;
 Debian ships them as ``dataset-fashion-mnist``). The model sees three equal channels, so that it keeps the contract of
@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
-import exporter.torchvision_compat  # noqa: F401  # isort: skip - before timm
+import elude.exporter.models.torchvision_compat  # noqa: F401  # isort: skip - before timm
 import timm  # isort: skip
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")

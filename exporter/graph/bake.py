@@ -2,7 +2,7 @@
 
     W'_u = W_u + sum over edits (g - 1) w^s        b'_u = b_u + sum over edits ((g - 1) b^s + o)
 
-which is what live steering on all tokens computes, up to rounding (``exporter.rewrite.bake`` does the same in torch). Where a batch
+which is what live steering on all tokens computes, up to rounding (``elude.exporter.rewrite.bake`` does the same in torch). Where a batch
 normalisation is folded into the convolution, both changes are multiplied by its scale. An edit of the strongest patches depends on the
 image, and no weights can do it.
 """
@@ -17,14 +17,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from exporter.graph.plain import PRODUCTS, scopes
-from exporter.graph.steering import INPUTS
-from exporter.graph.stored import sub_unit_parameters
-from exporter.graph.write import EXTERNAL_ABOVE, save
-from handlers.bundle import Bundle, LayerInfo
-from handlers.edits import PADDING, Edit
-from handlers.errors import BundleError, UsageError
-from handlers.metadata import read_layers
+from elude.exporter.graph.plain import PRODUCTS, scopes
+from elude.exporter.graph.steering import INPUTS
+from elude.exporter.graph.stored_weights import sub_unit_parameters
+from elude.exporter.graph.write_graph import EXTERNAL_ABOVE, save
+from elude.handlers.bundle.bundle import Bundle, LayerInfo
+from elude.handlers.requests.edits import PADDING, Edit
+from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.bundle.graph_metadata import read_layers
 
 Array = NDArray[np.float64]
 _DOC = "The original model with edits of sub-units in its weights; see metadata_props['elude.baked']."
@@ -69,8 +69,8 @@ def bake(
 
 
 def _preset(bundle: Bundle | None, name: str) -> tuple[Edit, ...]:
-    from handlers.settings import Limits
-    from handlers.steering import read_presets
+    from elude.handlers.settings import Limits
+    from elude.handlers.requests.steering import read_presets
 
     if bundle is None:
         raise UsageError(f"The preset {name!r} is named, but not its bundle.", "Name the bundle instead of its model.onnx, or give edits.")

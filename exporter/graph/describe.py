@@ -12,8 +12,8 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from handlers.errors import BundleError
-from handlers.metadata import read_layers
+from elude.handlers.errors import BundleError
+from elude.handlers.bundle.graph_metadata import read_layers
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from exporter.layer_split import LayerSplit
-from handlers.bundle import LayerInfo, Source
-from handlers.metadata import GRAPH_SCHEMA_VERSION
-from handlers.preprocess import Preprocess
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.handlers.bundle.bundle import LayerInfo, Source
+from elude.handlers.bundle.graph_metadata import GRAPH_SCHEMA_VERSION
+from elude.handlers.images.preprocess import Preprocess
 
 
 def layer_infos(splits: Sequence[LayerSplit], kinds: Sequence[str]) -> tuple[LayerInfo, ...]:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from onnxscript import optimizer
 from torch import nn
 
-from exporter.graph.ops import Ops
-from handlers.errors import UnsupportedLayerError
+from elude.exporter.graph.ops import Ops
+from elude.handlers.errors import UnsupportedLayerError
 
 OPSET = 18
 SCOPES = "pkg.torch.onnx.name_scopes"

@@ -2,7 +2,7 @@
 
     share = ((W / n) + W) - W,   rest = W - (n - 1) share,   w = rest for the last member of a sharing set, share for others, 0 else
 
-as ``exporter.weights.shares_of`` computes them, by the same four operations, so to the same bits (but for the sign of a zero). For
+as ``elude.exporter.splitting.weights.shares_of`` computes them, by the same four operations, so to the same bits (but for the sign of a zero). For
 inspection the rows are fixed: ONNX Runtime folds the whole computation into one constant when it loads the file. For steering only the
 edited sub-units' rows are computed.
 """
@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from exporter.graph.ops import Ops, scalar
-from exporter.layer_split import LayerSplit
+from elude.exporter.graph.ops import Ops, scalar
+from elude.exporter.splitting.layer_split import LayerSplit
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from exporter.graph.ops import Ops, scalar
-from exporter.graph.shares import single
-from exporter.graph.sub_units import Edited, Grafted, batch_first, map_to_tokens, selected
+from elude.exporter.graph.ops import Ops, scalar
+from elude.exporter.graph.shares import single
+from elude.exporter.graph.sub_units import Edited, Grafted, batch_first, map_to_tokens, selected
 
 INPUTS = ("steer_sub_unit", "steer_gain", "steer_offset", "steer_patches")
 

@@ -13,10 +13,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from exporter.graph.ops import Ops
-from exporter.graph.plain import Site
-from exporter.graph.shares import Shares, rows, single
-from handlers.errors import UnsupportedLayerError
+from elude.exporter.graph.ops import Ops
+from elude.exporter.graph.plain import Site
+from elude.exporter.graph.shares import Shares, rows, single
+from elude.handlers.errors import UnsupportedLayerError
 
 
 @dataclass(frozen=True)

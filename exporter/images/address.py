@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.images.files import open_files
-from exporter.images.hub import open_hub
-from exporter.images.listed import LIST_SUFFIXES, open_list
-from exporter.images.shards import is_pattern, open_shards
-from exporter.images.source import ImageSource
+from elude.exporter.images.files import open_files
+from elude.exporter.images.hub import open_hub
+from elude.exporter.images.listed import LIST_SUFFIXES, open_list
+from elude.exporter.images.shards import is_pattern, open_shards
+from elude.exporter.images.source import ImageSource
 
 
 def open_images(address: str | Path, base: str | Path = ".", *, split: str | None = None) -> ImageSource:

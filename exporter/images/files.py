@@ -7,8 +7,8 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from exporter.images.source import SUFFIXES, Entry, ImageSource
-from handlers.errors import UsageError
+from elude.exporter.images.source import SUFFIXES, Entry, ImageSource
+from elude.handlers.errors import UsageError
 
 LAYOUT = "Give a folder or .tar of images, at best one sub-folder per class."
 

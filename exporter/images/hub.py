@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.images.source import Entry, ImageSource
-from handlers.errors import UsageError
+from elude.exporter.images.source import Entry, ImageSource
+from elude.handlers.errors import UsageError
 
 _FORM = "Write hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:FOLDER, and :SPLIT behind it if there are several."
 

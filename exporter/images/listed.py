@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from exporter.images.source import SUFFIXES, Entry, ImageSource
-from handlers.errors import UsageError
+from elude.exporter.images.source import SUFFIXES, Entry, ImageSource
+from elude.handlers.errors import UsageError
 
 LIST_SUFFIXES = (".txt", ".lst", ".tsv")
 _FORM = "Write PATH, or PATH and class with a tab between them, one image a line; paths are relative to the list's folder."

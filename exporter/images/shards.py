@@ -6,9 +6,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from exporter.images.files import open_files
-from exporter.images.source import Entry, ImageSource
-from handlers.errors import UsageError
+from elude.exporter.images.files import open_files
+from elude.exporter.images.source import Entry, ImageSource
+from elude.handlers.errors import UsageError
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 

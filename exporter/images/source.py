@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.errors import ImageError
-from handlers.images import Limits, decode
-from handlers.preprocess import Preprocess
+from elude.handlers.errors import ImageError
+from elude.handlers.images.decode import Limits, decode
+from elude.handlers.images.preprocess import Preprocess
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 _LIMITS = Limits(max_bytes=1 << 30, max_pixels=1 << 28)  # the user's own files, not a stranger's request

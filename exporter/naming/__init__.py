@@ -1,5 +1,5 @@
 """Names for sub-units, each with the method that found it and its score; what no method can name stays unnamed."""
 
-from exporter.naming.found import Name
+from elude.exporter.naming.evidence import Name
 
 __all__ = ["Name"]

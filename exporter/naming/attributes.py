@@ -10,8 +10,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from exporter.naming.labels import Labels
-from handlers.errors import UsageError
+from elude.exporter.naming.labels import Labels
+from elude.handlers.errors import UsageError
 
 _YES, _NO = {"1", "yes", "true"}, {"0", "no", "false", ""}
 

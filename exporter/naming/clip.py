@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp, softmax
 from scipy.stats import false_discovery_control
 
-from exporter.naming.found import Name
-from handlers.errors import UsageError
+from elude.exporter.naming.evidence import Name
+from elude.handlers.errors import UsageError
 
 METHOD = "clip"
 _SMALLEST = 1e-7  # keeps the logarithm finite

@@ -5,7 +5,7 @@
     image.onnx      float32 (N, 3, H, W) → (N, D)
     text.onnx       token numbers (N, L), and an attention mask if it takes one → (N, D)
     tokenizer.json  of the ``tokenizers`` library
-    preprocess.json the fields of handlers.preprocess.Preprocess; CLIP's own if the file is missing
+    preprocess.json the fields of elude.handlers.images.preprocess.Preprocess; CLIP's own if the file is missing
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from PIL import Image
 
-from handlers.errors import UsageError
-from handlers.preprocess import Preprocess
+from elude.handlers.errors import UsageError
+from elude.handlers.images.preprocess import Preprocess
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 CONTEXT = 77  # tokens of CLIP's text encoder
@@ -132,7 +132,7 @@ class OpenClip:
     def __init__(self, model: str, pretrained: str) -> None:
         if not pretrained:
             raise UsageError(f"'open_clip:{model}' names no weights.", "Write open_clip:MODEL/PRETRAINED, e.g. open_clip:ViT-B-32/openai.")
-        import exporter.torchvision_compat  # noqa: F401 - repairs torchvision, which open_clip imports
+        import elude.exporter.models.torchvision_compat  # noqa: F401 - repairs torchvision, which open_clip imports
 
         try:
             import open_clip  # type: ignore[import-not-found]

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, hypergeom
 
-from exporter.naming.found import Name
-from handlers.errors import UsageError
+from elude.exporter.naming.evidence import Name
+from elude.handlers.errors import UsageError
 
 METHOD = "labels"
 
@@ -54,7 +54,7 @@ class Labels:
 
     @classmethod
     def of_classes(cls, classes: Sequence[str | None]) -> Labels:
-        """One label an image, as ``exporter.images`` gives them."""
+        """One label an image, as ``elude.exporter.images`` gives them."""
         return cls.of_sets([() if each is None else (each,) for each in classes])
 
     @classmethod

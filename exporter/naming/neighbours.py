@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.naming.found import Name
+from elude.exporter.naming.evidence import Name
 
 METHOD = "neighbour"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from handlers.errors import UsageError
+from elude.handlers.errors import UsageError
 
 SHIPPED = Path(__file__).parent / "vocabulary.txt"
 

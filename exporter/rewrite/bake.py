@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from exporter.layer_split import LayerSplit
-from exporter.rewrite.kinds import check_distinct, find
-from exporter.rewrite.layer import SplitLayer
-from handlers.edits import PADDING, Edit
-from handlers.errors import UsageError
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.rewrite.kinds import check_distinct, find
+from elude.exporter.rewrite.layer import SplitLayer
+from elude.handlers.requests.edits import PADDING, Edit
+from elude.handlers.errors import UsageError
 
 
 def bake(model: nn.Module, splits: Sequence[LayerSplit], edits: Sequence[Edit]) -> nn.Module:

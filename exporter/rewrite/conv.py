@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from handlers.errors import UnsupportedLayerError
+from elude.handlers.errors import UnsupportedLayerError
 
 
 class ConvRows(nn.Module):

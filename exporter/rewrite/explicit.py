@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from exporter.layer_split import LayerSplit
-from exporter.rewrite.kinds import check_distinct, find
-from exporter.rewrite.layer import SplitLayer
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.rewrite.kinds import check_distinct, find
+from elude.exporter.rewrite.layer import SplitLayer
 
 
 class ExplicitLayer(nn.Module):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from exporter.layer_split import LayerSplit
-from exporter.rewrite.kinds import check_distinct
-from exporter.rewrite.twin import Disentangled
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.rewrite.kinds import check_distinct
+from elude.exporter.rewrite.twin import Disentangled
 
 
 def graft(model: nn.Module, splits: Sequence[LayerSplit]) -> Disentangled:

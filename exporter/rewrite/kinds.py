@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from exporter.layer_split import LayerSplit
-from exporter.rewrite.conv import ConvRows
-from exporter.rewrite.linear import LinearRows
-from handlers.errors import UnsupportedLayerError, UsageError
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.rewrite.conv import ConvRows
+from elude.exporter.rewrite.linear import LinearRows
+from elude.handlers.errors import UnsupportedLayerError, UsageError
 
 # Subclasses are refused unless known: one that standardises or quantises its weights first is not linear in them.
 _LINEAR = {"torch.nn.modules.linear.Linear", "timm.layers.linear.Linear"}

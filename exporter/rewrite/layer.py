@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from exporter.layer_split import LayerSplit
-from exporter.rewrite.kinds import rows_of
-from exporter.weights import sub_unit_bias, sub_unit_weights
-from handlers.edits import Edit
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.rewrite.kinds import rows_of
+from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
+from elude.handlers.requests.edits import Edit
 
 _NUMPY_TYPES = {torch.float16, torch.float32, torch.float64}
 

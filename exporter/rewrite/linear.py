@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from handlers.errors import UnsupportedLayerError
+from elude.handlers.errors import UnsupportedLayerError
 
 
 class LinearRows(nn.Module):

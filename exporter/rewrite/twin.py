@@ -1,7 +1,7 @@
 """The disentangled twin of a model in graft form: the same model, with its sub-units to look at and to steer.
 
 Each split layer keeps computing z = W q + b itself; a forward hook on it computes sub-units on the side when asked, or adds the change of
-edits (exporter.rewrite.layer). With neither the hook returns nothing and the output is bit-identical to the original's.
+edits (elude.exporter.rewrite.layer). With neither the hook returns nothing and the output is bit-identical to the original's.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from exporter.layer_split import LayerSplit
-from exporter.rewrite.kinds import find
-from exporter.rewrite.layer import SplitLayer
-from handlers.edits import PADDING, Edit
-from handlers.errors import UnsupportedLayerError, UsageError
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.rewrite.kinds import find
+from elude.exporter.rewrite.layer import SplitLayer
+from elude.handlers.requests.edits import PADDING, Edit
+from elude.handlers.errors import UnsupportedLayerError, UsageError
 
 Rows = tuple[tuple[Edit, ...], ...]
 
@@ -65,7 +65,7 @@ class _Graft:
 
 
 class Disentangled(nn.Module):
-    """A model with split layers; made by ``exporter.rewrite.graft``. One call at a time: edits are held while it runs.
+    """A model with split layers; made by ``elude.exporter.rewrite.graft``. One call at a time: edits are held while it runs.
 
     Args:
         model: the model, which gets the hooks: hand over a copy.

@@ -17,20 +17,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from exporter.graph.metadata import split_sha256
-from exporter.graph.write import DTYPES
-from exporter.layer_split import LayerSplit
-from exporter.rewrite import Disentangled
-from exporter.verify.compare import OWN_ERROR, Array, Run, compare, errors, fan_in, rounding, rule, scale_of
-from exporter.verify.divergence import first_divergence
-from exporter.verify.report import Comparison, Equivalence, Sums
-from exporter.verify.stored import sums_of_weights
-from handlers.edits import Edit
-from handlers.errors import EquivalenceError, UsageError
-from handlers.session import GraphSession
+from elude.exporter.graph.metadata import split_sha256
+from elude.exporter.graph.write_graph import DTYPES
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.rewrite import Disentangled
+from elude.exporter.verify.compare import OWN_ERROR, Array, Run, compare, errors, fan_in, rounding, rule, scale_of
+from elude.exporter.verify.divergence import first_divergence
+from elude.exporter.verify.report import Comparison, Equivalence, Sums
+from elude.exporter.verify.stored_sums import sums_of_weights
+from elude.handlers.requests.edits import Edit
+from elude.handlers.errors import EquivalenceError, UsageError
+from elude.handlers.bundle.session import GraphSession
 
 if TYPE_CHECKING:
-    from exporter.layers import Layer
+    from elude.exporter.models.layers import Layer
 
 BATCH = 4
 EXACT = 2  # float64 is slow
@@ -57,7 +57,7 @@ class _Case:
     dtype: str
 
     def tolerance(self, name: str, terms: int) -> float:
-        """The rule of ``exporter.verify.compare`` for one output."""
+        """The rule of ``elude.exporter.verify.compare`` for one output."""
         exact = self.exact[name]
         own = errors(self.own[name], exact).max()
         return rounding(terms, scale_of(self.twin[name]), self.dtype) + OWN_ERROR * (float(own) if np.isfinite(own) else 0.0)
@@ -78,7 +78,7 @@ def verify(
 
     Args:
         original: the model as it was loaded.
-        twin: ``exporter.rewrite.graft`` of it.
+        twin: ``elude.exporter.rewrite.graft`` of it.
         onnx_path: the emitted file.
         splits: the splits, in the order that numbers the sub-units.
         layers: the split layers, in the same order.

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from exporter.verify.report import Comparison
+from elude.exporter.verify.report import Comparison
 
 Array = NDArray[Any]
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from exporter.graph.plain import scopes
-from exporter.verify.compare import Array, errors, rounding, scale_of
-from exporter.verify.report import Divergence
+from elude.exporter.graph.plain import scopes
+from elude.exporter.verify.compare import Array, errors, rounding, scale_of
+from elude.exporter.verify.report import Divergence
 
 WINDOW = 2  # a folded normalisation's value may stand for the module after it
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from handlers.errors import EquivalenceError
+from elude.handlers.errors import EquivalenceError
 
 CLAIMS = {
     "sums": "(a) the sub-units sum to their unit",

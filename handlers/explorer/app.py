@@ -21,12 +21,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from handlers.errors import ImageError, UsageError
-from handlers.explorer.backends import Backend, examples, refusal
-from handlers.images import decode
-from handlers.preprocess import Preprocess
-from handlers.settings import Limits
-from handlers.web import read_body
+from elude.handlers.errors import ImageError, UsageError
+from elude.handlers.explorer.backends import Backend, examples, refusal
+from elude.handlers.images.decode import decode
+from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.settings import Limits
+from elude.handlers.web.app import read_body
 
 PAGE = Path(__file__).parent / "page"
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}

@@ -6,18 +6,18 @@ import asyncio
 import json
 from typing import Any, Protocol
 
-from handlers.calls import Call
-from handlers.errors import RequestError, UsageError
-from handlers.service import Service
-from handlers.torchserve.client import Client, ServerError
-from handlers.web import Batches
+from elude.handlers.requests.calls import Call
+from elude.handlers.errors import RequestError, UsageError
+from elude.handlers.service import Service
+from elude.handlers.torchserve.client import Client, ServerError
+from elude.handlers.web.app import Batches
 
 _FEATURES = 48  # sub-units whose top images are gathered for the choice of examples
 _EXAMPLES = 24
 
 
 class Backend(Protocol):
-    """Answers requests of ``handlers/requests.py`` as JSON."""
+    """Answers requests of ``handlers/requests/schema.py`` as JSON."""
 
     facts: dict[str, Any]  # the answer of 'describe'
 

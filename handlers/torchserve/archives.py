@@ -7,7 +7,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from handlers.errors import UsageError
+from elude.handlers.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from handlers.errors import EludeError, RequestError, UsageError
+from elude.handlers.errors import EludeError, RequestError, UsageError
 
 
 class ServerError(EludeError):

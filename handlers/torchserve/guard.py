@@ -31,9 +31,9 @@ def check(folder: Path) -> None:
         GateError: it is not listed.
         UsageError: the requirements cannot be read.
     """
-    from handlers.admission import require_archive
-    from handlers.requirements import Requirements
-    from handlers.torchserve.handler import CONTENTS, check_contents
+    from elude.handlers.admission.admission import require_archive
+    from elude.handlers.admission.requirements import Requirements
+    from elude.handlers.torchserve.handler import CONTENTS, check_contents
 
     check_contents(folder)
     require_archive((folder / CONTENTS).read_bytes(), Requirements.load())
@@ -42,8 +42,8 @@ def check(folder: Path) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Become the worker, unless its archive may not be loaded."""
     if any(Path(argument).name == WORKER for argument in arguments):
-        sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # -I leaves out everything else that is not installed
-        from handlers.errors import EludeError
+        sys.path.insert(0, str(Path(__file__).absolute().parents[3]))  # -I leaves out everything else that is not installed
+        from elude.handlers.errors import EludeError
 
         try:
             check(Path.cwd())

@@ -62,19 +62,19 @@ def contents_sha256(hashes: dict[str, str]) -> str:
 
 
 class EludeHandler:
-    """Answers TorchServe's batches with ``handlers.service.Service``."""
+    """Answers TorchServe's batches with ``elude.handlers.service.Service``."""
 
     def initialize(self, context: Any) -> None:
         """Check the archive, ask whether it may be served here, and load the bundle; called once a worker."""
         folder = Path(context.system_properties["model_dir"])
         check_contents(folder)
-        from handlers.admission import require_archive
-        from handlers.calls import Call
-        from handlers.reports import Reports
-        from handlers.requirements import Requirements
-        from handlers.service import Service
-        from handlers.settings import read_settings
-        from handlers.watch import Watch
+        from elude.handlers.admission.admission import require_archive
+        from elude.handlers.requests.calls import Call
+        from elude.handlers.metrics import Reports
+        from elude.handlers.admission.requirements import Requirements
+        from elude.handlers.service import Service
+        from elude.handlers.settings import read_settings
+        from elude.handlers.admission.watch import Watch
 
         settings = read_settings((context.model_yaml_config or {}).get("elude"))
         self._call, self._log = Call, settings.log

@@ -9,7 +9,7 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-from handlers.errors import UsageError
+from elude.handlers.errors import UsageError
 
 
 def find_java() -> Path:

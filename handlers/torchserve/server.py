@@ -22,14 +22,14 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from handlers.errors import EvaluationError, RequestError, UsageError
-from handlers.requirements import ENVIRONMENT, Requirements
-from handlers.settings import OVERRIDES, Settings
-from handlers.torchserve.archives import ArchiveInfo, check_archive, read_archive
-from handlers.torchserve.client import Client, ServerError
-from handlers.torchserve.guard import write_guard
-from handlers.torchserve.machine import find_java, find_torchserve, free_ports
-from handlers.torchserve.startup_log import failure, last_lines
+from elude.handlers.errors import EvaluationError, RequestError, UsageError
+from elude.handlers.admission.requirements import ENVIRONMENT, Requirements
+from elude.handlers.settings import OVERRIDES, Settings
+from elude.handlers.torchserve.archives import ArchiveInfo, check_archive, read_archive
+from elude.handlers.torchserve.client import Client, ServerError
+from elude.handlers.torchserve.guard import write_guard
+from elude.handlers.torchserve.machine import find_java, find_torchserve, free_ports
+from elude.handlers.torchserve.startup_log import failure, last_lines
 
 _MAX_BODY = 16 * 2**20  # bytes of a request or a response: an image of 6 MiB as base64, and many heat maps
 METRICS = Path(__file__).with_name("metrics.yaml")
@@ -47,7 +47,7 @@ class ServerSettings:
         response_timeout_s: after it a worker counts as dead.
         start_timeout_s: after it starting counts as failed.
         model_api: whether models may be registered while it runs.
-        overrides: settings over those of the archives, as ``handlers.settings.Settings.from_json`` reads them.
+        overrides: settings over those of the archives, as ``elude.handlers.settings.Settings.from_json`` reads them.
         admission: what archives must fulfil; by default what ``ELUDE_ADMISSION`` names. Where it lists archives, no code of another runs.
     """
 

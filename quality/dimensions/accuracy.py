@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quality.dimensions import HIGHER_IS_BETTER
-from quality.dimensions.result import DimensionResult
-from quality.statistics.statistics import check_labels, probabilities_of, wilson_interval
+from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions.result import DimensionResult
+from elude.quality.statistics.intervals import check_labels, probabilities_of, wilson_interval
 
 
 def correct(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:

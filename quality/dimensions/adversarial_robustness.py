@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quality.dimensions import HIGHER_IS_BETTER
-from quality.dimensions.ood_robustness import relative_accuracies
-from quality.dimensions.result import DimensionResult
-from quality.statistics.statistics import RESAMPLES
+from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions.ood_robustness import relative_accuracies
+from elude.quality.dimensions.result import DimensionResult
+from elude.quality.statistics.intervals import RESAMPLES
 
 
 def adversarial_robustness(

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quality.dimensions import HIGHER_IS_BETTER
-from quality.dimensions.result import DimensionResult
-from quality.statistics.calibration_bins import Bins, equal_width
-from quality.statistics.calibration_interval import calibration_interval
-from quality.statistics.statistics import RESAMPLES, Floats, check_labels, geometric_mean, probabilities_of
+from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions.result import DimensionResult
+from elude.quality.statistics.calibration_bins import Bins, equal_width
+from elude.quality.statistics.calibration_interval import calibration_interval
+from elude.quality.statistics.intervals import RESAMPLES, Floats, check_labels, geometric_mean, probabilities_of
 
 BINS = 15
 

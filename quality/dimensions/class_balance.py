@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.errors import EvaluationError
-from quality.dimensions import HIGHER_IS_BETTER
-from quality.dimensions.accuracy import correct
-from quality.dimensions.result import DimensionResult
-from quality.statistics.inversion import Family, invert
-from quality.statistics.statistics import RESAMPLES, Floats, check_labels, geometric_mean, probabilities_of
+from elude.handlers.errors import EvaluationError
+from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions.accuracy import correct
+from elude.quality.dimensions.result import DimensionResult
+from elude.quality.statistics.inversion import Family, invert
+from elude.quality.statistics.intervals import RESAMPLES, Floats, check_labels, geometric_mean, probabilities_of
 
 _MEMBERS = 25  # of the family of models that the interval tries
 _WIDEST = 4.0  # how far beyond the measured spread the family goes, in units of the noise of one accuracy

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.errors import EvaluationError
-from quality.dimensions import HIGHER_IS_BETTER
-from quality.dimensions.result import DimensionResult
-from quality.statistics.ratio_interval import ratio_interval
-from quality.statistics.statistics import RESAMPLES, wilson_interval
+from elude.handlers.errors import EvaluationError
+from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions.result import DimensionResult
+from elude.quality.statistics.ratio_interval import ratio_interval
+from elude.quality.statistics.intervals import RESAMPLES, wilson_interval
 
 
 def corruption_robustness(

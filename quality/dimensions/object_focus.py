@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.errors import EvaluationError
-from quality.dimensions import HIGHER_IS_BETTER
-from quality.dimensions.result import DimensionResult
-from quality.statistics.statistics import RESAMPLES, paired_difference_interval
+from elude.handlers.errors import EvaluationError
+from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions.result import DimensionResult
+from elude.quality.statistics.intervals import RESAMPLES, paired_difference_interval
 
 
 def object_focus(same: NDArray[np.bool_], rand: NDArray[np.bool_], *, resamples: int = RESAMPLES) -> DimensionResult:

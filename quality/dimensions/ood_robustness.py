@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.errors import EvaluationError
-from quality.dimensions import HIGHER_IS_BETTER
-from quality.dimensions.result import DimensionResult
-from quality.statistics.ratio_interval import ratio_interval
-from quality.statistics.statistics import RESAMPLES, geometric_mean, probabilities_of, wilson_interval
+from elude.handlers.errors import EvaluationError
+from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions.result import DimensionResult
+from elude.quality.statistics.ratio_interval import ratio_interval
+from elude.quality.statistics.intervals import RESAMPLES, geometric_mean, probabilities_of, wilson_interval
 
 
 def ood_robustness(

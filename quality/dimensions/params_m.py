@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from handlers.errors import EvaluationError
-from quality.dimensions import HIGHER_IS_BETTER
-from quality.dimensions.result import DimensionResult
+from elude.handlers.errors import EvaluationError
+from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions.result import DimensionResult
 
 
 def params_m(parameters: int) -> DimensionResult:

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.errors import EvaluationError, UsageError
-from quality.dimensions import HIGHER_IS_BETTER
-from quality.dimensions.accuracy import accuracy
-from quality.dimensions.adversarial_robustness import adversarial_robustness
-from quality.dimensions.calibration_error import calibration_error
-from quality.dimensions.class_balance import class_balance
-from quality.dimensions.corruption_robustness import corruption_robustness
-from quality.dimensions.object_focus import object_focus
-from quality.dimensions.ood_robustness import ood_robustness
-from quality.dimensions.params_m import params_m
-from quality.dimensions.result import DimensionResult
-from quality.dimensions.shape_bias import shape_bias
+from elude.handlers.errors import EvaluationError, UsageError
+from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions.accuracy import accuracy
+from elude.quality.dimensions.adversarial_robustness import adversarial_robustness
+from elude.quality.dimensions.calibration_error import calibration_error
+from elude.quality.dimensions.class_balance import class_balance
+from elude.quality.dimensions.corruption_robustness import corruption_robustness
+from elude.quality.dimensions.object_focus import object_focus
+from elude.quality.dimensions.ood_robustness import ood_robustness
+from elude.quality.dimensions.params_m import params_m
+from elude.quality.dimensions.result import DimensionResult
+from elude.quality.dimensions.shape_bias import shape_bias
 
 Update = NDArray[Any] | Mapping[Any, NDArray[Any]]
 _FUNCTIONS: dict[str, tuple[Callable[..., DimensionResult], tuple[str, ...]]] = {

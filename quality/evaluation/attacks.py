@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from handlers.errors import EvaluationError
-from quality.statistics.statistics import are_probabilities
+from elude.handlers.errors import EvaluationError
+from elude.quality.statistics.intervals import are_probabilities
 
 EPSILON = 8 / 255
 PGD_STEP = 2 / 255
@@ -64,7 +64,7 @@ def pgd(
 def attacker(
     model: nn.Module, seed: int, epsilon: float = EPSILON
 ) -> Callable[[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]], dict[str, NDArray[np.float32]]]:
-    """Both attacks on ``model``, for ``quality.evaluation.observe``: pixels, labels and numbers of the images to adversarial pixels.
+    """Both attacks on ``model``, for ``elude.quality.evaluation.observe``: pixels, labels and numbers of the images to adversarial pixels.
 
     The random start comes from (seed, number of the image), so batches do not matter.
     """

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter import engines
-from exporter.engines import LOCAL, RAY
-from quality.evaluation.observe import Answer, Corrupter, Job, Progress, Work, corrupt_here, run_job
-from quality.suites.corruptions import corrupt
+from elude.exporter import engines
+from elude.exporter.engines import LOCAL, RAY
+from elude.quality.evaluation.observe import Answer, Corrupter, Job, Progress, Work, corrupt_here, run_job
+from elude.quality.suites.corruptions import corrupt
 
 
 @dataclass(frozen=True)

@@ -7,25 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.engines import LOCAL
-from handlers.errors import EvaluationError, UsageError
-from quality.dimensions import DIMENSIONS
-from quality.dimensions.result import DimensionResult
-from quality.evaluation.engines import Cache, fingerprint, run
-from quality.evaluation.extra_sets import CONFLICT, ExtraAnswers, answers_of, label_names, ready_sets, texture_labels
-from quality.evaluation.made_sets import MADE, made_sets
-from quality.evaluation.measure import measure, unavailable
-from quality.evaluation.observe import Attack, Observations, Plan, Progress, Work, gather, gather_ready
-from quality.evaluation.report_data import QualityReport, library_versions
-from quality.scores.pool import Pool
-from quality.scores.quba import QUBA_2025, quba_score, standing
-from quality.statistics.statistics import RESAMPLES, are_probabilities
-from quality.subjects.subject import Forms, Subject
-from quality.suites.choice import stratified
-from quality.suites.suite import IMAGENET_1K, Suite
+from elude.exporter.engines import LOCAL
+from elude.handlers.errors import EvaluationError, UsageError
+from elude.quality.dimensions import DIMENSIONS
+from elude.quality.dimensions.result import DimensionResult
+from elude.quality.evaluation.engines import Cache, fingerprint, run
+from elude.quality.evaluation.extra_sets import CONFLICT, ExtraAnswers, answers_of, label_names, ready_sets, texture_labels
+from elude.quality.evaluation.made_sets import MADE, made_sets
+from elude.quality.evaluation.measure import measure, unavailable
+from elude.quality.evaluation.observe import Attack, Observations, Plan, Progress, Work, gather, gather_ready
+from elude.quality.evaluation.quality_json import QualityReport, library_versions
+from elude.quality.scores.pool import Pool
+from elude.quality.scores.quba import QUBA_2025, quba_score, standing
+from elude.quality.statistics.intervals import RESAMPLES, are_probabilities
+from elude.quality.subjects.subject import Forms, Subject
+from elude.quality.suites.choice import stratified
+from elude.quality.suites.suite import IMAGENET_1K, Suite
 
 if TYPE_CHECKING:
-    from handlers.bundle import Bundle
+    from elude.handlers.bundle.bundle import Bundle
 
 BATCH_SIZE = 250
 _READY: Mapping[str, Callable[[Suite], bool]] = {
@@ -158,10 +158,10 @@ def evaluate(
 
 def _subjects(subject: Subject | Forms | Bundle, threads: int) -> tuple[dict[str, str | None], dict[str, Subject], str]:
     """What is measured, by name; and which of them the report is about."""
-    from handlers.bundle import Bundle
+    from elude.handlers.bundle.bundle import Bundle
 
     if isinstance(subject, Bundle):
-        from quality.subjects.bundle_subject import open_bundle
+        from elude.quality.subjects.bundle_subject import open_bundle
 
         subject = open_bundle(subject, threads=threads)
     if isinstance(subject, Forms):
@@ -176,7 +176,7 @@ def _attacked(subjects: Mapping[str, Subject]) -> Any:
 
 
 def _attack(module: Any, seed: int) -> Attack:
-    from quality.evaluation.attacks import attacker  # imports torch, which a served graph alone does not need
+    from elude.quality.evaluation.attacks import attacker  # imports torch, which a served graph alone does not need
 
     return attacker(module, seed)
 

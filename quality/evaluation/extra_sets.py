@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.errors import EvaluationError
-from quality.dimensions.ood_robustness import category_predictions, subset_predictions, top1_categories
-from quality.evaluation.made_sets import MADE, made_sets
-from quality.subjects.subject import Subject, outputs_of
-from quality.suites.choice import stratified
-from quality.suites.image_sets import EncodedSet, ImageSet
-from quality.suites.sources import stem
-from quality.suites.suite import TOP1, ShiftedSet, Suite
+from elude.handlers.errors import EvaluationError
+from elude.quality.dimensions.ood_robustness import category_predictions, subset_predictions, top1_categories
+from elude.quality.evaluation.made_sets import MADE, made_sets
+from elude.quality.subjects.subject import Subject, outputs_of
+from elude.quality.suites.choice import stratified
+from elude.quality.suites.image_sets import EncodedSet, ImageSet
+from elude.quality.suites.sources import stem
+from elude.quality.suites.suite import TOP1, ShiftedSet, Suite
 
 SHIFTED, SAME, RAND, CONFLICT = "shifted/", "mixed/same", "mixed/rand", "cue_conflict"
 Predictions = Mapping[str, Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]]]

@@ -14,12 +14,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.preprocess import Preprocess
-from quality.suites.builders.composites import Objects, background_donors
-from quality.suites.builders.masks import dark_background_masks
-from quality.suites.builders.shifts import SHIFTS
-from quality.suites.image_sets import Batch, InBatches, PixelSet
-from quality.suites.suite import ShiftedSet
+from elude.handlers.images.preprocess import Preprocess
+from elude.quality.suites.builders.composites import Objects, background_donors
+from elude.quality.suites.builders.masks import dark_background_masks
+from elude.quality.suites.builders.shifts import SHIFTS
+from elude.quality.suites.image_sets import Batch, InBatches, PixelSet
+from elude.quality.suites.suite import ShiftedSet
 
 MADE = "made"
 Make = Callable[[int, int], NDArray[np.uint8]]

@@ -7,20 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from quality.dimensions.accuracy import accuracy, correct
-from quality.dimensions.adversarial_robustness import adversarial_robustness
-from quality.dimensions.calibration_error import calibration_error
-from quality.dimensions.class_balance import class_balance
-from quality.dimensions.corruption_robustness import corruption_robustness
-from quality.dimensions.object_focus import object_focus
-from quality.dimensions.ood_robustness import ood_robustness
-from quality.dimensions.params_m import params_m
-from quality.dimensions.result import DimensionResult
-from quality.dimensions.shape_bias import shape_bias
-from quality.evaluation.extra_sets import ExtraAnswers
-from quality.evaluation.observe import Observations
-from quality.subjects.subject import Subject
-from quality.suites.suite import Suite
+from elude.quality.dimensions.accuracy import accuracy, correct
+from elude.quality.dimensions.adversarial_robustness import adversarial_robustness
+from elude.quality.dimensions.calibration_error import calibration_error
+from elude.quality.dimensions.class_balance import class_balance
+from elude.quality.dimensions.corruption_robustness import corruption_robustness
+from elude.quality.dimensions.object_focus import object_focus
+from elude.quality.dimensions.ood_robustness import ood_robustness
+from elude.quality.dimensions.params_m import params_m
+from elude.quality.dimensions.result import DimensionResult
+from elude.quality.dimensions.shape_bias import shape_bias
+from elude.quality.evaluation.extra_sets import ExtraAnswers
+from elude.quality.evaluation.observe import Observations
+from elude.quality.subjects.subject import Subject
+from elude.quality.suites.suite import Suite
 
 
 def unavailable(subject: Subject, suite: Suite, *, attackable: bool) -> dict[str, str]:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.preprocess import Preprocess
-from quality.evaluation.extra_sets import Predictions, decisions, label_names
-from quality.subjects.subject import Images, Subject, as_unit
-from quality.suites.corruptions import corrupt
-from quality.suites.image_sets import Batch, ImageSet
-from quality.suites.suite import ShiftedSet
+from elude.handlers.images.preprocess import Preprocess
+from elude.quality.evaluation.extra_sets import Predictions, decisions, label_names
+from elude.quality.subjects.subject import Images, Subject, as_unit
+from elude.quality.suites.corruptions import corrupt
+from elude.quality.suites.image_sets import Batch, ImageSet
+from elude.quality.suites.suite import ShiftedSet
 
 Progress = Callable[[str, int, int], None]
 Attack = Callable[[Images, NDArray[np.int64], NDArray[np.int64]], Mapping[str, Images]]

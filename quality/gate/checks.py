@@ -10,10 +10,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from quality.dimensions import HIGHER_IS_BETTER
-from quality.gate.evidence import Evidence, Measurement, mapping, number
-from quality.gate.verdict import Check, Outcome
-from quality.policies.policy import DimensionRule, Policy, ScoreRule, Tolerances
+from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.gate.evidence import Evidence, Measurement, mapping, number
+from elude.quality.gate.verdict import Check, Outcome
+from elude.quality.policies.policy import DimensionRule, Policy, ScoreRule, Tolerances
 
 EQUIVALENCE_SCHEMA_VERSION = 1
 

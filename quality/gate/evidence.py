@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from handlers.bundle import Bundle
-from quality.dimensions import HIGHER_IS_BETTER
+from elude.handlers.bundle.bundle import Bundle
+from elude.quality.dimensions import HIGHER_IS_BETTER
 
 QUALITY_SCHEMA_VERSION = 1
 

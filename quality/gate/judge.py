@@ -7,14 +7,14 @@ from dataclasses import replace
 from datetime import date
 from types import MappingProxyType
 
-from handlers import clock
-from handlers.bundle import Bundle
-from quality.gate.checks import check_claims, check_drop, check_limit, check_lossless_quality, check_score, present, same_suite
-from quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, essence, from_essence, gather, mapping
-from quality.gate.preset_checks import PresetEvidence, gather_presets, preset_outcomes, rule_on
-from quality.gate.verdict import Check, PresetRuling, State, Verdict
-from quality.gate.waivers import WAIVABLE, Waiver
-from quality.policies.policy import Policy, parse_policy
+from elude.handlers.admission import clock
+from elude.handlers.bundle.bundle import Bundle
+from elude.quality.gate.checks import check_claims, check_drop, check_limit, check_lossless_quality, check_score, present, same_suite
+from elude.quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, essence, from_essence, gather, mapping
+from elude.quality.gate.preset_checks import PresetEvidence, gather_presets, preset_outcomes, rule_on
+from elude.quality.gate.verdict import Check, PresetRuling, State, Verdict
+from elude.quality.gate.waivers import WAIVABLE, Waiver
+from elude.quality.policies.policy import Policy, parse_policy
 
 
 def judge(

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.admission import preset_hashes
-from handlers.bundle import Bundle
-from quality.gate.checks import check_drop, check_limit, present, same_suite
-from quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, mapping
-from quality.gate.verdict import Check, PresetRuling
-from quality.policies.policy import Policy, PresetRule
+from elude.handlers.admission.admission import preset_hashes
+from elude.handlers.bundle.bundle import Bundle
+from elude.quality.gate.checks import check_drop, check_limit, present, same_suite
+from elude.quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, mapping
+from elude.quality.gate.verdict import Check, PresetRuling
+from elude.quality.policies.policy import Policy, PresetRule
 
 PRESETS_QUALITY = "presets_quality.json"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from quality.gate.verdict import Check
+    from elude.quality.gate.verdict import Check
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,11 +49,11 @@ class Gate(pytest.Collector):
 
     def collect(self) -> list[pytest.Item]:
         """One item a check, and one that says whether it could be judged at all."""
-        from handlers.bundle import Bundle
-        from handlers.errors import EludeError
-        from quality.gate.judge import judge
-        from quality.gate.waivers import load_waivers
-        from quality.policies.policy import DEFAULT_POLICY, load_policy
+        from elude.handlers.bundle.bundle import Bundle
+        from elude.handlers.errors import EludeError
+        from elude.quality.gate.judge import judge
+        from elude.quality.gate.waivers import load_waivers
+        from elude.quality.policies.policy import DEFAULT_POLICY, load_policy
 
         given = self.config.getoption
         baseline, waivers = given("--elude-baseline"), given("--elude-waivers")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from quality.statistics.statistics import LEVEL
+from elude.quality.statistics.intervals import LEVEL
 
 SCHEMA_VERSION = 1
 Outcome = Literal["pass", "fail", "warn", "waived"]

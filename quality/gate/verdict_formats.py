@@ -6,7 +6,7 @@ import json
 import re
 from xml.etree import ElementTree
 
-from quality.gate.verdict import Check, Outcome, Verdict
+from elude.quality.gate.verdict import Check, Outcome, Verdict
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SIGNS: dict[Outcome, str] = {"pass": "✅ pass", "fail": "❌ fail", "warn": "⚠️ warn", "waived": "📝 waived"}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from handlers.errors import UsageError
-from quality.dimensions import DIMENSIONS
-from quality.toml_tables import Table
+from elude.handlers.errors import UsageError
+from elude.quality.dimensions import DIMENSIONS
+from elude.quality.toml_tables import Table
 
 WAIVABLE = (*DIMENSIONS, "score")  # never integrity, losslessness or a missing measurement
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from quality.dimensions import HIGHER_IS_BETTER
-from quality.policies.policy import DimensionRule, Policy, Tolerances
-from quality.statistics.statistics import LEVEL
+from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.policies.policy import DimensionRule, Policy, Tolerances
+from elude.quality.statistics.intervals import LEVEL
 
 _CLAIMS = {
     "sums": "The sub-units of each unit sum to the unit",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 
-from handlers.bundle import Bundle
-from handlers.errors import EvaluationError
-from quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
-from quality.gate.evidence import Measurement, gather
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import EvaluationError
+from elude.quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
+from elude.quality.gate.evidence import Measurement, gather
 
 _ROOM = 1.5  # half widths of the interval between the baseline's value and what is still allowed: an equal model stays inside
 

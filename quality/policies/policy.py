@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from handlers.errors import UsageError
-from quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
-from quality.toml_tables import Table
+from elude.handlers.errors import UsageError
+from elude.quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
+from elude.quality.toml_tables import Table
 
 SCHEMA_VERSION = 1
 CLAIMS = ("sums", "rewrite", "runtime")

@@ -1,6 +1,6 @@
 """The policy's JSON Schema, for editors and other tools; ``docs/policy.schema.json`` is its published form.
 
-The reader in ``quality.policies.policy`` is stricter in one thing that a schema cannot say: it names the line.
+The reader in ``elude.quality.policies.policy`` is stricter in one thing that a schema cannot say: it names the line.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
-from quality.policies.policy import CLAIMS, SCHEMA_VERSION
+from elude.quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
+from elude.quality.policies.policy import CLAIMS, SCHEMA_VERSION
 
 _NUMBER: dict[str, Any] = {"type": "number"}
 _POSITIVE: dict[str, Any] = {"type": "number", "minimum": 0}

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.atlas_pages.places import Layout, marker
-from handlers.catalogue import Catalogue, SubUnitRow, UnitRow
+from elude.exporter.atlas.token_places import Layout, marker
+from elude.handlers.bundle.catalogue import Catalogue, SubUnitRow, UnitRow
 
 TINY = 48  # pixels
 RARE = 0.01  # share of instances below which a sub-unit counts as hardly active

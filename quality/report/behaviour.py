@@ -8,14 +8,14 @@ from typing import Any
 
 import jinja2
 
-from exporter.atlas_pages.places import shared_style
-from quality.evaluation.report_data import QualityReport
-from quality.gate.evidence import mapping, number
-from quality.report.breakdowns import breakdowns, contributions
-from quality.report.definitions import DEFINITIONS
-from quality.report.numbers import decimal, dimension_lines, small
-from quality.scores.compare import Comparison, compare
-from quality.scores.pool import Pool
+from elude.exporter.atlas.token_places import shared_style
+from elude.quality.evaluation.quality_json import QualityReport
+from elude.quality.gate.evidence import mapping, number
+from elude.quality.report.breakdowns import breakdowns, contributions
+from elude.quality.report.definitions import DEFINITIONS
+from elude.quality.report.numbers import decimal, dimension_lines, small
+from elude.quality.scores.compare import Comparison, compare
+from elude.quality.scores.pool import Pool
 
 _FOLDER = Path(__file__).parent
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from quality.gate.evidence import mapping, number
-from quality.report.definitions import DEFINITIONS
+from elude.quality.gate.evidence import mapping, number
+from elude.quality.report.definitions import DEFINITIONS
 
 _ROWS = 20  # of a longer table, the lowest
 _SHOWN = {

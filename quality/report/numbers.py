@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from quality.dimensions import HIGHER_IS_BETTER
-from quality.gate.checks import claim_error
-from quality.gate.evidence import Measurement, mapping, number, read_measurement
-from quality.policies.policy import CLAIMS
-from quality.report.definitions import DEFINITIONS
-from quality.scores.compare import Change
-from quality.scores.pool import Pool
+from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.gate.checks import claim_error
+from elude.quality.gate.evidence import Measurement, mapping, number, read_measurement
+from elude.quality.policies.policy import CLAIMS
+from elude.quality.report.definitions import DEFINITIONS
+from elude.quality.scores.compare import Change
+from elude.quality.scores.pool import Pool
 
 CLAIM_WORDS = {
     "sums": ("Sub-units sum to their unit", "Largest difference between a unit and the sum of its sub-units."),
@@ -104,7 +104,7 @@ def dimension_lines(
         quality: a quality.json.
         pool: other models to show beside it.
         baseline: the quality.json of an earlier model.
-        changes: from the baseline to this, as ``quality.scores.compare.compare`` found them.
+        changes: from the baseline to this, as ``elude.quality.scores.compare.compare`` found them.
     """
     lossless = mapping(quality.get("lossless"))
     reasons = mapping(mapping(quality.get("settings")).get("not_measured"))

@@ -6,17 +6,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.atlas_pages.places import Layout
-from handlers.bundle import Bundle
-from handlers.catalogue import Catalogue
-from quality.evaluation.report_data import QualityReport
-from quality.gate.evidence import gather, mapping
-from quality.gate.verdict import Verdict
-from quality.report.atlas import mean_ms_scores, unit_cards
-from quality.report.behaviour import environment, quality_section, style
-from quality.report.numbers import claim_lines, measure_charts
-from quality.scores.pool import Pool, published_pool
-from quality.suites.suite import IMAGENET_1K
+from elude.exporter.atlas.token_places import Layout
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.bundle.catalogue import Catalogue
+from elude.quality.evaluation.quality_json import QualityReport
+from elude.quality.gate.evidence import gather, mapping
+from elude.quality.gate.verdict import Verdict
+from elude.quality.report.atlas import mean_ms_scores, unit_cards
+from elude.quality.report.behaviour import environment, quality_section, style
+from elude.quality.report.numbers import claim_lines, measure_charts
+from elude.quality.scores.pool import Pool, published_pool
+from elude.quality.suites.suite import IMAGENET_1K
 
 
 def write_report(

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from handlers.errors import UsageError
-from quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
-from quality.evaluation.report_data import QualityReport
+from elude.handlers.errors import UsageError
+from elude.quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
+from elude.quality.evaluation.quality_json import QualityReport
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from importlib.resources import files
 
 import numpy as np
 
-from handlers.errors import UsageError
-from quality.dimensions import DIMENSIONS
+from elude.handlers.errors import UsageError
+from elude.quality.dimensions import DIMENSIONS
 
 TRIM = 0.1
 
@@ -57,11 +57,11 @@ def trimmed_constants(values: Sequence[float], trim: float = TRIM) -> tuple[floa
 def published_pool() -> Pool:
     """The 326 models of arXiv 2503.17110 with the published constants (which their trimmed table reproduces to 3.3e-6)."""
     models = {row["model_id"]: {d: float(row[d]) for d in DIMENSIONS} for row in published_rows()}
-    data = json.loads((files("quality.scores.reference") / "quba_constants.json").read_text("utf-8"))["dimensions"]
+    data = json.loads((files("elude.quality.scores.reference") / "quba_constants.json").read_text("utf-8"))["dimensions"]
     return Pool("quba-2025", models, {d: (float(data[d]["mean"]), float(data[d]["std"])) for d in DIMENSIONS})
 
 
 def published_rows() -> list[dict[str, str]]:
     """The rows of the published table, with what is known of each model."""
-    text = (files("quality.scores.reference") / "quba_reference_models.csv").read_text("utf-8")
+    text = (files("elude.quality.scores.reference") / "quba_reference_models.csv").read_text("utf-8")
     return list(csv.DictReader(text.splitlines()))

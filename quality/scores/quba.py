@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.errors import UsageError
-from quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
-from quality.scores.pool import Pool, published_pool
+from elude.handlers.errors import UsageError
+from elude.quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
+from elude.quality.scores.pool import Pool, published_pool
 
 QUBA_2025 = "quba-2025"
 _THIRD = 1 / 3
@@ -81,7 +81,7 @@ def quba_score(
     """Score one model.
 
     Args:
-        values: dimension to value, keys as in ``quality.dimensions.DIMENSIONS``; those not measured are absent.
+        values: dimension to value, keys as in ``elude.quality.dimensions.DIMENSIONS``; those not measured are absent.
         weights: dimension to weight >= 0, a profile's name, or None for the published weights. Dimensions not named weigh 0.
         reference: ``quba-2025``, the 326 published models, meaningful under the ImageNet-1k protocol only; or an own :class:`Pool`.
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handlers.errors import UsageError
-from quality.scores.compare import read_report
-from quality.scores.pool import Pool
-from quality.scores.quba import QUBA_2025, QubaScore, Standing, quba_score, standing
+from elude.handlers.errors import UsageError
+from elude.quality.scores.compare import read_report
+from elude.quality.scores.pool import Pool
+from elude.quality.scores.quba import QUBA_2025, QubaScore, Standing, quba_score, standing
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def score_of(
 
     Args:
         subject: path or values.
-        weights: dimension to weight, or the name of a profile of ``quality.scores.quba.PROFILES``.
+        weights: dimension to weight, or the name of a profile of ``elude.quality.scores.quba.PROFILES``.
         pool: earlier results to be relative to, instead of the published models.
         nearest: how many models with the closest score to name.
 

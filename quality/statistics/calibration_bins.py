@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quality.statistics.statistics import Floats
+from elude.quality.statistics.intervals import Floats
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from quality.statistics.calibration_bins import Bins
-from quality.statistics.inversion import Family, invert
-from quality.statistics.recalibration import recalibrations
-from quality.statistics.statistics import Floats
+from elude.quality.statistics.calibration_bins import Bins
+from elude.quality.statistics.inversion import Family, invert
+from elude.quality.statistics.recalibration import recalibrations
+from elude.quality.statistics.intervals import Floats
 
 _MEMBERS = 25  # of the family of models that the interval tries
 _FARTHEST = 3.0  # how miscalibrated the last of them is, in units of what was measured

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quality.statistics.statistics import LEVEL, Floats
+from elude.quality.statistics.intervals import LEVEL, Floats
 
 _FINE = 2000
 _BETWEEN = 10

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from quality.statistics.statistics import Floats, Z, wilson_interval
+from elude.quality.statistics.intervals import Floats, Z, wilson_interval
 
 
 def ratio_interval(value: float, influences: Sequence[Floats]) -> tuple[float, float]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quality.statistics.recalibration_forms import Form, even_share, some_shifts, temperature, top_answer
-from quality.statistics.statistics import Floats
+from elude.quality.statistics.recalibration_forms import Form, even_share, some_shifts, temperature, top_answer
+from elude.quality.statistics.intervals import Floats
 
 _WINDOW = 20  # how many times as likely as a guess the likeliest may be
 _Fit = Callable[[Floats, NDArray[np.int64]], Form]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize
 from scipy.special import expit
 
-from quality.statistics.statistics import Floats, softmax
+from elude.quality.statistics.intervals import Floats, softmax
 
 _LEAST_PROBABILITY = 1e-12
 _SHARPNESS = (0.02, 50.0)

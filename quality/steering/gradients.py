@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.bundle import Bundle, LayerInfo
-from handlers.errors import UsageError
-from handlers.session import GraphSession
-from quality.evaluation.extra_sets import CONFLICT, RAND, SAME, SHIFTED
-from quality.evaluation.made_sets import made_sets
-from quality.steering.presets import SteeredSubject
-from quality.steering.tune_values import MADE, Images
-from quality.subjects.bundle_subject import open_bundle
-from quality.subjects.subject import outputs_of
+from elude.handlers.bundle.bundle import Bundle, LayerInfo
+from elude.handlers.errors import UsageError
+from elude.handlers.bundle.session import GraphSession
+from elude.quality.evaluation.extra_sets import CONFLICT, RAND, SAME, SHIFTED
+from elude.quality.evaluation.made_sets import made_sets
+from elude.quality.steering.presets import SteeredSubject
+from elude.quality.steering.tune_values import MADE, Images
+from elude.quality.subjects.bundle_subject import open_bundle
+from elude.quality.subjects.subject import outputs_of
 
 _BATCH = 100
 
@@ -56,7 +56,7 @@ def gain_gradients(bundle: Bundle, subject: SteeredSubject, images: Images, dime
     Raises:
         EvaluationError, UsageError: the original model cannot be loaded again.
     """
-    from quality.subjects.torch_subject import TorchSubject
+    from elude.quality.subjects.torch_subject import TorchSubject
 
     original = open_bundle(bundle).original
     if not isinstance(original, TorchSubject):

@@ -8,22 +8,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.admission import preset_hashes
-from handlers.bundle import Bundle
-from handlers.catalogue import Catalogue
-from handlers.edits import Edit
-from handlers.errors import UsageError
-from handlers.preprocess import Preprocess
-from handlers.requests import EditRequest
-from handlers.session import GraphSession
-from handlers.settings import Limits
-from handlers.steering import PRESETS, read_presets, resolve
-from handlers.validation import read
-from quality.evaluation.evaluate import evaluate
-from quality.evaluation.observe import Progress
-from quality.gate.preset_checks import PRESETS_QUALITY
-from quality.subjects.subject import Images, Outputs, check_outputs
-from quality.suites.suite import Suite
+from elude.handlers.admission.admission import preset_hashes
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.bundle.catalogue import Catalogue
+from elude.handlers.requests.edits import Edit
+from elude.handlers.errors import UsageError
+from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.requests.schema import EditRequest
+from elude.handlers.bundle.session import GraphSession
+from elude.handlers.settings import Limits
+from elude.handlers.requests.steering import PRESETS, read_presets, resolve
+from elude.handlers.requests.validation import read
+from elude.quality.evaluation.evaluate import evaluate
+from elude.quality.evaluation.observe import Progress
+from elude.quality.gate.preset_checks import PRESETS_QUALITY
+from elude.quality.subjects.subject import Images, Outputs, check_outputs
+from elude.quality.suites.suite import Suite
 
 NOT_FOR_PRESETS = ("adversarial_robustness",)  # attacks need gradients through the edits, which the served graph has not
 

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.bundle import Bundle
-from handlers.edits import Edit
-from handlers.errors import UsageError
-from handlers.steering import identifier_of
-from quality.evaluation.observe import Progress
-from quality.policies.policy import Policy
-from quality.steering.gradients import gain_gradients
-from quality.steering.presets import steered_subjects
-from quality.steering.tune_values import GUARDS, TUNABLE, Answers, Images, answer, gain, load_images, value
-from quality.suites.suite import Suite
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.requests.edits import Edit
+from elude.handlers.errors import UsageError
+from elude.handlers.requests.steering import identifier_of
+from elude.quality.evaluation.observe import Progress
+from elude.quality.policies.policy import Policy
+from elude.quality.steering.gradients import gain_gradients
+from elude.quality.steering.presets import steered_subjects
+from elude.quality.steering.tune_values import GUARDS, TUNABLE, Answers, Images, answer, gain, load_images, value
+from elude.quality.suites.suite import Suite
 
 _CHUNK = 16  # subjects answered together: their made images are shared, their outputs held at once
 

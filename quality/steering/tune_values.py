@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.errors import EvaluationError
-from quality.dimensions import HIGHER_IS_BETTER
-from quality.dimensions.calibration_error import calibration_error
-from quality.dimensions.class_balance import class_balance
-from quality.dimensions.object_focus import object_focus
-from quality.dimensions.ood_robustness import ood_robustness
-from quality.dimensions.shape_bias import shape_bias
-from quality.evaluation.extra_sets import ExtraAnswers, made_answers
-from quality.steering.presets import SteeredSubject
-from quality.subjects.subject import outputs_of
-from quality.suites.suite import Suite
+from elude.handlers.errors import EvaluationError
+from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions.calibration_error import calibration_error
+from elude.quality.dimensions.class_balance import class_balance
+from elude.quality.dimensions.object_focus import object_focus
+from elude.quality.dimensions.ood_robustness import ood_robustness
+from elude.quality.dimensions.shape_bias import shape_bias
+from elude.quality.evaluation.extra_sets import ExtraAnswers, made_answers
+from elude.quality.steering.presets import SteeredSubject
+from elude.quality.subjects.subject import outputs_of
+from elude.quality.suites.suite import Suite
 
 GUARDS = ("accuracy", "calibration_error", "class_balance")  # cost nothing beyond the clean images, so they are always watched
 MADE = ("ood_robustness", "object_focus", "shape_bias")

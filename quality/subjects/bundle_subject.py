@@ -5,12 +5,12 @@ Both torch models are rebuilt from what the bundle names, so that "lossless" is 
 
 from __future__ import annotations
 
-from handlers.bundle import Bundle
-from handlers.errors import EvaluationError
-from handlers.preprocess import Preprocess
-from quality.subjects.onnx_subject import OnnxSubject
-from quality.subjects.subject import Forms
-from quality.subjects.torch_subject import TorchSubject
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import EvaluationError
+from elude.handlers.images.preprocess import Preprocess
+from elude.quality.subjects.onnx_subject import OnnxSubject
+from elude.quality.subjects.subject import Forms
+from elude.quality.subjects.torch_subject import TorchSubject
 
 MODEL, SPLITS, PREPROCESS, LABELS = "model.onnx", "disentangled.safetensors", "preprocess.json", "labels.json"
 
@@ -22,9 +22,9 @@ def open_bundle(bundle: Bundle, *, threads: int = 1) -> Forms:
         EvaluationError: if the model the bundle names has other weights now.
         UsageError, BundleError: if it cannot be loaded at all.
     """
-    from exporter.load import load_model
-    from exporter.rewrite import graft
-    from exporter.weights import load_splits
+    from elude.exporter.models.load import load_model
+    from elude.exporter.rewrite import graft
+    from elude.exporter.splitting.weights import load_splits
 
     source = bundle.manifest.source
     loaded = load_model(source.model)

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from handlers.errors import EvaluationError
-from handlers.preprocess import Preprocess
-from handlers.torchserve.client import Client
-from quality.subjects.subject import Images, Outputs, check_outputs
+from elude.handlers.errors import EvaluationError
+from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.torchserve.client import Client
+from elude.quality.subjects.subject import Images, Outputs, check_outputs
 
 
 class EndpointSubject:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from handlers.edits import Edit
-from handlers.preprocess import Preprocess
-from handlers.session import GraphSession
-from quality.subjects.subject import Images, Outputs, check_outputs
+from elude.handlers.requests.edits import Edit
+from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.bundle.session import GraphSession
+from elude.quality.subjects.subject import Images, Outputs, check_outputs
 
 
 class OnnxSubject:

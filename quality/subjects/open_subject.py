@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from handlers.bundle import Bundle
-from handlers.errors import UsageError
-from handlers.preprocess import Preprocess
-from handlers.torchserve.client import Client
-from quality.subjects.endpoint_subject import EndpointSubject
-from quality.subjects.onnx_subject import OnnxSubject
-from quality.subjects.subject import Subject
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import UsageError
+from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.torchserve.client import Client
+from elude.quality.subjects.endpoint_subject import EndpointSubject
+from elude.quality.subjects.onnx_subject import OnnxSubject
+from elude.quality.subjects.subject import Subject
 
 
 def open_subject(
@@ -22,7 +22,7 @@ def open_subject(
     """Open a subject.
 
     Args:
-        address: a bundle's folder; a ``.onnx`` file; ``http(s)://HOST:PORT``; else a model as for ``exporter.load.load_model``.
+        address: a bundle's folder; a ``.onnx`` file; ``http(s)://HOST:PORT``; else a model as for ``elude.exporter.models.load.load_model``.
         described_by: for a file: the folder with ``preprocess.json`` and ``labels.json`` that says how images are prepared and what the
             outputs mean; by default its own.
         token: the server's inference key.
@@ -40,8 +40,8 @@ def open_subject(
         return OnnxSubject(path, preprocess, labels=labels, threads=threads)
     if (path / "manifest.json").is_file():
         return Bundle.open(path)
-    from exporter.load import load_model
-    from quality.subjects.torch_subject import TorchSubject
+    from elude.exporter.models.load import load_model
+    from elude.quality.subjects.torch_subject import TorchSubject
 
     loaded = load_model(address)
     return TorchSubject(loaded.module, loaded.preprocess, name=address, labels=loaded.labels, sha256=loaded.source.weights_sha256)

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.errors import EvaluationError
-from handlers.preprocess import Preprocess
+from elude.handlers.errors import EvaluationError
+from elude.handlers.images.preprocess import Preprocess
 
 Images = NDArray[np.float32]
 Outputs = NDArray[np.float32]

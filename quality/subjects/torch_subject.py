@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from handlers.preprocess import Preprocess
-from quality.subjects.subject import Images, Outputs, check_outputs
+from elude.handlers.images.preprocess import Preprocess
+from elude.quality.subjects.subject import Images, Outputs, check_outputs
 
 
 class Normalised(nn.Module):

@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.images import ImageSource
-from handlers.errors import EvaluationError, ImageError
-from handlers.images import Limits, decode
-from handlers.preprocess import Preprocess
+from elude.exporter.images import ImageSource
+from elude.handlers.errors import EvaluationError, ImageError
+from elude.handlers.images.decode import Limits, decode
+from elude.handlers.images.preprocess import Preprocess
 
 _LIMITS = Limits(max_bytes=1 << 30, max_pixels=1 << 28)  # the user's own files, not a stranger's request
 

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from handlers.errors import UsageError
+from elude.handlers.errors import UsageError
 
 Categories = tuple[tuple[str, tuple[str, ...]], ...]
 

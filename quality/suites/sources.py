@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from exporter.images import Entry, ImageSource, open_images
-from exporter.images.hub import HubSource, open_hub
-from handlers.errors import UsageError
+from elude.exporter.images import Entry, ImageSource, open_images
+from elude.exporter.images.hub import HubSource, open_hub
+from elude.handlers.errors import UsageError
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 

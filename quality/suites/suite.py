@@ -6,11 +6,11 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exporter.images import open_images
-from handlers.errors import UsageError
-from quality.suites.corruptions import CORRUPTIONS, SEVERITIES
-from quality.suites.image_sets import EncodedSet, ImageSet
-from quality.suites.sources import open_source
+from elude.exporter.images import open_images
+from elude.handlers.errors import UsageError
+from elude.quality.suites.corruptions import CORRUPTIONS, SEVERITIES
+from elude.quality.suites.image_sets import EncodedSet, ImageSet
+from elude.quality.suites.sources import open_source
 
 OWN, IMAGENET_1K = "own", "imagenet-1k"
 MEAN, TOP1 = "mean", "top1"
@@ -107,7 +107,7 @@ def open_suite(path: str | Path, *, name: str | None = None, dark_background: bo
 
     Args:
         path: ``embedded``, the one shipped with the project; a ``suite.toml`` or a folder that holds one; else images as for
-            ``quality.suites.sources.open_source``, with one sub-folder a class.
+            ``elude.quality.suites.sources.open_source``, with one sub-folder a class.
         name: for reports, of plain images.
         dark_background: of plain images, see :class:`Suite`.
 
@@ -118,7 +118,7 @@ def open_suite(path: str | Path, *, name: str | None = None, dark_background: bo
         return embedded_suite()
     file = Path(path) / "suite.toml" if Path(path).is_dir() else Path(path)
     if file.suffix == ".toml" and file.is_file():
-        from quality.suites.suite_file import load_suite
+        from elude.quality.suites.suite_file import load_suite
 
         return load_suite(file)
     return Suite(name or Path(path).stem, EncodedSet(open_source(str(path))), dark_background=dark_background)

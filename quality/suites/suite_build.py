@@ -21,17 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from handlers.errors import EvaluationError, UsageError
-from handlers.preprocess import Preprocess
-from quality.evaluation.engines import corrupting
-from quality.evaluation.observe import Progress
-from quality.evaluation.report_data import library_versions
-from quality.suites.builders.composites import cue_conflict, mixed_backgrounds
-from quality.suites.builders.masks import dark_background_masks
-from quality.suites.builders.shifts import SHIFTS
-from quality.suites.corruptions import CORRUPTIONS, SEVERITIES
-from quality.suites.image_sets import EncodedSet
-from quality.suites.sources import open_source, stem
+from elude.handlers.errors import EvaluationError, UsageError
+from elude.handlers.images.preprocess import Preprocess
+from elude.quality.evaluation.engines import corrupting
+from elude.quality.evaluation.observe import Progress
+from elude.quality.evaluation.quality_json import library_versions
+from elude.quality.suites.builders.composites import cue_conflict, mixed_backgrounds
+from elude.quality.suites.builders.masks import dark_background_masks
+from elude.quality.suites.builders.shifts import SHIFTS
+from elude.quality.suites.corruptions import CORRUPTIONS, SEVERITIES
+from elude.quality.suites.image_sets import EncodedSet
+from elude.quality.suites.sources import open_source, stem
 
 BUILDER = 1  # raised whenever the same images would give other sets
 MANIFEST = "manifest.json"
@@ -105,7 +105,7 @@ def build(
     """Build a suite.
 
     Args:
-        images: labelled images as for ``quality.suites.sources.open_source``.
+        images: labelled images as for ``elude.quality.suites.sources.open_source``.
         out: the suite's folder.
         masks: images of the same class and name, bright where the object is; without them and without ``dark_background`` only
             corruptions are made.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from exporter.images import ImageSource
-from handlers.errors import UsageError
-from quality.suites.corruptions import CORRUPTIONS, SEVERITIES
-from quality.suites.image_sets import EncodedSet
-from quality.suites.imagenet import Categories, indexed_categories, sixteen_categories, synsets
-from quality.suites.sources import open_source, read_lines, stem
-from quality.suites.suite import IMAGENET_1K, MEAN, OWN, TOP1, ShiftedSet, Suite
-from quality.toml_tables import Table
+from elude.exporter.images import ImageSource
+from elude.handlers.errors import UsageError
+from elude.quality.suites.corruptions import CORRUPTIONS, SEVERITIES
+from elude.quality.suites.image_sets import EncodedSet
+from elude.quality.suites.imagenet import Categories, indexed_categories, sixteen_categories, synsets
+from elude.quality.suites.sources import open_source, read_lines, stem
+from elude.quality.suites.suite import IMAGENET_1K, MEAN, OWN, TOP1, ShiftedSet, Suite
+from elude.quality.toml_tables import Table
 
 SCHEMA_VERSION = 1
 SIXTEEN, FOLDERS = "model-vs-human-16", "folders"

@@ -15,8 +15,8 @@ import torch
 from _graphs import Emitted, emitted
 from _models import TinyBlocks
 
-from exporter.rewrite import graft
-from handlers.edits import Edit
+from elude.exporter.rewrite import graft
+from elude.handlers.requests.edits import Edit
 
 DOCS = Path(__file__).parents[2] / "docs" / "clients.md"
 UNIT, PART = 2, 0

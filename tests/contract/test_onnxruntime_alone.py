@@ -41,7 +41,7 @@ steered = session.run(["logits"], {
     "steer_offset": np.array([[2.0]], np.float32),
     "steer_patches": np.array([[0]], np.int64),
 })[0]
-foreign = [name for name in ("exporter", "handlers", "quality", "model_store", "elude", "torch", "onnx") if name in sys.modules]
+foreign = [name for name in ("elude", "torch", "onnx") if name in sys.modules]
 print(json.dumps({"logits": logits.tolist(), "steered": steered.tolist(), "residual": residual, "shape": list(sub_units.shape),
                   "index": index, "activation": sub_units[..., int(starts[unit]) + part].tolist(), "foreign": foreign}))
 """

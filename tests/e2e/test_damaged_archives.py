@@ -9,12 +9,12 @@ import pytest
 from _serving import images, make_bundle
 from _stock import stock
 
-from handlers.errors import UsageError
-from handlers.torchserve.archives import check_archive, read_archive
-from model_store.archive import package
+from elude.handlers.errors import UsageError
+from elude.handlers.torchserve.archives import check_archive, read_archive
+from elude.model_store.archive import package
 
 pytestmark = pytest.mark.server
-FILES = ("bundle/model.onnx", "bundle/labels.json", "bundle/manifest.json", "handlers/service.py", "contents.json", "model-config.yaml")
+FILES = ("bundle/model.onnx", "bundle/labels.json", "bundle/manifest.json", "elude/handlers/service.py", "contents.json", "model-config.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_a_flipped_byte_fails_the_checksum_which_tells_the_file(archive: Path, t
     assert len(set(sums.values())) == len(FILES)
 
 
-@pytest.mark.parametrize("entry", ["bundle/catalogue.sqlite", "bundle/labels.json", "handlers/service.py", "contents.json"])
+@pytest.mark.parametrize("entry", ["bundle/catalogue.sqlite", "bundle/labels.json", "elude/handlers/service.py", "contents.json"])
 def test_a_changed_byte_with_a_right_checksum_is_named(archive: Path, tmp_path: Path, entry: str) -> None:
     (tmp_path / "models").mkdir()
     repacked(archive, tmp_path / "models" / "whole.mar", entry)

@@ -16,19 +16,19 @@ from _serving import images
 from _stock import stock
 from _stores import TODAY
 
-from handlers.bundle import Bundle
-from handlers.errors import EvaluationError, GateError, RequestError
-from handlers.requirements import ENVIRONMENT
-from handlers.torchserve.guard import write_guard
-from handlers.torchserve.handler import CONTENTS, contents_bytes
-from handlers.torchserve.server import Server, ServerSettings
-from model_store.archive import package
-from model_store.signing import keygen
-from model_store.store import Store
-from quality.gate.judge import judge
-from quality.gate.verdict_formats import verdict_json
-from quality.gate.waivers import Waiver
-from quality.policies.policy import parse_policy
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import EvaluationError, GateError, RequestError
+from elude.handlers.admission.requirements import ENVIRONMENT
+from elude.handlers.torchserve.guard import write_guard
+from elude.handlers.torchserve.handler import CONTENTS, contents_bytes
+from elude.handlers.torchserve.server import Server, ServerSettings
+from elude.model_store.archive import package
+from elude.model_store.signing import keygen
+from elude.model_store.store import Store
+from elude.quality.gate.judge import judge
+from elude.quality.gate.verdict_formats import verdict_json
+from elude.quality.gate.waivers import Waiver
+from elude.quality.policies.policy import parse_policy
 
 pytestmark = pytest.mark.server
 

@@ -17,13 +17,13 @@ from _browser import NEEDS_CHROMIUM, browsing
 from _explorer import exploring, listen, running
 from _serving import images, make_bundle
 
-from handlers.bundle import Bundle
-from handlers.calls import Call
-from handlers.edit_text import parse_edit
-from handlers.service import Service
-from handlers.torchserve.server import Server
-from handlers.web import application as web_application
-from model_store.archive import package
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.requests.calls import Call
+from elude.handlers.requests.edit_text import parse_edit
+from elude.handlers.service import Service
+from elude.handlers.torchserve.server import Server
+from elude.handlers.web.app import application as web_application
+from elude.model_store.archive import package
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 pytestmark = NEEDS_CHROMIUM

@@ -14,11 +14,11 @@ from _serving import make_bundle
 from typer.testing import CliRunner
 
 import elude
-from quality.dimensions.result import DimensionResult
-from quality.evaluation.report_data import QualityReport
-from quality.report import render
-from quality.report.behaviour import comparison_page
-from quality.scores.compare import compare
+from elude.quality.dimensions.result import DimensionResult
+from elude.quality.evaluation.quality_json import QualityReport
+from elude.quality.report import render
+from elude.quality.report.behaviour import comparison_page
+from elude.quality.scores.compare import compare
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 pytestmark = [pytest.mark.network, NEEDS_CHROMIUM]

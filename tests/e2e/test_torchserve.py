@@ -23,15 +23,15 @@ import pytest
 from _serving import differs, images, make_bundle
 from PIL import Image
 
-import exporter.torchvision_compat  # noqa: F401
-from handlers.bundle import Bundle
-from handlers.calls import Call
-from handlers.errors import EvaluationError, RequestError, UsageError
-from handlers.service import Service
-from handlers.settings import Limits, Settings
-from handlers.torchserve.client import Client
-from handlers.torchserve.server import Server, ServerSettings, serve
-from model_store.archive import package
+import elude.exporter.models.torchvision_compat  # noqa: F401
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.requests.calls import Call
+from elude.handlers.errors import EvaluationError, RequestError, UsageError
+from elude.handlers.service import Service
+from elude.handlers.settings import Limits, Settings
+from elude.handlers.torchserve.client import Client
+from elude.handlers.torchserve.server import Server, ServerSettings, serve
+from elude.model_store.archive import package
 
 pytestmark = pytest.mark.server
 ROOT = Path(__file__).parent.parent.parent
@@ -205,7 +205,7 @@ def near(probabilities: dict[str, float]) -> object:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_everything(archive: Path, number: signal.Signals) -> None:
     code = f"""
-        from handlers.torchserve.server import Server, serve
+        from elude.handlers.torchserve.server import Server, serve
         serve(Server({str(archive)!r}), lambda server: print(server.pid, server.folder, flush=True))
     """
     child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -284,7 +284,7 @@ def test_what_is_not_an_archive(tmp_path: Path) -> None:
 
 
 def test_java_is_found_or_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from handlers.torchserve import machine as module
+    from elude.handlers.torchserve import machine as module
 
     assert module.find_java().is_file()
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)

@@ -12,12 +12,12 @@ from _images import noise, plain
 from _models import TwoConcepts
 from PIL import Image
 
-from exporter.activity import scan
-from exporter.atlas import THUMBNAIL, thumbnail, write_atlas
-from exporter.layer_split import LayerSplit
-from exporter.layers import find_layers
-from exporter.measure import SUB_UNITS, ms_scores
-from handlers.catalogue import Catalogue
+from elude.exporter.scoring.activity import scan
+from elude.exporter.atlas.fill_catalogue import THUMBNAIL, thumbnail, write_atlas
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.models.layers import find_layers
+from elude.exporter.scoring.measures import SUB_UNITS, ms_scores
+from elude.handlers.bundle.catalogue import Catalogue
 
 # Unit 0 of TwoConcepts is 2 r + 3 g - 1: sub-unit 0 takes red, sub-unit 1 green, and blue, which is nothing, is shared.
 SPLIT = LayerSplit(
@@ -94,7 +94,7 @@ def test_thumbnails_are_small_and_grey_where_there_is_no_colour() -> None:
 
 
 def _has(catalogue: Catalogue, image: int) -> bool:
-    from handlers.errors import UsageError
+    from elude.handlers.errors import UsageError
 
     try:
         catalogue.image(image)

@@ -16,21 +16,21 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import elude
-from exporter.atlas_pages.charts import Series, heat_map, histogram
-from exporter.atlas_pages.effects import class_effects
-from exporter.atlas_pages.gathered import Gathered, class_lines, gather
-from exporter.atlas_pages.places import Layout, marker
-from exporter.atlas_pages.relations import shared_inputs, together
-from exporter.atlas_pages.thumbnails import LADDER, encoded, encoding_for, is_tiny
-from exporter.atlas_pages.write import MANY, AtlasSettings, page_of, write_pages
-from exporter.bundle_activity import activity_of, images_for
-from exporter.layer_split import LayerSplit
-from handlers.bundle import Bundle, LayerInfo
-from handlers.catalogue_rows import ImageRow, SubUnitRow, Top, UnitRow
-from handlers.edits import Edit
-from handlers.errors import UsageError
-from handlers.preprocess import Preprocess
-from handlers.session import GraphSession
+from elude.exporter.atlas.charts import Series, heat_map, histogram
+from elude.exporter.atlas.effects import class_effects
+from elude.exporter.atlas.page_data import Gathered, class_lines, gather
+from elude.exporter.atlas.token_places import Layout, marker
+from elude.exporter.atlas.relations import shared_inputs, together
+from elude.exporter.atlas.thumbnails import LADDER, encoded, encoding_for, is_tiny
+from elude.exporter.atlas.write_pages import MANY, AtlasSettings, page_of, write_pages
+from elude.exporter.scoring.bundle_activity import activity_of, images_for
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.handlers.bundle.bundle import Bundle, LayerInfo
+from elude.handlers.bundle.catalogue_schema import ImageRow, SubUnitRow, Top, UnitRow
+from elude.handlers.requests.edits import Edit
+from elude.handlers.errors import UsageError
+from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.bundle.session import GraphSession
 
 EVIL = "<script>alert(1)</script>"
 
@@ -170,7 +170,7 @@ def test_thumbnails_become_smaller_but_never_larger() -> None:
 def test_where_there_are_many_sub_units_fewer_images_of_each_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = AtlasSettings(images_shown=2, images_of_many=1)
     for many, count in ((4, 2), (3, 1)):  # there are four sub-units: 4 are not many, where more than 3 are
-        monkeypatch.setattr("exporter.atlas_pages.write.MANY", many)
+        monkeypatch.setattr("elude.exporter.atlas.write_pages.MANY", many)
         index = write_pages(small(), tmp_path / str(many), settings)
         whole, *parts = (index.parent / page_of("a.b", 0)).read_text(encoding="utf-8").split("<article")
         assert whole.count("<img") == 2

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from exporter.cluster import CLUSTERERS, Clusters, cluster_unit, representatives
-from exporter.contributions import normalise
-from handlers.errors import UsageError
+from elude.exporter.splitting.hdbscan import CLUSTERERS, Clusters, cluster_unit, representatives
+from elude.exporter.splitting.contributions import normalise
+from elude.handlers.errors import UsageError
 
 
 def planted(rows: int, inputs: int, count: int, noise: float = 0.02, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

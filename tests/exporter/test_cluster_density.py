@@ -9,8 +9,8 @@ from scipy.spatial.distance import cdist, squareform
 from sklearn.cluster import HDBSCAN
 from sklearn.metrics import adjusted_rand_score
 
-from exporter.clustering.leaves import leaf_clusters
-from exporter.clustering.reach import Reach, reach
+from elude.exporter.splitting.hdbscan_leaves import leaf_clusters
+from elude.exporter.splitting.hdbscan_reach import Reach, reach
 
 
 def blobs(seed: int, dtype: type = np.float64) -> tuple[np.ndarray, int]:

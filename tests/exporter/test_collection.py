@@ -13,11 +13,11 @@ import pytest
 from _images import noise, plain
 from _models import Convolutions
 
-from exporter.images import ImageSource, open_images
-from exporter.layers import find_layers
-from exporter.probe import Probe, collect, collected_bytes
-from exporter.work_folder import work_folder
-from handlers.errors import ImageError, UsageError
+from elude.exporter.images import ImageSource, open_images
+from elude.exporter.models.layers import find_layers
+from elude.exporter.probing.probe import Probe, collect, collected_bytes
+from elude.exporter.export.work_folder import work_folder
+from elude.handlers.errors import ImageError, UsageError
 
 ROOT = Path(__file__).parents[2]
 LAYERS = "stem,grouped,head"
@@ -28,9 +28,9 @@ sys.path.insert(0, "tests")
 from pathlib import Path
 from _models import Convolutions
 from _images import plain
-from exporter.images import open_images
-from exporter.layers import find_layers
-from exporter.probe import collect
+from elude.exporter.images import open_images
+from elude.exporter.models.layers import find_layers
+from elude.exporter.probing.probe import collect
 
 def say(done, total):
     print(done, flush=True)
@@ -131,10 +131,10 @@ import sys
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
-from exporter.images import ImageSource, open_images
-from exporter.layers import find_layers
-from exporter.probe import collect, collected_bytes
-from handlers.preprocess import Preprocess
+from elude.exporter.images import ImageSource, open_images
+from elude.exporter.models.layers import find_layers
+from elude.exporter.probing.probe import collect, collected_bytes
+from elude.handlers.images.preprocess import Preprocess
 
 class Wide(nn.Module):
     def __init__(self):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.contributions import contributions, normalise, top_rows
-from exporter.layers import find_layers
-from handlers.errors import UsageError
+from elude.exporter.splitting.contributions import contributions, normalise, top_rows
+from elude.exporter.models.layers import find_layers
+from elude.handlers.errors import UsageError
 
 
 @dataclass(frozen=True)

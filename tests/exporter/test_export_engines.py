@@ -13,12 +13,12 @@ from _images import noise, plain
 from _models import Convolutions, TinyBlocks
 from torch import nn
 
-from exporter import engines
-from exporter.layer_split import LayerSplit
-from exporter.layers import find_layers
-from exporter.probe import collect
-from exporter.split import SplitSettings, split_layer
-from handlers.errors import ImageError, UsageError
+from elude.exporter import engines
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.models.layers import find_layers
+from elude.exporter.probing.probe import collect
+from elude.exporter.splitting.split_layer import SplitSettings, split_layer
+from elude.handlers.errors import ImageError, UsageError
 
 SETTINGS = SplitSettings(200, 8)
 

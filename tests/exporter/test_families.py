@@ -11,8 +11,8 @@ import torch
 from _families import FAMILIES, small
 from _graphs import emitted, plain_session
 
-from exporter.rewrite import graft
-from handlers.session import GraphSession
+from elude.exporter.rewrite import graft
+from elude.handlers.bundle.session import GraphSession
 
 QUICK = {"dinov2_registers", "resnet", "mobilenetv3", "convnextv2"}
 

@@ -15,14 +15,14 @@ from _families import FAMILIES, small
 from _graphs import random_split
 from torch import Tensor, nn
 
-from exporter.images import open_images
-from exporter.layer_split import LayerSplit
-from exporter.layers import Layer, find_layers, why_not
-from exporter.load import EMBEDDED_FOLDER
-from exporter.rewrite import bake, explicit, graft
-from exporter.walk import watch
-from handlers.edits import Edit
-from handlers.preprocess import Preprocess
+from elude.exporter.images import open_images
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.models.layers import Layer, find_layers, why_not
+from elude.exporter.models.load import EMBEDDED_FOLDER
+from elude.exporter.rewrite import bake, explicit, graft
+from elude.exporter.models.walk import watch
+from elude.handlers.requests.edits import Edit
+from elude.handlers.images.preprocess import Preprocess
 
 SLOW = {"efficientnet", "efficientnet_same"}  # at their own width; MobileNet has the same kinds of layers
 KINDS = ("real", "random", "zeros", "huge", "tiny")

@@ -13,11 +13,11 @@ from _graphs import Emitted, emitted, plain_session, raw_session
 from _models import Convolutions, TinyBlocks
 from torch import nn
 
-import exporter.torchvision_compat  # noqa: F401 - before timm
-from exporter.graph import plain_export
-from exporter.rewrite import graft
-from handlers.errors import UnsupportedLayerError, UsageError
-from handlers.session import GraphSession
+import elude.exporter.models.torchvision_compat  # noqa: F401 - before timm
+from elude.exporter.graph import plain_export
+from elude.exporter.rewrite import graft
+from elude.handlers.errors import UnsupportedLayerError, UsageError
+from elude.handlers.bundle.session import GraphSession
 
 CONV = "stem,pointwise,grouped,depthwise,head"
 

@@ -12,10 +12,10 @@ from _graphs import Emitted, raw_session
 from _serving import make_bundle
 from test_graph import CASES, emitted
 
-from exporter.graph.bake import bake
-from handlers.edits import Edit, pack
-from handlers.errors import BundleError, UsageError
-from handlers.session import GraphSession
+from elude.exporter.graph.bake import bake
+from elude.handlers.requests.edits import Edit, pack
+from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.bundle.session import GraphSession
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -12,9 +12,9 @@ from _graphs import Emitted, emitted
 from _models import Convolutions, TinyBlocks
 from onnx.reference import ReferenceEvaluator
 
-from exporter.rewrite import graft
-from exporter.rewrite.twin import Disentangled
-from handlers.edits import pack
+from elude.exporter.rewrite import graft
+from elude.exporter.rewrite.twin import Disentangled
+from elude.handlers.requests.edits import pack
 
 MODELS = {
     "blocks": (TinyBlocks, "blocks.0.mlp.fc2,blocks.1.mlp.fc2", (3, 8, 8)),

@@ -9,8 +9,8 @@ import torch
 from _graphs import Emitted, emitted, raw_session
 from _models import Convolutions, TinyBlocks, TwoConcepts
 
-from exporter.layer_split import LayerSplit
-from handlers.edits import Edit, pack
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.handlers.requests.edits import Edit, pack
 
 LAYERS = "blocks.0.mlp.fc2,blocks.1.mlp.fc2"
 
@@ -41,8 +41,8 @@ def test_steering_by_hand(tmp_path: object) -> None:
 
     from _graphs import SOURCE, preprocess
 
-    from exporter.graph import emit
-    from exporter.layers import find_layers
+    from elude.exporter.graph import emit
+    from elude.exporter.models.layers import find_layers
 
     model, path = TwoConcepts().eval(), Path(str(tmp_path)) / "model.onnx"
     split = LayerSplit(
@@ -184,7 +184,7 @@ def test_a_layer_ignores_edits_of_others_even_when_it_overflows(tmp_path: object
 
 def test_steering_equals_editing_the_weights(blocks: Emitted) -> None:
     """W' = W + sum (g - 1) w^s, b' = b + sum (g - 1) b^s + o."""
-    from exporter.rewrite import bake
+    from elude.exporter.rewrite import bake
 
     edits = [edit for row in blocks.edits(3, 1, 8) for edit in row]
     with torch.no_grad():

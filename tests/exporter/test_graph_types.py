@@ -13,18 +13,18 @@ from _graphs import SOURCE, Emitted, emitted, preprocess, random_split, raw_sess
 from _models import Convolutions, TinyBlocks
 from test_graph import WindowedMaps
 
-from exporter.graph import describe, emit
-from exporter.graph.bake import bake
-from exporter.graph.stored import splits_of, sub_unit_parameters
-from exporter.layers import find_layers
-from exporter.load import LoadedModel
-from exporter.rewrite import graft
-from exporter.verify import verify, verify_file
-from exporter.verify.page import html, rows, summary
-from exporter.weights import sub_unit_bias, sub_unit_weights
-from handlers.edits import Edit
-from handlers.errors import BundleError, EquivalenceError, UnsupportedLayerError, UsageError
-from handlers.session import GraphSession
+from elude.exporter.graph import describe, emit
+from elude.exporter.graph.bake import bake
+from elude.exporter.graph.stored_weights import splits_of, sub_unit_parameters
+from elude.exporter.models.layers import find_layers
+from elude.exporter.models.load import LoadedModel
+from elude.exporter.rewrite import graft
+from elude.exporter.verify import verify, verify_file
+from elude.exporter.verify.page import html, rows, summary
+from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
+from elude.handlers.requests.edits import Edit
+from elude.handlers.errors import BundleError, EquivalenceError, UnsupportedLayerError, UsageError
+from elude.handlers.bundle.session import GraphSession
 
 LAYERS = "blocks.0.mlp.fc2,blocks.1.mlp.fc2"
 SIZE = (3, 8, 8)
@@ -107,7 +107,7 @@ def test_a_model_of_one_size_cannot_be_opened(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("most", [8, 9, 20, 40, 64])
 def test_any_number_of_parts(most: int, tmp_path: Path) -> None:
-    """Masks take 1, 2, 4 or 8 bytes; the file computes the weights of exporter.weights, bit for bit but for the sign of a zero."""
+    """Masks take 1, 2, 4 or 8 bytes; the file computes the weights of elude.exporter.splitting.weights, bit for bit but for the sign of a zero."""
     module = TinyBlocks().eval()
     layers = find_layers(module, "blocks.1.mlp.fc2,patch")
     splits = [random_split(layer, 5, most) for layer in layers]

@@ -13,10 +13,10 @@ import pytest
 from _images import noise, plain
 from PIL import Image
 
-from exporter.images import ImageSource, open_images
-from exporter.images.shards import expand
-from handlers.errors import ImageError, UsageError
-from handlers.preprocess import Preprocess
+from elude.exporter.images import ImageSource, open_images
+from elude.exporter.images.shards import expand
+from elude.handlers.errors import ImageError, UsageError
+from elude.handlers.images.preprocess import Preprocess
 
 
 def png(value: int) -> bytes:

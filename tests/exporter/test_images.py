@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exporter.images import open_images
-from handlers.errors import ImageError, UsageError
-from handlers.preprocess import Preprocess
+from elude.exporter.images import open_images
+from elude.handlers.errors import ImageError, UsageError
+from elude.handlers.images.preprocess import Preprocess
 
 PREPROCESS = Preprocess((3, 8, 8), "bicubic", 1.0, "center", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 NAMES = ["zebra/1.png", "apple/2.png", "apple/deep/1.PNG", "loose.png"]
@@ -118,5 +118,5 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
 
 
 def test_no_torch_is_loaded() -> None:
-    code = "import sys, exporter.images; assert 'torch' not in sys.modules"
+    code = "import sys, elude.exporter.images; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

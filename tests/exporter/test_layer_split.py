@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from exporter.layer_split import LayerSplit, full_masks, whole
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks, whole
 
 
 def tiny() -> LayerSplit:

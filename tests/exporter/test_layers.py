@@ -7,9 +7,9 @@ import torch
 from _models import Convolutions, TinyBlocks
 from torch import nn
 
-from exporter.layers import find_layers
-from exporter.tokens import to_tokens
-from handlers.errors import UnsupportedLayerError, UsageError
+from elude.exporter.models.layers import find_layers
+from elude.exporter.models.tokens import to_tokens
+from elude.handlers.errors import UnsupportedLayerError, UsageError
 
 
 def names(model: nn.Module, pattern: str) -> list[str]:

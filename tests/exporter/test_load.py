@@ -11,10 +11,10 @@ import torch
 from _models import TwoConcepts
 from safetensors.torch import save_file
 
-from exporter import load
-from exporter.load import load_model, weights_sha256
-from handlers.bundle import Source
-from handlers.errors import UnsupportedLayerError, UsageError
+from elude.exporter.models import load
+from elude.exporter.models.load import load_model, weights_sha256
+from elude.handlers.bundle.bundle import Source
+from elude.handlers.errors import UnsupportedLayerError, UsageError
 
 SMALL = {"img_size": 28, "patch_size": 14, "embed_dim": 12, "depth": 1, "num_heads": 2, "num_classes": 3}
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from exporter.margin import MARGINS, winning_masks
-from handlers.errors import UsageError
+from elude.exporter.splitting.margin import MARGINS, winning_masks
+from elude.handlers.errors import UsageError
 
 
 def brute_force(sizes: np.ndarray, rho: float, rule: str) -> int:

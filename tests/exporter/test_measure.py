@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from exporter.activity import UNITS, scan
-from exporter.images import ImageSource
-from exporter.layer_split import LayerSplit, whole
-from exporter.layers import Layer, find_layers
-from exporter.measure import RANDOM, SUB_UNITS, ms_scores, purity
-from exporter.similarity import ms_score
-from handlers.errors import EvaluationError
+from elude.exporter.scoring.activity import UNITS, scan
+from elude.exporter.images import ImageSource
+from elude.exporter.splitting.layer_split import LayerSplit, whole
+from elude.exporter.models.layers import Layer, find_layers
+from elude.exporter.scoring.measures import RANDOM, SUB_UNITS, ms_scores, purity
+from elude.exporter.scoring.ms_score import ms_score
+from elude.handlers.errors import EvaluationError
 
 
 def pairs(weights: NDArray[np.float64], embeddings: NDArray[np.float64]) -> float:

@@ -17,17 +17,17 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from elude import app
-from exporter.activity import Activity
-from exporter.encoder import embed, external_scores
-from exporter.images import ImageSource, open_images
-from exporter.layer_split import LayerSplit, full_masks, whole
-from exporter.load import load_model
-from exporter.measure_bundle import MeasureSettings, facts, measure_bundle
-from exporter.pipeline import ExportSettings, export
-from exporter.similarity import ms_score
-from exporter.stability import stability
-from handlers.bundle import Bundle
-from handlers.errors import EvaluationError, UsageError
+from elude.exporter.scoring.activity import Activity
+from elude.exporter.scoring.external_encoder import embed, external_scores
+from elude.exporter.images import ImageSource, open_images
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks, whole
+from elude.exporter.models.load import load_model
+from elude.exporter.scoring.measure_bundle import MeasureSettings, facts, measure_bundle
+from elude.exporter.export.pipeline import ExportSettings, export
+from elude.exporter.scoring.ms_score import ms_score
+from elude.exporter.splitting.stability import stability
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import EvaluationError, UsageError
 
 
 def unit_length(rows: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -13,16 +13,16 @@ from _serving import images, make_bundle
 from typer.testing import CliRunner
 
 import elude
-from exporter.bundle_activity import activity_of, images_for
-from exporter.naming.apply import rename
-from exporter.naming.clip import ClipSettings
-from exporter.naming.found import Name
-from exporter.naming.run import Naming, name_by_labels, name_by_vocabulary
-from handlers.bundle import Bundle
-from handlers.calls import Call
-from handlers.catalogue import Catalogue
-from handlers.errors import BundleError, UsageError
-from handlers.service import Service
+from elude.exporter.scoring.bundle_activity import activity_of, images_for
+from elude.exporter.naming.write_names import rename
+from elude.exporter.naming.clip import ClipSettings
+from elude.exporter.naming.evidence import Name
+from elude.exporter.naming.name_bundle import Naming, name_by_labels, name_by_vocabulary
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.requests.calls import Call
+from elude.handlers.bundle.catalogue import Catalogue
+from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.service import Service
 
 NAMES = [
     Name(3, "shoe", "labels", 0.6, {"q": 1e-4}),

@@ -13,11 +13,11 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from exporter.naming.clip import ClipSettings, names_from_vocabulary, soft_wpmi
-from exporter.naming.encoders import cosines, open_encoder
-from exporter.naming.words import read_words
-from handlers.errors import UsageError
-from handlers.preprocess import Preprocess
+from elude.exporter.naming.clip import ClipSettings, names_from_vocabulary, soft_wpmi
+from elude.exporter.naming.encoders import cosines, open_encoder
+from elude.exporter.naming.words import read_words
+from elude.handlers.errors import UsageError
+from elude.handlers.images.preprocess import Preprocess
 
 WORDS = ["red", "green", "blue", "grey"]
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import fisher_exact
 
-from exporter.naming.attributes import read_attributes
-from exporter.naming.found import Name, names_json
-from exporter.naming.labels import Labels, LabelSettings, names_from_labels, tail
-from exporter.naming.neighbours import names_from_neighbours
-from handlers.errors import UsageError
+from elude.exporter.naming.attributes import read_attributes
+from elude.exporter.naming.evidence import Name, names_json
+from elude.exporter.naming.labels import Labels, LabelSettings, names_from_labels, tail
+from elude.exporter.naming.neighbours import names_from_neighbours
+from elude.handlers.errors import UsageError
 
 CLASSES = ["cat", "dog", "sheep"] * 40
 

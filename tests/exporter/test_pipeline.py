@@ -16,14 +16,14 @@ import torch
 from _images import noise
 from safetensors.torch import save_file
 
-import exporter.verify
-from exporter.images import open_images
-from exporter.load import load_model
-from exporter.pipeline import ExportSettings, export
-from exporter.weights import load_splits
-from handlers.bundle import Bundle
-from handlers.catalogue import Catalogue
-from handlers.errors import EquivalenceError, UnsupportedLayerError, UsageError
+import elude.exporter.verify
+from elude.exporter.images import open_images
+from elude.exporter.models.load import load_model
+from elude.exporter.export.pipeline import ExportSettings, export
+from elude.exporter.splitting.weights import load_splits
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.bundle.catalogue import Catalogue
+from elude.handlers.errors import EquivalenceError, UnsupportedLayerError, UsageError
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 2, "num_classes": 3}
 LAYERS = "blocks.*.mlp.fc2"
@@ -139,7 +139,7 @@ def test_a_ray_cluster_of_two_gives_the_same_bundle(
 
 KILLED = """
 import os, signal, sys
-from exporter.pipeline import ExportSettings, export
+from elude.exporter.export.pipeline import ExportSettings, export
 
 def die(step, done, total):
     if step == "split blocks.0.mlp.fc2" and done == 3:

@@ -11,10 +11,10 @@ from _images import noise, plain
 from _models import Convolutions, InPlace, TinyBlocks
 from torch import nn
 
-from exporter.images import ImageSource
-from exporter.layers import find_layers
-from exporter.probe import collect
-from handlers.errors import UnsupportedLayerError, UsageError
+from elude.exporter.images import ImageSource
+from elude.exporter.models.layers import find_layers
+from elude.exporter.probing.probe import collect
+from elude.handlers.errors import UnsupportedLayerError, UsageError
 
 
 class SameConvolution(nn.Module):
@@ -22,7 +22,7 @@ class SameConvolution(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        import exporter.torchvision_compat  # noqa: F401
+        import elude.exporter.models.torchvision_compat  # noqa: F401
 
         # isort: split
         from timm.layers.conv2d_same import Conv2dSame

@@ -8,10 +8,10 @@ import torch
 from _models import InPlace
 from torch import Tensor, nn
 
-from exporter.layer_split import LayerSplit, full_masks
-from exporter.rewrite import Disentangled, explicit, graft
-from exporter.rewrite.explicit import ExplicitLayer
-from handlers.errors import UnsupportedLayerError, UsageError
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks
+from elude.exporter.rewrite import Disentangled, explicit, graft
+from elude.exporter.rewrite.explicit import ExplicitLayer
+from elude.handlers.errors import UnsupportedLayerError, UsageError
 
 
 def random_split(name: str, weight: Tensor, seed: int = 0, most: int = 5) -> LayerSplit:

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.layer_split import LayerSplit, full_masks
-from exporter.rewrite import bake, graft
-from exporter.weights import sub_unit_bias, sub_unit_weights
-from handlers.edits import PADDING, Edit
-from handlers.errors import UnsupportedLayerError, UsageError
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks
+from elude.exporter.rewrite import bake, graft
+from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
+from elude.handlers.requests.edits import PADDING, Edit
+from elude.handlers.errors import UnsupportedLayerError, UsageError
 
 MODELS = {
     "linear": nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 5, bias=False)),

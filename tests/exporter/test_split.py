@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.cluster import Clusters, cluster_unit, representatives
-from exporter.contributions import contributions, layer_bias, top_rows
-from exporter.layers import find_layers
-from exporter.margin import MARGINS, winning_masks
-from exporter.split import SplitSettings, random_control, separation, split_layer, split_unit
-from handlers.errors import UsageError
+from elude.exporter.splitting.hdbscan import Clusters, cluster_unit, representatives
+from elude.exporter.splitting.contributions import contributions, layer_bias, top_rows
+from elude.exporter.models.layers import find_layers
+from elude.exporter.splitting.margin import MARGINS, winning_masks
+from elude.exporter.splitting.split_layer import SplitSettings, random_control, separation, split_layer, split_unit
+from elude.handlers.errors import UsageError
 
 SETTINGS = SplitSettings(top_k=600, min_cluster_size=50)
 

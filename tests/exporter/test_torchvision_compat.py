@@ -24,7 +24,7 @@ except RuntimeError:
 for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
     if not native:
         del sys.modules[name]
-from exporter import torchvision_compat
+from elude.exporter.models import torchvision_compat
 assert (torchvision_compat.DECLARED is None) == native
 import timm, torchvision, torchvision.transforms as transforms
 from PIL import Image
@@ -36,6 +36,6 @@ assert transforms.ToTensor()(Image.new("RGB", (2, 3))).shape == (3, 3, 2)
 
 def test_another_failure_is_not_hidden(tmp_path: Path) -> None:
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('something else')")
-    done = run(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import exporter.torchvision_compat")
+    done = run(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import elude.exporter.models.torchvision_compat")
     assert done.returncode != 0
     assert "something else" in done.stderr

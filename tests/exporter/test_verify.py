@@ -16,11 +16,11 @@ from _graphs import SOURCE, Emitted, emitted, preprocess, random_split
 from _models import Convolutions, TinyBlocks
 from onnx import numpy_helper
 
-from exporter.graph import emit
-from exporter.rewrite import graft
-from exporter.verify import verify
-from exporter.verify.compare import Run, compare, errors, fan_in
-from handlers.errors import EquivalenceError, UsageError
+from elude.exporter.graph import emit
+from elude.exporter.rewrite import graft
+from elude.exporter.verify import verify
+from elude.exporter.verify.compare import Run, compare, errors, fan_in
+from elude.handlers.errors import EquivalenceError, UsageError
 
 LAYERS = "blocks.0.mlp.fc2,blocks.1.mlp.fc2"
 SIZE = (3, 8, 8)
@@ -93,13 +93,13 @@ def test_a_model_without_classes_has_no_top1(tmp_path: Path) -> None:
 
 def test_a_split_that_does_not_sum_is_caught(case: Emitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The nodes that compute the sub-unit weights are made wrong."""
-    from exporter.graph.ops import Ops, scalar
-    from exporter.graph.shares import rows
+    from elude.exporter.graph.ops import Ops, scalar
+    from elude.exporter.graph.shares import rows
 
     def wrong(ops: Ops, *arguments: Any) -> Any:
         return ops("Mul", rows(ops, *arguments), ops.constant(scalar(1.01)))
 
-    monkeypatch.setattr("exporter.graph.sub_units.rows", wrong)
+    monkeypatch.setattr("elude.exporter.graph.sub_units.rows", wrong)
     module, path = case.module, tmp_path / "model.onnx"
     emit(module, case.splits, path, layers=case.layers, input_size=SIZE, source=SOURCE, preprocess=preprocess(SIZE))
     error = refusal(case, path)

@@ -9,9 +9,9 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.layer_split import LayerSplit, full_masks, whole
-from exporter.weights import load_splits, save_splits, sub_unit_bias, sub_unit_weights
-from handlers.errors import BundleError, UnsupportedLayerError
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks, whole
+from elude.exporter.splitting.weights import load_splits, save_splits, sub_unit_bias, sub_unit_weights
+from elude.handlers.errors import BundleError, UnsupportedLayerError
 
 EXTREMES = [0.0, -0.0, 1e30, -1e30, 1.7e38, 1e-45, -1e-45, 3e-45, 1.1754944e-38, -1.1754942e-38, 1.0, 1 / 3, -7e-42, 16777215.0]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from _worked import WorkedSession, make_bundle
 
-from handlers.service import Service
+from elude.handlers.service import Service
 
 
 @pytest.fixture

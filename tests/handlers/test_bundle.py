@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from handlers import bundle as bundle_module
-from handlers.bundle import Bundle, LayerInfo, Manifest, Source, write_bundle
-from handlers.errors import BundleError, UsageError
+from elude.handlers.bundle import bundle as bundle_module
+from elude.handlers.bundle.bundle import Bundle, LayerInfo, Manifest, Source, write_bundle
+from elude.handlers.errors import BundleError, UsageError
 
 SOURCE = Source("embedded", "1", "vit_tiny", "ab" * 32)
 LAYERS = (LayerInfo("blocks.0.mlp.fc2", "linear", 3, 4, (1, 2, 3), 0), LayerInfo("blocks.1.mlp.fc2", "linear", 1, 4, (2,), 6))

@@ -14,11 +14,11 @@ from _worked import LAYER, PICTURE, TEXT, WorkedSession, with_presets
 from typer.testing import CliRunner
 
 import elude
-from handlers.calls import Call
-from handlers.edit_text import parse_edit
-from handlers.errors import EludeError, RequestError, UsageError
-from handlers.service import Service
-from handlers.web import application
+from elude.handlers.requests.calls import Call
+from elude.handlers.requests.edit_text import parse_edit
+from elude.handlers.errors import EludeError, RequestError, UsageError
+from elude.handlers.service import Service
+from elude.handlers.web.app import application
 
 KEY = "the key of the tests"
 

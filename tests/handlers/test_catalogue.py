@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from handlers.catalogue import Catalogue, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
-from handlers.errors import BundleError, UsageError
+from elude.handlers.bundle.catalogue import Catalogue, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.handlers.errors import BundleError, UsageError
 
 LAYER = "blocks.5.mlp.fc2"
 IMAGES = [ImageRow(0, "cat.png", "cat", b"\x89PNG0"), ImageRow(7, "x.png", None, b"\x89PNG7")]

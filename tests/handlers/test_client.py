@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from handlers.errors import RequestError, UsageError
-from handlers.torchserve.client import Client, ServerError
+from elude.handlers.errors import RequestError, UsageError
+from elude.handlers.torchserve.client import Client, ServerError
 
 GOOD = (200, {"label": 1.0})
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from handlers.errors import ImageError
-from handlers.images import Limits, decode
+from elude.handlers.errors import ImageError
+from elude.handlers.images.decode import Limits, decode
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -15,13 +15,13 @@ from _explorer import listen, running
 from _worked import PICTURE, PIXELS, TEXT, WorkedSession, make_bundle
 from PIL import Image
 
-from handlers.calls import Call
-from handlers.errors import RequestError, UsageError
-from handlers.explorer.app import PAGE, application, explore
-from handlers.explorer.backends import Backend, Own, Remote
-from handlers.service import Service
-from handlers.torchserve.client import Client
-from handlers.web import application as web_application
+from elude.handlers.requests.calls import Call
+from elude.handlers.errors import RequestError, UsageError
+from elude.handlers.explorer.app import PAGE, application, explore
+from elude.handlers.explorer.backends import Backend, Own, Remote
+from elude.handlers.service import Service
+from elude.handlers.torchserve.client import Client
+from elude.handlers.web.app import application as web_application
 
 KEY = "the key of the tests"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handlers.heatmap import Grid, grid_of, heat_maps
+from elude.handlers.answers.heatmap import Grid, grid_of, heat_maps
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from _worked import TEXT, WorkedSession, make_bundle
 
-from handlers.calls import Call
-from handlers.service import Service
+from elude.handlers.requests.calls import Call
+from elude.handlers.service import Service
 
 
 @pytest.fixture

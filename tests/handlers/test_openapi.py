@@ -11,12 +11,12 @@ from _worked import PICTURE, TEXT, WorkedSession, with_presets
 from jsonschema import Draft202012Validator, ValidationError
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from handlers.calls import Call
-from handlers.errors import RequestError
-from handlers.forms import parse
-from handlers.openapi import openapi, text
-from handlers.service import Service
-from handlers.settings import Limits
+from elude.handlers.requests.calls import Call
+from elude.handlers.errors import RequestError
+from elude.handlers.requests.forms import parse
+from elude.handlers.answers.openapi import openapi, text
+from elude.handlers.service import Service
+from elude.handlers.settings import Limits
 
 DOCUMENT = openapi()
 EDIT = {"id": "fc/u0.s0", "action": "scale", "value": 2.0}
@@ -28,7 +28,7 @@ def against(name: str, value: Any) -> None:
 
 def test_the_published_file_is_up_to_date() -> None:
     path = Path(__file__).parent.parent.parent / "docs/openapi.json"
-    assert path.read_text(encoding="utf-8") == text(), "run: python -m handlers.openapi docs/openapi.json"
+    assert path.read_text(encoding="utf-8") == text(), "run: python -m elude.handlers.answers.openapi docs/openapi.json"
 
 
 def test_it_is_valid_openapi() -> None:

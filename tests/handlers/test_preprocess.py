@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from handlers.errors import BundleError, ImageError
-from handlers.preprocess import Preprocess
+from elude.handlers.errors import BundleError, ImageError
+from elude.handlers.images.preprocess import Preprocess
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-if importlib.util.find_spec("exporter.torchvision_compat"):
-    import exporter.torchvision_compat  # noqa: F401
+if importlib.util.find_spec("elude.exporter.models.torchvision_compat"):
+    import elude.exporter.models.torchvision_compat  # noqa: F401
 create_transform = pytest.importorskip("timm.data", exc_type=(ImportError, RuntimeError)).create_transform
 
 

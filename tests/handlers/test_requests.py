@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handlers import forms
-from handlers.bundle import LayerInfo
-from handlers.edits import Edit
-from handlers.errors import RequestError, UsageError
-from handlers.requests import Describe, EditRequest, Feature, Inspect, Predict, Request, Search, Steer
-from handlers.settings import Limits, Settings, read_settings
-from handlers.steering import Steered, resolve
+from elude.handlers.requests import forms
+from elude.handlers.bundle.bundle import LayerInfo
+from elude.handlers.requests.edits import Edit
+from elude.handlers.errors import RequestError, UsageError
+from elude.handlers.requests.schema import Describe, EditRequest, Feature, Inspect, Predict, Request, Search, Steer
+from elude.handlers.settings import Limits, Settings, read_settings
+from elude.handlers.requests.steering import Steered, resolve
 
 IMAGE = b"\x89PNG something"
 TEXT = base64.b64encode(IMAGE).decode()

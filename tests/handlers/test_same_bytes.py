@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from _serving import images, make_bundle
 
-from handlers.calls import Call
-from handlers.service import Service
+from elude.handlers.requests.calls import Call
+from elude.handlers.service import Service
 
 PICTURES = [base64.b64encode(image).decode() for image in images(6)]
 

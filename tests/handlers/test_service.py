@@ -13,11 +13,11 @@ import pytest
 from _worked import LABELS, PICTURE, TEXT, Result, WorkedSession, ask, make_bundle, png, softmax
 from numpy.typing import NDArray
 
-from handlers.calls import Answer, Call
-from handlers.edits import Edit
-from handlers.errors import BundleError
-from handlers.service import Service
-from handlers.settings import Limits, Settings
+from elude.handlers.requests.calls import Answer, Call
+from elude.handlers.requests.edits import Edit
+from elude.handlers.errors import BundleError
+from elude.handlers.service import Service
+from elude.handlers.settings import Limits, Settings
 
 
 def test_predict_by_hand(service: Service) -> None:

@@ -12,8 +12,8 @@ import pytest
 from _worked import PICTURE, TEXT, Result, WorkedSession, ask, make_bundle
 from PIL import Image
 
-from handlers.passes import Row, effects_of, run_rows
-from handlers.service import Service
+from elude.handlers.answers.forward_pass import Row, effects_of, run_rows
+from elude.handlers.service import Service
 
 
 def test_inspect_by_hand(service: Service) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from _worked import LABELS, PICTURE, PRESET, TEXT, WorkedSession, ask, make_bundle, softmax, with_presets
 
-from handlers.bundle import Bundle
-from handlers.errors import BundleError, UsageError
-from handlers.service import Service
-from handlers.settings import Limits, Settings
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.service import Service
+from elude.handlers.settings import Limits, Settings
 
 
 def test_steer_by_hand(service: Service) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from handlers.torchserve.startup_log import failure, last_lines
+from elude.handlers.torchserve.startup_log import failure, last_lines
 
 WORKER = "W-9000-own_1.0"
 DIED = ["Backend worker process died.", "Traceback (most recent call last):"]
 FRAME = [
-    '  File "handlers/service.py", line 87, in open',
+    '  File "elude/handlers/service.py", line 87, in open',
     "    admission = admit(bundle, requirements)",
     "                ^^^^^^^^^^^^^^^^^^^^^^^",
 ]
-NOT_SIGNED = "handlers.errors.GateError: /models/1/bundle is not signed. Admit the bundle with a trusted key."
+NOT_SIGNED = "elude.handlers.errors.GateError: /models/1/bundle is not signed. Admit the bundle with a trusted key."
 
 
 def line(thread: str, source: str, words: str) -> str:

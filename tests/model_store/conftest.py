@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from _stores import TODAY
 
-from handlers import clock
+from elude.handlers.admission import clock
 
 
 @pytest.fixture(autouse=True)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from _stores import TODAY, make
 
-from handlers.admission import UNCHECKED, Admission, admit, admitted_presets, check_verdict, preset_hashes
-from handlers.bundle import Bundle
-from handlers.errors import GateError, UsageError
-from handlers.requirements import Requirements
-from model_store.admission import contents_sha256, require_verdict
-from model_store.signing import keygen, load_signer, sign_bundle
+from elude.handlers.admission.admission import UNCHECKED, Admission, admit, admitted_presets, check_verdict, preset_hashes
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import GateError, UsageError
+from elude.handlers.admission.requirements import Requirements
+from elude.model_store.admission import contents_sha256, require_verdict
+from elude.model_store.signing import keygen, load_signer, sign_bundle
 
 
 def rewritten(bundle: Bundle, change: Callable[[dict[str, Any]], None]) -> Bundle:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
-from handlers.errors import BundleError, UsageError
-from handlers.settings import Limits, Settings
-from handlers.torchserve.archives import check_archive, read_archive
-from handlers.torchserve.handler import check_contents
-from model_store.archive import package
+from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
+from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.settings import Limits, Settings
+from elude.handlers.torchserve.archives import check_archive, read_archive
+from elude.handlers.torchserve.handler import check_contents
+from elude.model_store.archive import package
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_what_it_holds(bundle: Bundle, unpacked: Path, tmp_path: Path) -> None:
     assert manifest["model"]["modelName"] == "m"
     assert read_archive(tmp_path / "m.mar").version == "2.1"
     code = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*.py")}
-    assert {"elude_handler.py", "handlers/service.py", "handlers/session.py", "handlers/errors.py"} <= code
+    assert {"elude_handler.py", "elude/handlers/service.py", "elude/handlers/bundle/session.py", "elude/handlers/errors.py"} <= code
     assert not any("torchserve" in name for name in code)
     assert json.loads((unpacked / "model-config.yaml").read_text())["elude"]["limits"]["max_edits"] == Limits().max_edits
     check_contents(unpacked)
@@ -56,9 +56,9 @@ def test_what_it_holds(bundle: Bundle, unpacked: Path, tmp_path: Path) -> None:
 
 def test_it_runs_alone_and_without_torch(unpacked: Path) -> None:
     code = (
-        "import sys, inspect, elude_handler, handlers.service\n"
+        "import sys, inspect, elude_handler, elude.handlers.service\n"
         "assert handlers.__file__.startswith(sys.argv[1]), handlers.__file__\n"
-        "assert not {'torch', 'timm', 'onnx', 'exporter'} & set(sys.modules)\n"
+        "assert not {'torch', 'timm', 'onnx', 'elude.exporter'} & set(sys.modules)\n"
         "own = [c for _, c in inspect.getmembers(elude_handler, inspect.isclass) if c.__module__ == 'elude_handler']\n"
         "assert [c.__name__ for c in own] == ['EludeHandler']\n"
     )

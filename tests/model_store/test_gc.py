@@ -12,9 +12,9 @@ import pytest
 from _crashes import exit_code_of
 from _stores import admit, make
 
-from handlers.bundle import Bundle
-from handlers.errors import BundleError, UsageError
-from model_store.store import Store
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import BundleError, UsageError
+from elude.model_store.store import Store
 
 AT_ONCE = timedelta(0)
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from _stores import make
 
-from handlers.errors import UsageError
-from model_store.links import log_to_mlflow, model_index, provenance
+from elude.handlers.errors import UsageError
+from elude.model_store.links import log_to_mlflow, model_index, provenance
 
 
 def test_the_card_and_the_statement_hold_what_was_measured(tmp_path: Path):

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from _stores import admit, make, pack
 
-from handlers.bundle import Bundle
-from handlers.errors import BundleError, UsageError
-from model_store.places import RemotePlace, open_place
-from model_store.store import Store
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import BundleError, UsageError
+from elude.model_store.places import RemotePlace, open_place
+from elude.model_store.store import Store
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")

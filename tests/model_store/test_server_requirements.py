@@ -16,14 +16,14 @@ from _serving import images
 from _stores import TODAY
 from starlette.testclient import TestClient
 
-from handlers import web
-from handlers.bundle import Bundle
-from handlers.calls import Call
-from handlers.errors import GateError
-from handlers.requirements import ENVIRONMENT, Requirements
-from handlers.service import Service
-from handlers.settings import Settings
-from quality.steering.presets import add_preset
+from elude.handlers.web import app as web
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.requests.calls import Call
+from elude.handlers.errors import GateError
+from elude.handlers.admission.requirements import ENVIRONMENT, Requirements
+from elude.handlers.service import Service
+from elude.handlers.settings import Settings
+from elude.quality.steering.presets import add_preset
 
 VERDICT = Requirements(verdict=True)
 

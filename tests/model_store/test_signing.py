@@ -15,16 +15,16 @@ import pytest
 from _stores import TODAY, admit, make
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from handlers.admission import Admission, require_archive
-from handlers.admission import admit as check
-from handlers.bundle import Bundle
-from handlers.errors import BundleError, GateError, UsageError
-from handlers.requirements import ENVIRONMENT, Requirements
-from handlers.trust import TrustedKey, check_signature, read_keys
-from model_store.admission import require_verdict
-from model_store.archive import package
-from model_store.signing import keygen, load_signer, sign_bundle
-from model_store.store import Store
+from elude.handlers.admission.admission import Admission, require_archive
+from elude.handlers.admission.admission import admit as check
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import BundleError, GateError, UsageError
+from elude.handlers.admission.requirements import ENVIRONMENT, Requirements
+from elude.handlers.admission.trust import TrustedKey, check_signature, read_keys
+from elude.model_store.admission import require_verdict
+from elude.model_store.archive import package
+from elude.model_store.signing import keygen, load_signer, sign_bundle
+from elude.model_store.store import Store
 
 
 def key(folder: Path, name: str = "ada", **options: Any) -> tuple[Any, TrustedKey]:

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from _stores import TODAY, admit, make, pack
 
-from handlers.bundle import Bundle
-from handlers.errors import BundleError, GateError, UsageError
-from model_store.archive import package
-from model_store.places import LocalPlace
-from model_store.records import RECORD, read_record
-from model_store.store import Store
-from quality.policies.policy import load_policy
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import BundleError, GateError, UsageError
+from elude.model_store.archive import package
+from elude.model_store.places import LocalPlace
+from elude.model_store.records import RECORD, read_record
+from elude.model_store.store import Store
+from elude.quality.policies.policy import load_policy
 
 
 def test_admission_keeps_the_bytes_and_says_who_and_why(tmp_path: Path):

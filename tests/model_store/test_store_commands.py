@@ -11,10 +11,10 @@ from _stores import make
 from typer.testing import CliRunner
 
 import elude
-from handlers.errors import GateError, UsageError
-from handlers.requirements import ENVIRONMENT, Requirements
-from handlers.trust import pre_authentication as signed_bytes
-from handlers.trust import read_keys, verify
+from elude.handlers.errors import GateError, UsageError
+from elude.handlers.admission.requirements import ENVIRONMENT, Requirements
+from elude.handlers.admission.trust import pre_authentication as signed_bytes
+from elude.handlers.admission.trust import read_keys, verify
 
 
 def run(*arguments: object) -> str:

@@ -12,8 +12,8 @@ import pytest
 from _crashes import FORK, exit_code_of
 from _stores import admit, make
 
-from handlers.bundle import Bundle
-from model_store.store import Store
+from elude.handlers.bundle.bundle import Bundle
+from elude.model_store.store import Store
 
 
 @pytest.mark.parametrize("what", ["admit", "promote", "rollback"])

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from handlers.errors import EvaluationError
-from handlers.preprocess import Preprocess
-from quality.dimensions.adversarial_robustness import adversarial_robustness
-from quality.evaluation.attacks import EPSILON, attacker, fgsm, pgd
-from quality.evaluation.evaluate import evaluate
-from quality.subjects.torch_subject import Normalised, TorchSubject
-from quality.suites.image_sets import PixelSet
-from quality.suites.suite import Suite
+from elude.handlers.errors import EvaluationError
+from elude.handlers.images.preprocess import Preprocess
+from elude.quality.dimensions.adversarial_robustness import adversarial_robustness
+from elude.quality.evaluation.attacks import EPSILON, attacker, fgsm, pgd
+from elude.quality.evaluation.evaluate import evaluate
+from elude.quality.subjects.torch_subject import Normalised, TorchSubject
+from elude.quality.suites.image_sets import PixelSet
+from elude.quality.suites.suite import Suite
 
 PREPROCESS = Preprocess((3, 4, 4), "bilinear", 1.0, "center", (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.load import load_model
-from quality.evaluation.attacks import EPSILON, PGD_STEP, PGD_STEPS, fgsm, pgd
-from quality.subjects.torch_subject import TorchSubject
-from quality.suites.suite import embedded_suite
+from elude.exporter.models.load import load_model
+from elude.quality.evaluation.attacks import EPSILON, PGD_STEP, PGD_STEPS, fgsm, pgd
+from elude.quality.subjects.torch_subject import TorchSubject
+from elude.quality.suites.suite import embedded_suite
 
 IMAGES = 60
 

@@ -8,18 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import exporter.torchvision_compat  # noqa: F401 - torchmetrics imports torchvision
+import elude.exporter.models.torchvision_compat  # noqa: F401 - torchmetrics imports torchvision
 
 # isort: split
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
-from handlers.errors import EvaluationError
-from quality.dimensions.accuracy import accuracy
-from quality.dimensions.calibration_error import adaptive_calibration_error, calibration_error, expected_calibration_error
-from quality.dimensions.class_balance import class_balance
-from quality.dimensions.corruption_robustness import corruption_robustness
-from quality.dimensions.params_m import params_m
-from quality.statistics.statistics import are_probabilities, geometric_mean, probabilities_of, softmax, wilson_interval
+from elude.handlers.errors import EvaluationError
+from elude.quality.dimensions.accuracy import accuracy
+from elude.quality.dimensions.calibration_error import adaptive_calibration_error, calibration_error, expected_calibration_error
+from elude.quality.dimensions.class_balance import class_balance
+from elude.quality.dimensions.corruption_robustness import corruption_robustness
+from elude.quality.dimensions.params_m import params_m
+from elude.quality.statistics.intervals import are_probabilities, geometric_mean, probabilities_of, softmax, wilson_interval
 
 
 def random_case(seed: int, images: int = 300, classes: int = 7, sharpness: float = 2.0) -> tuple[np.ndarray, np.ndarray]:

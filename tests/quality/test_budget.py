@@ -8,14 +8,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.images import Entry, ImageSource
-from handlers.preprocess import Preprocess
-from quality.evaluation.evaluate import evaluate
-from quality.evaluation.extra_sets import ready_sets
-from quality.subjects.subject import CallableSubject
-from quality.suites.choice import stratified
-from quality.suites.image_sets import EncodedSet, PixelSet
-from quality.suites.suite import ShiftedSet, Suite
+from elude.exporter.images import Entry, ImageSource
+from elude.handlers.images.preprocess import Preprocess
+from elude.quality.evaluation.evaluate import evaluate
+from elude.quality.evaluation.extra_sets import ready_sets
+from elude.quality.subjects.subject import CallableSubject
+from elude.quality.suites.choice import stratified
+from elude.quality.suites.image_sets import EncodedSet, PixelSet
+from elude.quality.suites.suite import ShiftedSet, Suite
 
 CLASSES = ("dark", "light")
 PREPROCESS = Preprocess((3, 8, 8), "bilinear", 1.0, "center", (0.5,) * 3, (0.25,) * 3)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from _scenes import scenes
 
-from handlers.errors import EvaluationError
-from quality.suites.builders.composites import cue_conflict, mixed_backgrounds
-from quality.suites.builders.donors import choose
-from quality.suites.builders.masks import dark_background_masks
-from quality.suites.builders.shifts import edge, silhouette, sketch
-from quality.suites.builders.textures import largest_squares, tiled
+from elude.handlers.errors import EvaluationError
+from elude.quality.suites.builders.composites import cue_conflict, mixed_backgrounds
+from elude.quality.suites.builders.donors import choose
+from elude.quality.suites.builders.masks import dark_background_masks
+from elude.quality.suites.builders.shifts import edge, silhouette, sketch
+from elude.quality.suites.builders.textures import largest_squares, tiled
 
 
 def test_masks_close_small_holes_only() -> None:

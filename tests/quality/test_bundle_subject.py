@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.graph import emit
-from exporter.layer_split import LayerSplit, full_masks
-from exporter.layers import find_layers
-from exporter.load import load_model
-from exporter.weights import save_splits
-from handlers.bundle import Bundle, LayerInfo, Source, write_bundle
-from handlers.edits import Edit
-from handlers.errors import EvaluationError
-from quality.evaluation.evaluate import evaluate
-from quality.subjects.bundle_subject import open_bundle
-from quality.subjects.onnx_subject import OnnxSubject
-from quality.suites.image_sets import EncodedSet
-from quality.suites.suite import Suite, embedded_suite
+from elude.exporter.graph import emit
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks
+from elude.exporter.models.layers import find_layers
+from elude.exporter.models.load import load_model
+from elude.exporter.splitting.weights import save_splits
+from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
+from elude.handlers.requests.edits import Edit
+from elude.handlers.errors import EvaluationError
+from elude.quality.evaluation.evaluate import evaluate
+from elude.quality.subjects.bundle_subject import open_bundle
+from elude.quality.subjects.onnx_subject import OnnxSubject
+from elude.quality.suites.image_sets import EncodedSet
+from elude.quality.suites.suite import Suite, embedded_suite
 
 MODEL, LAYER = "embedded", "blocks.5.mlp.fc2"
 

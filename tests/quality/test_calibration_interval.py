@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from quality.dimensions.calibration_error import BINS, calibration_error
-from quality.statistics import calibration_interval
-from quality.statistics.calibration_bins import Bins
-from quality.statistics.calibration_interval import relative_spread
-from quality.statistics.statistics import Floats, softmax
+from elude.quality.dimensions.calibration_error import BINS, calibration_error
+from elude.quality.statistics import calibration_interval
+from elude.quality.statistics.calibration_bins import Bins
+from elude.quality.statistics.calibration_interval import relative_spread
+from elude.quality.statistics.intervals import Floats, softmax
 
 IMAGES, CLASSES = 600, 6
 

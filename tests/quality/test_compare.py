@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from handlers.errors import UsageError
-from quality.dimensions.result import DimensionResult
-from quality.evaluation.report_data import QualityReport
-from quality.report.behaviour import comparison_page
-from quality.scores.compare import compare, read_report, rows
-from quality.scores.scoring import own_pool, score_of
+from elude.handlers.errors import UsageError
+from elude.quality.dimensions.result import DimensionResult
+from elude.quality.evaluation.quality_json import QualityReport
+from elude.quality.report.behaviour import comparison_page
+from elude.quality.scores.compare import compare, read_report, rows
+from elude.quality.scores.scoring import own_pool, score_of
 
 
 def report(accuracy: float, calibration: float = 0.05, *, suite: str = "s", model: str = "m") -> QualityReport:

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import convolve as direct_convolve
 
-from handlers.errors import UsageError
-from quality.suites.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from quality.suites.corruptions.kernels import convolve, disk, motion, plasma
+from elude.handlers.errors import UsageError
+from elude.quality.suites.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from elude.quality.suites.corruptions.kernels import convolve, disk, motion, plasma
 
 
 def pictures(side: int = 28, count: int = 6) -> np.ndarray:

@@ -7,17 +7,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from quality.dimensions.accuracy import accuracy
-from quality.dimensions.adversarial_robustness import adversarial_robustness
-from quality.dimensions.calibration_error import calibration_error
-from quality.dimensions.class_balance import class_balance
-from quality.dimensions.corruption_robustness import corruption_robustness
-from quality.dimensions.object_focus import object_focus
-from quality.dimensions.ood_robustness import ood_robustness
-from quality.dimensions.shape_bias import shape_bias
-from quality.statistics.calibration_interval import estimates_of, sampler
-from quality.statistics.inversion import Family, invert
-from quality.statistics.statistics import paired_difference_interval, softmax
+from elude.quality.dimensions.accuracy import accuracy
+from elude.quality.dimensions.adversarial_robustness import adversarial_robustness
+from elude.quality.dimensions.calibration_error import calibration_error
+from elude.quality.dimensions.class_balance import class_balance
+from elude.quality.dimensions.corruption_robustness import corruption_robustness
+from elude.quality.dimensions.object_focus import object_focus
+from elude.quality.dimensions.ood_robustness import ood_robustness
+from elude.quality.dimensions.shape_bias import shape_bias
+from elude.quality.statistics.calibration_interval import estimates_of, sampler
+from elude.quality.statistics.inversion import Family, invert
+from elude.quality.statistics.intervals import paired_difference_interval, softmax
 
 Interval = tuple[float, float]
 

@@ -12,16 +12,16 @@ from _serving import make_bundle
 from typer.testing import CliRunner
 
 import elude
-from handlers.bundle import Bundle
-from handlers.torchserve.server import Server, ServerSettings
-from model_store.archive import package
-from quality.dimensions import DIMENSIONS
-from quality.evaluation.evaluate import evaluate
-from quality.evaluation.report_data import QualityReport
-from quality.subjects.open_subject import open_subject, served
-from quality.subjects.subject import Subject
-from quality.suites.image_sets import EncodedSet
-from quality.suites.suite import Suite, embedded_suite
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.torchserve.server import Server, ServerSettings
+from elude.model_store.archive import package
+from elude.quality.dimensions import DIMENSIONS
+from elude.quality.evaluation.evaluate import evaluate
+from elude.quality.evaluation.quality_json import QualityReport
+from elude.quality.subjects.open_subject import open_subject, served
+from elude.quality.subjects.subject import Subject
+from elude.quality.suites.image_sets import EncodedSet
+from elude.quality.suites.suite import Suite, embedded_suite
 
 pytestmark = pytest.mark.server
 EIGHT = set(DIMENSIONS) - {"adversarial_robustness"}  # a server gives no gradients

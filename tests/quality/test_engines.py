@@ -15,23 +15,23 @@ import pytest
 import torch
 from _serving import make_bundle
 
-from handlers.bundle import Bundle
-from handlers.calls import Call
-from handlers.errors import EvaluationError, UsageError
-from handlers.preprocess import Preprocess
-from handlers.service import Service
-from handlers.session import GraphSession
-from handlers.settings import Settings
-from handlers.torchserve.client import Client
-from quality.evaluation.engines import run
-from quality.evaluation.evaluate import evaluate
-from quality.subjects.endpoint_subject import EndpointSubject, framed
-from quality.subjects.onnx_subject import OnnxSubject
-from quality.subjects.open_subject import open_subject, served
-from quality.subjects.subject import CallableSubject
-from quality.subjects.torch_subject import TorchSubject
-from quality.suites.image_sets import PixelSet
-from quality.suites.suite import Suite
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.requests.calls import Call
+from elude.handlers.errors import EvaluationError, UsageError
+from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.service import Service
+from elude.handlers.bundle.session import GraphSession
+from elude.handlers.settings import Settings
+from elude.handlers.torchserve.client import Client
+from elude.quality.evaluation.engines import run
+from elude.quality.evaluation.evaluate import evaluate
+from elude.quality.subjects.endpoint_subject import EndpointSubject, framed
+from elude.quality.subjects.onnx_subject import OnnxSubject
+from elude.quality.subjects.open_subject import open_subject, served
+from elude.quality.subjects.subject import CallableSubject
+from elude.quality.subjects.torch_subject import TorchSubject
+from elude.quality.suites.image_sets import PixelSet
+from elude.quality.suites.suite import Suite
 
 PREPROCESS = Preprocess((3, 8, 8), "bilinear", 1.0, "center", (0.5,) * 3, (0.25,) * 3)
 CLASSES = ("dark", "light")

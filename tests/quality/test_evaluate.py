@@ -11,17 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from exporter.images import ImageSource
-from handlers.errors import EvaluationError, UsageError
-from handlers.preprocess import Preprocess
-from quality.evaluation.evaluate import evaluate
-from quality.evaluation.report_data import QualityReport
-from quality.scores.pool import Pool
-from quality.subjects.subject import CallableSubject, Forms, as_unit
-from quality.subjects.torch_subject import TorchSubject
-from quality.suites.corruptions import corrupt
-from quality.suites.image_sets import PixelSet
-from quality.suites.suite import EMBEDDED, Suite, embedded_suite, open_suite
+from elude.exporter.images import ImageSource
+from elude.handlers.errors import EvaluationError, UsageError
+from elude.handlers.images.preprocess import Preprocess
+from elude.quality.evaluation.evaluate import evaluate
+from elude.quality.evaluation.quality_json import QualityReport
+from elude.quality.scores.pool import Pool
+from elude.quality.subjects.subject import CallableSubject, Forms, as_unit
+from elude.quality.subjects.torch_subject import TorchSubject
+from elude.quality.suites.corruptions import corrupt
+from elude.quality.suites.image_sets import PixelSet
+from elude.quality.suites.suite import EMBEDDED, Suite, embedded_suite, open_suite
 
 PREPROCESS = Preprocess((3, 8, 8), "bilinear", 1.0, "center", (0.5,) * 3, (0.25,) * 3)
 CLASSES = ("dark", "light")
@@ -87,7 +87,7 @@ def test_one_decode_and_one_clean_pass(tmp_path: Path, monkeypatch: pytest.Monke
         folder.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(folder / f"{i:02}.png")
     decoded: list[str] = []
-    from quality.suites import image_sets
+    from elude.quality.suites import image_sets
 
     real = image_sets.decode
     monkeypatch.setattr(image_sets, "decode", lambda data, name, limits: decoded.append(name) or real(data, name, limits))

@@ -12,8 +12,8 @@ import pytest
 from _gate import DROP, HASH, OTHER, TODAY, D, entry, equivalence, evidence, policy, put, quality, run, waiver
 from _stores import make
 
-from quality.gate.judge import decide, judge
-from quality.gate.verdict_formats import verdict_json
+from elude.quality.gate.judge import decide, judge
+from elude.quality.gate.verdict_formats import verdict_json
 
 FAIL_CLOSED: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
     ("accuracy below min on the bound", put(D, "accuracy", "interval", [0.79, 0.95]), "accuracy.limit"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from _gate import DROP, OTHER, TODAY, D, evidence, policy, put, quality, run
 
-from quality.gate.judge import decide, judge
+from elude.quality.gate.judge import decide, judge
 
 
 def test_missing_candidate_quality_and_baseline_are_states_of_their_own():

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.load import load_model
-from quality.dimensions.accuracy import accuracy
-from quality.dimensions.calibration_error import calibration_error
-from quality.dimensions.class_balance import class_balance
-from quality.gate.evidence import Evidence
-from quality.gate.judge import decide
-from quality.gate.verdict import Verdict
-from quality.policies.policy import DEFAULT_POLICY, parse_policy
-from quality.suites.suite import embedded_suite
+from elude.exporter.models.load import load_model
+from elude.quality.dimensions.accuracy import accuracy
+from elude.quality.dimensions.calibration_error import calibration_error
+from elude.quality.dimensions.class_balance import class_balance
+from elude.quality.gate.evidence import Evidence
+from elude.quality.gate.judge import decide
+from elude.quality.gate.verdict import Verdict
+from elude.quality.policies.policy import DEFAULT_POLICY, parse_policy
+from elude.quality.suites.suite import embedded_suite
 
 HASH, DAY, RESAMPLES = "a" * 64, date(2026, 1, 15), 100
 TEXT = DEFAULT_POLICY.read_text().replace("[dimensions.corruption_robustness]", "[dimensions.corruption_robustness]\nrequired = false")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from handlers.errors import UsageError
-from quality.gate.waivers import load_waivers
-from quality.policies.policy import CLAIMS, DEFAULT_POLICY, DimensionRule, load_policy, parse_policy
-from quality.toml_tables import key_lines
+from elude.handlers.errors import UsageError
+from elude.quality.gate.waivers import load_waivers
+from elude.quality.policies.policy import CLAIMS, DEFAULT_POLICY, DimensionRule, load_policy, parse_policy
+from elude.quality.toml_tables import key_lines
 
 HEAD = 'schema_version = 1\nname = "p"\n'
 CLAIM_LINES = "[lossless.claims]\nsums = 1e-4\nrewrite = 0\nruntime = 1e-4\n"

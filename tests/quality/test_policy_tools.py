@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from _stores import make
 
-from handlers.bundle import Bundle
-from handlers.errors import EvaluationError, UsageError
-from quality.gate.judge import judge
-from quality.policies.explain import explain
-from quality.policies.init import policy_init
-from quality.policies.policy import DEFAULT_POLICY, load_policy, parse_policy
-from quality.policies.schema import policy_schema, schema_bytes
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import EvaluationError, UsageError
+from elude.quality.gate.judge import judge
+from elude.quality.policies.explain import explain
+from elude.quality.policies.init import policy_init
+from elude.quality.policies.policy import DEFAULT_POLICY, load_policy, parse_policy
+from elude.quality.policies.schema import policy_schema, schema_bytes
 
 jsonschema = pytest.importorskip("jsonschema")
 HEAD = 'schema_version = 1\nname = "p"\n'
@@ -25,7 +25,7 @@ PUBLISHED = Path(__file__).parents[2] / "docs" / "policy.schema.json"
 
 
 def test_the_published_schema_is_the_present_one():
-    assert PUBLISHED.read_bytes() == schema_bytes(), "run: python -c 'from quality.policies.schema import …' (see docs/gate.md)"
+    assert PUBLISHED.read_bytes() == schema_bytes(), "run: python -c 'from elude.quality.policies.schema import …' (see docs/gate.md)"
     jsonschema.Draft202012Validator.check_schema(policy_schema())
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from _stores import make
 
-from handlers.admission import admit, admitted_presets, check_verdict, preset_hashes
-from handlers.bundle import Bundle
-from handlers.errors import BundleError
-from handlers.requirements import Requirements
-from quality.gate.judge import judge, judged_again
-from quality.gate.verdict import Verdict
-from quality.gate.verdict_formats import verdict_json
-from quality.policies.policy import DEFAULT_POLICY, Policy, parse_policy
+from elude.handlers.admission.admission import admit, admitted_presets, check_verdict, preset_hashes
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import BundleError
+from elude.handlers.admission.requirements import Requirements
+from elude.quality.gate.judge import judge, judged_again
+from elude.quality.gate.verdict import Verdict
+from elude.quality.gate.verdict_formats import verdict_json
+from elude.quality.policies.policy import DEFAULT_POLICY, Policy, parse_policy
 
 EDITS = [{"id": "fc2/u0.s1", "action": "scale", "value": 2.0, "patches": 0}]
 

@@ -12,10 +12,10 @@ from _serving import make_bundle
 from typer.testing import CliRunner, Result
 
 import elude
-from handlers.errors import EludeError
-from quality.evaluation.report_data import QualityReport
-from quality.suites.image_sets import EncodedSet
-from quality.suites.suite import embedded_suite
+from elude.handlers.errors import EludeError
+from elude.quality.evaluation.quality_json import QualityReport
+from elude.quality.suites.image_sets import EncodedSet
+from elude.quality.suites.suite import embedded_suite
 
 QUICK = ("--dimensions", "accuracy,calibration_error,params_m")
 

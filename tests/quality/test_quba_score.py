@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from handlers.errors import UsageError
-from quality.dimensions import DIMENSIONS
-from quality.scores.pool import Pool, published_pool, published_rows, trimmed_constants
-from quality.scores.quba import PROFILES, PUBLISHED_WEIGHTS, quba_score, ranking, standing
+from elude.handlers.errors import UsageError
+from elude.quality.dimensions import DIMENSIONS
+from elude.quality.scores.pool import Pool, published_pool, published_rows, trimmed_constants
+from elude.quality.scores.quba import PROFILES, PUBLISHED_WEIGHTS, quba_score, ranking, standing
 
 ROWS = published_rows()
 GOLDEN = [row for row in ROWS if row["quba"]]
@@ -111,5 +111,5 @@ def test_refuses(values: dict[str, float], weights: dict[str, float] | str | Non
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, quality.scores.quba, quality.evaluation.evaluate, quality.suites.suite; assert 'torch' not in sys.modules, 'torch'"
+    code = "import sys, elude.quality.scores.quba, elude.quality.evaluation.evaluate, elude.quality.suites.suite; assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code], check=True)

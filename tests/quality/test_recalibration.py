@@ -12,12 +12,12 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
-from quality.dimensions.calibration_error import BINS, calibration_error
-from quality.statistics.calibration_bins import Bins
-from quality.statistics.calibration_interval import sampler
-from quality.statistics.recalibration import recalibrations
-from quality.statistics.recalibration_forms import Form, even_share, some_shifts, temperature, top_answer
-from quality.statistics.statistics import Floats, softmax
+from elude.quality.dimensions.calibration_error import BINS, calibration_error
+from elude.quality.statistics.calibration_bins import Bins
+from elude.quality.statistics.calibration_interval import sampler
+from elude.quality.statistics.recalibration import recalibrations
+from elude.quality.statistics.recalibration_forms import Form, even_share, some_shifts, temperature, top_answer
+from elude.quality.statistics.intervals import Floats, softmax
 
 Ints = NDArray[np.int64]
 

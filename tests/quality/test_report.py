@@ -15,19 +15,19 @@ from typing import Any
 import pytest
 from _reports import LAYER, make, measured, png
 
-from handlers.bundle import Bundle
-from handlers.catalogue import Catalogue, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
-from quality.dimensions import DIMENSIONS
-from quality.evaluation.report_data import QualityReport
-from quality.gate.judge import judge
-from quality.gate.verdict_formats import verdict_json
-from quality.policies.policy import load_policy
-from quality.report import render, write_report
-from quality.report.atlas import unit_cards
-from quality.report.breakdowns import breakdowns, contributions
-from quality.report.numbers import axis_end, small
-from quality.scores.pool import Pool
-from quality.scores.quba import quba_score
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.bundle.catalogue import Catalogue, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.quality.dimensions import DIMENSIONS
+from elude.quality.evaluation.quality_json import QualityReport
+from elude.quality.gate.judge import judge
+from elude.quality.gate.verdict_formats import verdict_json
+from elude.quality.policies.policy import load_policy
+from elude.quality.report import render, write_report
+from elude.quality.report.atlas import unit_cards
+from elude.quality.report.breakdowns import breakdowns, contributions
+from elude.quality.report.numbers import axis_end, small
+from elude.quality.scores.pool import Pool
+from elude.quality.scores.quba import quba_score
 
 
 class Outline(HTMLParser):

@@ -9,17 +9,17 @@ import pytest
 from _scenes import scenes
 from PIL import Image
 
-from exporter.images import open_images
-from handlers.errors import EvaluationError
-from handlers.preprocess import Preprocess
-from quality.dimensions import DIMENSIONS
-from quality.dimensions.object_focus import object_focus
-from quality.dimensions.ood_robustness import category_predictions, ood_robustness, subset_predictions
-from quality.dimensions.shape_bias import shape_bias
-from quality.evaluation.evaluate import evaluate
-from quality.subjects.subject import CallableSubject
-from quality.suites.image_sets import EncodedSet, PixelSet
-from quality.suites.suite import ShiftedSet, Suite
+from elude.exporter.images import open_images
+from elude.handlers.errors import EvaluationError
+from elude.handlers.images.preprocess import Preprocess
+from elude.quality.dimensions import DIMENSIONS
+from elude.quality.dimensions.object_focus import object_focus
+from elude.quality.dimensions.ood_robustness import category_predictions, ood_robustness, subset_predictions
+from elude.quality.dimensions.shape_bias import shape_bias
+from elude.quality.evaluation.evaluate import evaluate
+from elude.quality.subjects.subject import CallableSubject
+from elude.quality.suites.image_sets import EncodedSet, PixelSet
+from elude.quality.suites.suite import ShiftedSet, Suite
 
 PREPROCESS = Preprocess((3, 20, 20), "nearest", 1.0, "center", (0.0,) * 3, (1.0,) * 3)
 CLASSES = ("lying", "standing")

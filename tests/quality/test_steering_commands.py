@@ -11,14 +11,14 @@ from _released import POLICY, exported
 from typer.testing import CliRunner
 
 import elude
-from handlers.bundle import Bundle
-from handlers.edits import Edit
-from handlers.errors import RequestError, UsageError
-from quality.steering.gradients import gain_gradients, stand_in
-from quality.steering.presets import add_preset, edits_of, remove_preset, steered_subjects
-from quality.steering.tune import TuneSettings, candidates, tune
-from quality.steering.tune_values import load_images
-from quality.suites.suite import EMBEDDED, embedded_suite, open_suite
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.requests.edits import Edit
+from elude.handlers.errors import RequestError, UsageError
+from elude.quality.steering.gradients import gain_gradients, stand_in
+from elude.quality.steering.presets import add_preset, edits_of, remove_preset, steered_subjects
+from elude.quality.steering.tune import TuneSettings, candidates, tune
+from elude.quality.steering.tune_values import load_images
+from elude.quality.suites.suite import EMBEDDED, embedded_suite, open_suite
 
 
 @pytest.fixture(scope="module")

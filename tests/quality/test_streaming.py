@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handlers.errors import EvaluationError, UsageError
-from quality.dimensions import DIMENSIONS
-from quality.dimensions.accuracy import accuracy
-from quality.dimensions.adversarial_robustness import adversarial_robustness
-from quality.dimensions.calibration_error import calibration_error
-from quality.dimensions.class_balance import class_balance
-from quality.dimensions.corruption_robustness import corruption_robustness
-from quality.dimensions.object_focus import object_focus
-from quality.dimensions.ood_robustness import ood_robustness
-from quality.dimensions.params_m import params_m
-from quality.dimensions.result import DimensionResult
-from quality.dimensions.shape_bias import shape_bias
-from quality.dimensions.streaming import STREAMABLE, Streaming
+from elude.handlers.errors import EvaluationError, UsageError
+from elude.quality.dimensions import DIMENSIONS
+from elude.quality.dimensions.accuracy import accuracy
+from elude.quality.dimensions.adversarial_robustness import adversarial_robustness
+from elude.quality.dimensions.calibration_error import calibration_error
+from elude.quality.dimensions.class_balance import class_balance
+from elude.quality.dimensions.corruption_robustness import corruption_robustness
+from elude.quality.dimensions.object_focus import object_focus
+from elude.quality.dimensions.ood_robustness import ood_robustness
+from elude.quality.dimensions.params_m import params_m
+from elude.quality.dimensions.result import DimensionResult
+from elude.quality.dimensions.shape_bias import shape_bias
+from elude.quality.dimensions.streaming import STREAMABLE, Streaming
 
 IMAGES = 40
 RNG = np.random.default_rng(0)

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exporter.images import ImageSource
-from handlers.errors import EvaluationError, UsageError
-from handlers.preprocess import Preprocess
-from quality.dimensions.ood_robustness import top1_categories
-from quality.evaluation.evaluate import evaluate
-from quality.evaluation.extra_sets import label_names, texture_labels
-from quality.subjects.subject import CallableSubject
-from quality.suites.corruptions import CORRUPTIONS
-from quality.suites.image_sets import EncodedSet
-from quality.suites.imagenet import SIXTEEN, indexed_categories, sixteen_categories, synsets
-from quality.suites.sources import expand, open_source
-from quality.suites.suite import EMBEDDED, ShiftedSet, Suite, open_suite
-from quality.suites.suite_build import BuildSettings, build, verify
-from quality.suites.suite_file import load_suite
+from elude.exporter.images import ImageSource
+from elude.handlers.errors import EvaluationError, UsageError
+from elude.handlers.images.preprocess import Preprocess
+from elude.quality.dimensions.ood_robustness import top1_categories
+from elude.quality.evaluation.evaluate import evaluate
+from elude.quality.evaluation.extra_sets import label_names, texture_labels
+from elude.quality.subjects.subject import CallableSubject
+from elude.quality.suites.corruptions import CORRUPTIONS
+from elude.quality.suites.image_sets import EncodedSet
+from elude.quality.suites.imagenet import SIXTEEN, indexed_categories, sixteen_categories, synsets
+from elude.quality.suites.sources import expand, open_source
+from elude.quality.suites.suite import EMBEDDED, ShiftedSet, Suite, open_suite
+from elude.quality.suites.suite_build import BuildSettings, build, verify
+from elude.quality.suites.suite_file import load_suite
 
 PROTOCOL = Path(__file__).parents[2] / "quality" / "suites" / "protocols" / "imagenet-1k.toml"
 SMALL = BuildSettings(size=28, interpolation="bilinear", corruptions=("fog", "jpeg_compression"), severities=(1, 5), dark_background=True)

@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import pytest
 from _gate import HASH, TODAY, bad_accuracy, policy, run
 
-from quality.gate.judge import judge
-from quality.gate.verdict import Check, PresetRuling, Verdict
-from quality.gate.verdict_formats import junit_xml, markdown, verdict_json
+from elude.quality.gate.judge import judge
+from elude.quality.gate.verdict import Check, PresetRuling, Verdict
+from elude.quality.gate.verdict_formats import junit_xml, markdown, verdict_json
 
 
 def test_the_verdict_survives_json_and_refuses_a_lie():

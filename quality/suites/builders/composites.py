@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quality.suites.builders.donors import choose, usable
-from quality.suites.builders.textures import largest_squares, tiled
+from elude.quality.suites.builders.donors import choose, usable
+from elude.quality.suites.builders.textures import largest_squares, tiled
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.errors import EvaluationError
+from elude.handlers.errors import EvaluationError
 
 MIN_SIDE = 3  # a smaller square has no texture
 _MIN_AREA = 0.02  # of the image: less is no object

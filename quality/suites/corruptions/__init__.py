@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.errors import UsageError
-from quality.suites.corruptions import blur, digital, noise, weather
+from elude.handlers.errors import UsageError
+from elude.quality.suites.corruptions import blur, digital, noise, weather
 
 Pixels = NDArray[np.uint8]
 _Corruption = Callable[[NDArray[np.float32], int, Sequence[np.random.Generator]], NDArray[np.float32]]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from quality.suites.corruptions.kernels import convolve, disk, length_scale, motion
+from elude.quality.suites.corruptions.kernels import convolve, disk, length_scale, motion
 
 Images = NDArray[np.float32]
 Rngs = Sequence[np.random.Generator]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from quality.suites.corruptions.kernels import length_scale
+from elude.quality.suites.corruptions.kernels import length_scale
 
 Images = NDArray[np.float32]
 Rngs = Sequence[np.random.Generator]

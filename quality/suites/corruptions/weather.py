@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from quality.suites.corruptions.blur import enlarge
-from quality.suites.corruptions.kernels import convolve, length_scale, motion, plasma
+from elude.quality.suites.corruptions.blur import enlarge
+from elude.quality.suites.corruptions.kernels import convolve, length_scale, motion, plasma
 
 Images = NDArray[np.float32]
 Rngs = Sequence[np.random.Generator]

@@ -9,10 +9,10 @@ import pytest
 from _fronts import MODEL, Web
 from _serving import make_bundle
 
-from handlers.service import Service
-from handlers.settings import Settings
-from handlers.torchserve.server import Server, ServerSettings
-from model_store.archive import package
+from elude.handlers.service import Service
+from elude.handlers.settings import Settings
+from elude.handlers.torchserve.server import Server, ServerSettings
+from elude.model_store.archive import package
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ import pytest
 from _fronts import MODEL, Web
 from _serving import images
 
-from handlers.errors import EludeError, RequestError
-from handlers.service import Service
-from handlers.torchserve.client import Client, ServerError
-from handlers.torchserve.server import Server, ServerSettings
-from model_store.archive import package
+from elude.handlers.errors import EludeError, RequestError
+from elude.handlers.service import Service
+from elude.handlers.torchserve.client import Client, ServerError
+from elude.handlers.torchserve.server import Server, ServerSettings
+from elude.model_store.archive import package
 
 pytestmark = pytest.mark.server
 
@@ -84,7 +84,7 @@ def test_the_log_says_what_was_refused_and_nothing_of_its_content(server: Server
 
 
 def test_health_turns_bad_when_a_file_is_damaged_while_serving(local: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model_store.archive.RETRY_S", 3)
+    monkeypatch.setattr("elude.model_store.archive.RETRY_S", 3)
     archive = package(local.bundle, tmp_path, name=MODEL, version="1.0")
     with Server(archive, ServerSettings(overrides={"recheck_s": 0.5}), folder=tmp_path / "run") as running:
         client = running.client(retries=0)

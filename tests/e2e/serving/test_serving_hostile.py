@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from handlers.service import Service
-from handlers.torchserve.server import Server
+from elude.handlers.service import Service
+from elude.handlers.torchserve.server import Server
 
 pytestmark = pytest.mark.server
 

@@ -13,10 +13,10 @@ import pytest
 from _fronts import MODEL, Web, connect, workers
 from _serving import Ask, load, mixed, wrong
 
-from handlers.errors import EludeError
-from handlers.service import Service
-from handlers.torchserve.client import ServerError
-from handlers.torchserve.server import Server
+from elude.handlers.errors import EludeError
+from elude.handlers.service import Service
+from elude.handlers.torchserve.client import ServerError
+from elude.handlers.torchserve.server import Server
 
 pytestmark = pytest.mark.server
 

@@ -1,0 +1,65 @@
+"""The command line: joins the commands of this folder. Composes the packages and decides nothing itself."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from elude import __version__
+from elude.cli import (
+    atlas_commands,
+    demo,
+    doctor_command,
+    export_commands,
+    naming_commands,
+    package_commands,
+    preset_commands,
+    quality_commands,
+    serving_commands,
+)
+from elude.handlers.errors import EludeError
+
+app = typer.Typer(
+    help="Export a pretrained image model that explains itself, steer it, and gate its release on quality.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for group in (
+    export_commands,
+    naming_commands,
+    atlas_commands,
+    quality_commands,
+    preset_commands,
+    package_commands,
+    serving_commands,
+    demo,
+    doctor_command,
+):
+    app.add_typer(group.commands)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"elude {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: errors of the project become one line on standard error and their exit code."""
+    try:
+        app()
+    except EludeError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(error.exit_code)
+

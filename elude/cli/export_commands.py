@@ -1,0 +1,175 @@
+"""The exporter's commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elude.cli.terminal import AsJson, BundlePath, progress_bar, show
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import EquivalenceError, UsageError
+
+commands = typer.Typer()
+_IMAGES = "a folder, a .tar, shards 'x-{000..009}.tar', a list .txt, or 'hf:OWNER/NAME[:SPLIT]'"
+
+
+@commands.command()
+def export(
+    model: Annotated[str, typer.Argument(help="'embedded', a timm name, 'hf-hub:OWNER/NAME', or a local folder with config.json.")],
+    out: Annotated[Path, typer.Option(help="Where the bundle goes.")],
+    images: Annotated[str | None, typer.Option(help=f"Probing images: {_IMAGES}; the embedded model brings its own.")] = None,
+    layers: Annotated[str, typer.Option(help="Glob over module paths; 'last' is the last block's fc2.")] = "last",
+    evaluation: Annotated[str | None, typer.Option(help="Held-out images for the MS-Score, named as --images are.")] = None,
+    max_images: Annotated[int, typer.Option(help="Probing images used at most.")] = 20_000,
+    tokens: Annotated[int, typer.Option(help="Tokens kept of each image.")] = 8,
+    top_k: Annotated[int | None, typer.Option(help="Instances clustered per unit.")] = None,
+    min_cluster_size: Annotated[int | None, typer.Option(help="Fewest instances of a sub-unit's cluster.")] = None,
+    method: Annotated[str, typer.Option(help="'default', or 'paper': exact HDBSCAN, slower.")] = "default",
+    margin_rule: Annotated[str | None, typer.Option(help="Instead of the method's: literal, smallest or signed.")] = None,
+    clusterer: Annotated[str | None, typer.Option(help="Instead of the method's: hdbscan or projected.")] = None,
+    names: Annotated[str, typer.Option(help="'labels': after the classes of the strongest images; 'none'.")] = "labels",
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 64,
+    engine: Annotated[str, typer.Option(help="'local', or 'ray': the cluster that RAY_ADDRESS names, else one started here.")] = "local",
+    workers: Annotated[int, typer.Option(help="Processes that cluster units; 0: threads of this process.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace a bundle at --out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Split a model's units into sub-units, check that nothing changed, and write the bundle.
+
+    An export that was killed goes on when it is called again: what it has collected lies in OUT.partial until it is done.
+
+    Example: elude export embedded --out build/bundle
+    """
+    from elude.exporter.export.pipeline import ExportSettings
+    from elude.exporter.export.pipeline import export as run
+
+    settings = ExportSettings(
+        max_images=max_images,
+        tokens_per_image=tokens,
+        top_k=top_k,
+        min_cluster_size=min_cluster_size,
+        method=method,
+        margin_rule=margin_rule,
+        clusterer=clusterer,
+        seed=seed,
+        names=names,
+        batch_size=batch_size,
+    )
+    options: dict[str, Any] = {"evaluation": evaluation, "overwrite": overwrite, "engine": engine, "workers": workers}
+    with progress_bar() as progress:
+        bundle = run(model, images, layers, out, settings, progress=progress, **options)
+    show(f"Exported to {bundle.root}", export_facts(bundle), as_json)
+
+
+def export_facts(bundle: Bundle) -> dict[str, Any]:
+    """What a person wants to know of a fresh bundle."""
+    summary, measures = bundle.json("equivalence.json")["summary"], bundle.json("measures.json")
+    layers = bundle.manifest.layers
+    facts: dict[str, Any] = {
+        "layers": ", ".join(layer.name for layer in layers),
+        "units split": f"{sum(part > 1 for layer in layers for part in layer.parts)} of {sum(layer.units for layer in layers)}",
+        "expansion factor": round(bundle.manifest.expansion_factor, 2),
+        "max |Δ| sub-units summed vs units": summary["sums"],
+        "max |Δ output| torch vs original": summary["rewrite"],
+        "max |Δ output| ONNX Runtime vs torch": summary["runtime"],
+        "top-1 agreement ONNX Runtime vs torch": summary["top1"],
+    }
+    for layer, families in measures["layers"].items():
+        for family, label in (("units", "units"), ("sub_units", "sub-units"), ("random", "random split, same K")):
+            facts[f"MS-Score {layer}, {label}"] = families[family]["ms_mean_of_split_units"]
+            facts[f"  on centred embeddings, {label}"] = families[family]["centred_mean_of_split_units"]
+    return facts
+
+
+@commands.command()
+def measure(
+    path: BundlePath,
+    images: Annotated[str | None, typer.Option(help=f"What to measure on: {_IMAGES}; the embedded model brings its own.")] = None,
+    held_out: Annotated[bool, typer.Option("--held-out", help="Note that the bundle was not made from these images.")] = False,
+    encoder: Annotated[str | None, typer.Option(help="Compare images by this model too: a timm name, 'hf-hub:…' or a folder.")] = None,
+    seeds: Annotated[int, typer.Option(help="Splits made anew from these images to see how alike they are; 0: none.")] = 2,
+    max_images: Annotated[int, typer.Option(help="Images used at most.")] = 5_000,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how alike the images are that each sub-unit answers to, beside units and a random split, and how stable the split is.
+
+    The result replaces the measures in the bundle.
+
+    Example: elude measure build/bundle --images my/images --held-out
+    """
+    from elude.exporter.images import open_images
+    from elude.exporter.models.load import EMBEDDED, EMBEDDED_FOLDER
+    from elude.exporter.scoring.measure_bundle import MeasureSettings, facts, measure_bundle
+
+    bundle = Bundle.open(path)
+    if images is None:
+        if bundle.manifest.source.model != EMBEDDED:
+            raise UsageError("No images are given, and only the embedded model brings its own.", f"Give --images: {_IMAGES}.")
+        images, held_out = str(EMBEDDED_FOLDER / "evaluation.tar"), True
+    settings = MeasureSettings(held_out, encoder, seeds, max_images)
+    with progress_bar() as progress:
+        measures = measure_bundle(bundle, open_images(images), settings, progress=progress).json("measures.json")
+    rows = facts(measures)
+    if as_json:
+        for layer in measures["layers"].values():
+            for family in ("units", "sub_units", "random"):
+                del layer[family]["each"]  # one number for each feature: they are in the file
+        rows = measures
+    show(f"Measured {path}", rows, as_json)
+
+
+@commands.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A bundle or a model.onnx.", metavar="BUNDLE|MODEL.ONNX")],
+    images: Annotated[str | None, typer.Option(help=f"Real images: {_IMAGES}.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with every comparison here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare an exported file with the model it was made from. Exit code 1 if they differ.
+
+    Example: elude verify build/bundle --html equivalence.html
+    """
+    from elude.exporter.verify import page
+    from elude.exporter.verify.verify_bundle import verify_file
+
+    try:
+        found = verify_file(path, images).to_json()
+    except EquivalenceError as error:
+        if html and error.report:
+            html.write_text(page.html(error.report, f"{path}: not equal"), encoding="utf-8")
+        raise
+    if html:
+        html.write_text(page.html(found, f"{path}: equal"), encoding="utf-8")
+    show(f"Verified {path}", found if as_json else page.summary(found), as_json)
+
+
+@commands.command()
+def graph(
+    file: Annotated[Path, typer.Argument(help="A bundle or a model.onnx.", metavar="BUNDLE|MODEL.ONNX")], as_json: AsJson = False
+) -> None:
+    """Say what is in an exported file: inputs, outputs, layers, sub-units, sizes, metadata, hashes.
+
+    Example: elude graph build/bundle
+    """
+    from elude.exporter.graph.describe import describe
+
+    found = describe(file)
+    show(str(file), found.to_json() if as_json else found.rows(), as_json)
+
+
+@commands.command()
+def bake(
+    bundle: BundlePath,
+    preset: Annotated[str, typer.Option(help="A preset of the bundle.")],
+    out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
+) -> None:
+    """Write a graph with a preset's edits folded into the weights: steered at no cost.
+
+    Example: elude bake build/bundle --preset calmer --out calmer.onnx
+    """
+    from elude.exporter.graph.bake import bake as run
+
+    typer.echo(run(bundle, preset, out))

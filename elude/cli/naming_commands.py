@@ -1,0 +1,49 @@
+"""The command that names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elude.cli.terminal import AsJson, BundlePath, progress_bar, show
+
+commands = typer.Typer()
+
+
+@commands.command()
+def name(
+    path: BundlePath,
+    images: Annotated[str | None, typer.Option(help="Images: a folder or .tar; the embedded model brings its own.")] = None,
+    attributes: Annotated[Path | None, typer.Option(help="CSV of attributes of the images, used instead of their classes.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Name by words: open_clip:MODEL/PRETRAINED, or a folder with an ONNX pair.")] = None,
+    vocabulary: Annotated[Path | None, typer.Option(help="Words for --encoder, one a line; default: the shipped everyday words.")] = None,
+    template: Annotated[str, typer.Option(help="Sentence that each word is put into.")] = "a photo of a {}",
+    top: Annotated[int | None, typer.Option(help="Strongest images looked at; default 50, with --encoder 100.")] = None,
+    fdr: Annotated[float | None, typer.Option(help="Part of all names that may be chance; default 0.01, with --encoder 0.05.")] = None,
+    purity: Annotated[float, typer.Option(help="Part of the strongest images that must carry the label.")] = 0.5,
+    neighbours: Annotated[float, typer.Option(help="Correlation at which a neighbour lends its name; above 1: never.")] = 0.9,
+    keep: Annotated[bool, typer.Option(help="Keep the names of sub-units that get no new one.")] = False,
+    max_images: Annotated[int, typer.Option(help="Images used at most.")] = 3_000,
+    as_json: AsJson = False,
+) -> None:
+    """Name sub-units by what their strongest images have in common. Makes a new artefact: evaluate and judge it again.
+
+    Example: elude name build/bundle --images photos/
+    """
+    from elude.exporter.naming.clip import ClipSettings
+    from elude.exporter.naming.labels import LabelSettings
+    from elude.exporter.naming.name_bundle import Naming, name_by_labels, name_by_vocabulary
+    from elude.handlers.bundle.bundle import Bundle
+
+    bundle = Bundle.open(path)
+    with progress_bar() as progress:
+        naming = Naming(neighbours if neighbours <= 1 else None, keep, max_images, progress)
+        if encoder is None:
+            wanted = LabelSettings(top or 50, 0.01 if fdr is None else fdr, purity)
+            named = name_by_labels(bundle, images, wanted, attributes=attributes, naming=naming)
+        else:
+            words = ClipSettings(top or 100, fdr=0.05 if fdr is None else fdr)
+            named = name_by_vocabulary(bundle, images, encoder, words, vocabulary=vocabulary, template=template, naming=naming)
+    show(f"Named {path}", named.facts(), as_json)

@@ -1,0 +1,268 @@
+"""The commands that measure, judge and report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from elude.cli.terminal import AsJson, BundlePath, progress_bar, show
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import BundleError, GateError, UsageError
+
+if TYPE_CHECKING:
+    from elude.quality.evaluation.quality_json import QualityReport
+
+commands = typer.Typer()
+QUICK = ("accuracy", "calibration_error", "class_balance", "corruption_robustness", "params_m")
+
+
+@commands.command()
+def evaluate(
+    subject: Annotated[str, typer.Argument(help="A bundle, an .onnx file, http(s)://HOST:PORT, or a model's name.")],
+    suite: Annotated[str, typer.Option(help="'embedded', a suite.toml, or a folder or .tar with one sub-folder a class.")] = "embedded",
+    out: Annotated[Path | None, typer.Option(help="Where to write the report; by default into the bundle, else quality.json here.")] = None,
+    dimensions: Annotated[str | None, typer.Option(help="Comma-separated; by default all that subject and suite allow.")] = None,
+    quick: Annotated[bool, typer.Option(help="Five of the fifteen corruptions; no attacks and no made images.")] = False,
+    budget: Annotated[int | None, typer.Option(help="Images for the dimensions that need many passes.")] = None,
+    seed: Annotated[int, typer.Option(help="Of corruptions, attacks and intervals.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that corrupt images; with --engine ray, of the cluster started here.")] = 0,
+    engine: Annotated[str, typer.Option(help="local, or ray for a cluster (RAY_ADDRESS names one).")] = "local",
+    cache: Annotated[Path | None, typer.Option(help="Folder of finished batches: a stopped evaluation goes on from there.")] = None,
+    pool: Annotated[list[Path] | None, typer.Option(help="An earlier result to score against; give two or more.")] = None,
+    described_by: Annotated[Path | None, typer.Option(help="Folder with an .onnx file's preprocess.json and labels.json.")] = None,
+    token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="A server's inference key.")] = None,
+    model: Annotated[str, typer.Option(help="A served model's name.")] = "elude",
+    threads: Annotated[int, typer.Option(help="Of ONNX Runtime.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Measure up to nine dimensions of a model. Of a bundle all three forms: original, disentangled and served.
+
+    Example: elude evaluate build/bundle --quick
+    Example: elude evaluate timm/resnet18.a1_in1k --suite pets/suite.toml --budget 500 --cache .elude --out resnet18.json
+    """
+    from elude.quality.dimensions import DIMENSIONS
+    from elude.quality.evaluation.evaluate import evaluate as run
+    from elude.quality.scores.scoring import own_pool
+    from elude.quality.subjects.open_subject import open_subject
+    from elude.quality.suites.suite import open_suite
+
+    opened = open_subject(str(subject), described_by=described_by, token=token, model=model, threads=threads)
+    data = open_suite(suite)
+    others = own_pool(pool) if pool else None
+    with progress_bar() as progress:
+        report = run(
+            opened,
+            data.quick() if quick else data,
+            dimensions=dimensions.split(",") if dimensions else None,
+            among=QUICK if quick else DIMENSIONS,
+            budget=budget,
+            seed=seed,
+            progress=progress,
+            pool=others,
+            workers=workers,
+            engine=engine,
+            cache=cache,
+            threads=threads,
+        )
+    if out is None and isinstance(opened, Bundle):
+        opened.add({"quality.json": report.to_bytes()})
+    else:
+        write_file(out or Path("quality.json"), report.to_bytes())
+    of = "the served model" if isinstance(opened, Bundle) else report.subject["model"]
+    show(
+        f"Quality of {of} on {report.suite['name']}, {report.suite['images']} images",
+        report.to_json() if as_json else summary(report),
+        as_json,
+    )
+
+
+@commands.command()
+def gate(
+    bundle: BundlePath,
+    policy: Annotated[Path | None, typer.Option(help="Policy file (TOML); by default the embedded model's.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="Bundle of an earlier release to compare with.")] = None,
+    waivers: Annotated[Path | None, typer.Option(help="Waivers (TOML).")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write a Markdown summary here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a bundle by a policy and write verdict.json into it. Exit code 0: passed, 1: failed, 3: could not be judged.
+
+    Example: elude gate build/bundle --policy policy.toml
+    """
+    from elude.quality.gate import verdict_formats
+    from elude.quality.gate.judge import judge
+    from elude.quality.gate.waivers import load_waivers
+    from elude.quality.policies.policy import DEFAULT_POLICY, load_policy
+
+    rules = load_policy(policy or DEFAULT_POLICY)
+    try:
+        opened = Bundle.open(bundle) if bundle.exists() else None
+    except BundleError as error:  # fails closed: what is not what its manifest says has not passed
+        raise GateError(error.message, error.remedy) from error
+    before = Bundle.open(baseline) if baseline else None
+    verdict = judge(opened, rules, baseline=before, waivers=load_waivers(waivers) if waivers else ())
+    if opened is not None:
+        opened.add({"verdict.json": verdict_formats.verdict_json(verdict)})
+    if junit:
+        junit.write_bytes(verdict_formats.junit_xml(verdict))
+    if markdown:
+        markdown.write_text(verdict_formats.markdown(verdict), encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(verdict.to_json(), indent=1))
+    else:
+        notable = {check.name: f"{check.outcome.upper()}: {check.reason}" for check in verdict.checks if check.outcome != "pass"}
+        counts = verdict.to_json()["counts"]
+        rows = notable | {"all checks": ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)}
+        state = "PASSED" if verdict.passed else "FAILED" if verdict.state == "judged" else verdict.state
+        show(f"Gate: {state}, policy {verdict.policy_name}", rows)
+    raise typer.Exit(verdict.exit_code)
+
+
+@commands.command()
+def report(
+    bundle: BundlePath,
+    baseline: Annotated[Path | None, typer.Option(help="An earlier result to show beside it: a bundle or quality.json.")] = None,
+    pool: Annotated[list[Path] | None, typer.Option(help="Other results to show beside it; give two or more.")] = None,
+) -> None:
+    """Write report.html into the bundle: equivalence, quality, verdict, and the most split units with their sub-units.
+
+    Example: elude report build/bundle --baseline releases/1 --pool releases/1 --pool releases/2
+    """
+    from elude.quality.report import write_report
+    from elude.quality.scores.compare import read_report
+    from elude.quality.scores.scoring import own_pool
+
+    others, before = own_pool(pool) if pool else None, read_report(baseline) if baseline else None
+    typer.echo(write_report(Bundle.open(bundle), pool=others, baseline=before).path("report.html"))
+
+
+@commands.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A bundle that was evaluated, or a quality.json.")],
+    second: Annotated[Path, typer.Argument(help="Another, measured on the same suite.")],
+    html: Annotated[Path | None, typer.Option(help="Write a page with a plot here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two evaluations, dimension by dimension.
+
+    Example: elude compare last_release/ build/bundle --html change.html
+    """
+    from elude.quality.scores import compare as comparing
+
+    reports = [comparing.read_report(path / "quality.json" if path.is_dir() else path) for path in (first, second)]
+    found = comparing.compare(reports[0], reports[1], (str(first), str(second)))
+    if html:
+        from elude.quality.report.behaviour import comparison_page
+
+        write_file(html, comparison_page(found, *reports).encode())
+    show(f"{first} → {second}", comparing.rows(found), as_json)
+
+
+@commands.command()
+def score(
+    values: Annotated[Path, typer.Argument(help="JSON: dimension to value; or a quality.json, or a bundle that was evaluated.")],
+    weights: Annotated[str | None, typer.Option(help="A named profile of weights: quba, safety, edge or fairness.")] = None,
+    pool: Annotated[list[Path] | None, typer.Option(help="An earlier result (quality.json or bundle); give two or more.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The QUBA score of nine values, against the published 326 models or own earlier ones. What was not measured is never imputed.
+
+    Example: elude score build/bundle --pool releases/1 --pool releases/2 --weights safety
+    """
+    from elude.quality.scores.scoring import score_of
+
+    found = score_of(values, weights=weights, pool=pool or ())
+    parts = found.to_json()["per_dimension"]
+    rows = {name: f"z {part['z']:+.3f}, contributes {part['contribution']:+.3f}" for name, part in parts.items()}
+    rows["rank"] = f"{found.standing.rank} of {found.standing.of} in {found.score.reference} and this one"
+    rows["nearest"] = ", ".join(f"{name} {total:.4f}" for name, total in found.standing.nearest)
+    if found.score.missing:
+        rows["not scored"] = ", ".join(found.score.missing)
+    kind = "partial QUBA" if found.score.partial else "QUBA"
+    show(f"{kind} {found.score.total:.4f}", found.to_json() if as_json else rows, as_json)
+    if found.warning:
+        typer.echo(f"warning: {found.warning}", err=True)
+
+
+suites = typer.Typer(help="Build and check suites of evaluation images.", no_args_is_help=True)
+commands.add_typer(suites, name="suite")
+
+
+@suites.command("build")
+def suite_build(
+    images: Annotated[Path, typer.Argument(help="Labelled images: a folder or .tar with one sub-folder a class.")],
+    out: Annotated[Path, typer.Option(help="Folder of the suite; a stopped build goes on.")],
+    size: Annotated[int, typer.Option(help="Height and width of the images, in pixels.")] = 224,
+    masks: Annotated[Path | None, typer.Option(help="Masks of the objects, laid out like the images.")] = None,
+    dark_background: Annotated[bool, typer.Option(help="Objects lie on black: masks are made from that.")] = False,
+) -> None:
+    """Make corrupted, background, cue-conflict and shifted images from labelled ones.
+
+    Example: elude suite build labelled/ --out suite && elude evaluate build/bundle --suite suite
+    """
+    from elude.quality.suites.suite_build import BuildSettings, build
+
+    with progress_bar() as progress:
+        built = build(images, out, masks=masks, settings=BuildSettings(size=size, dark_background=dark_background), progress=progress)
+    typer.echo(built)
+
+
+policies = typer.Typer(help="Write and explain policy files.", no_args_is_help=True)
+commands.add_typer(policies, name="policy")
+
+
+@policies.command("init")
+def policy_init(baseline: BundlePath, out: Annotated[Path, typer.Option(help="The TOML file to write.")]) -> None:
+    """Write a commented policy from a baseline: no worse than this, within noise."""
+    from elude.quality.policies.init import policy_init as run
+
+    if out.exists():
+        raise UsageError(f"{out} already exists.", "Choose another file.")
+    out.write_text(run(Bundle.open(baseline)), encoding="utf-8")
+    typer.echo(out)
+
+
+@policies.command("explain")
+def policy_explain(policy: Annotated[Path, typer.Argument(help="A policy file.")]) -> None:
+    """Say in words what a policy checks."""
+    from elude.quality.policies.explain import explain
+    from elude.quality.policies.policy import load_policy
+
+    typer.echo(explain(load_policy(policy)))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.", "Choose another place.") from error
+
+
+def summary(report: QualityReport) -> dict[str, str]:
+    """Dimension to one line of text; what was not measured with the reason."""
+    rows = {}
+    for name, result in report.dimensions.items():
+        interval = f"   95 % in [{result.interval[0]:.4f}, {result.interval[1]:.4f}]" if result.interval else ""
+        rows[name] = f"{result.value:.4f}{interval}"
+    rows |= {name: f"not measured: {reason}" for name, reason in report.settings["not_measured"].items()}
+    if report.lossless:
+        forms = report.lossless
+        gaps = [abs(forms["original"][d] - values[d]) for values in forms.values() for d in values]
+        rows["largest change by the rewrite"] = f"{max(gaps, default=0.0):.3g}"
+    if report.score:
+        rows["score"] = (
+            f"{report.score['total']:.4f} against {report.score['reference']}, rank {report.score['rank']} of {report.score['of']}"
+        )
+    return rows

@@ -1,0 +1,165 @@
+"""The commands that serve an archive and ask a server."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elude.handlers.requests.edit_text import parse_edit
+from elude.handlers.errors import UsageError
+
+commands = typer.Typer()
+
+
+@commands.command()
+def serve(
+    archives: Annotated[list[Path], typer.Argument(help="One or several .mar files.", metavar="ARCHIVE...")],
+    port: Annotated[int, typer.Option(help="Of inference; management and metrics take the next two.")] = 8080,
+    workers: Annotated[int, typer.Option(help="Processes per model.")] = 1,
+    store: Annotated[str | None, typer.Option(help="Serve only what this model store admitted; no other code runs.")] = None,
+) -> None:
+    """Serve archives with TorchServe on loopback until Ctrl-C.
+
+    Example: elude serve build/elude.mar --port 8080
+    """
+    from elude.handlers.torchserve.server import Server, ServerSettings
+    from elude.handlers.torchserve.server import serve as run
+
+    def ready(server: Server) -> None:
+        client = server.client()
+        typer.echo(f"Serving {', '.join(archive.name for archive in server.archives)} at {client.url}; log: {server.log}")
+        typer.echo(f"export ELUDE_URL={client.url} ELUDE_TOKEN={server.key('inference')}")
+        typer.echo("Try: elude call inspect IMAGE    (Ctrl-C stops)")
+
+    admission = None
+    if store is not None:
+        from elude.handlers.admission.requirements import Requirements
+        from elude.model_store.store import Store
+
+        admission = Store(store, Requirements.load()).requirements_for(archives)
+    run(Server(list(archives), ServerSettings(workers=workers, admission=admission), ports=(port, port + 1, port + 2)), ready)
+
+
+@commands.command()
+def explore(
+    target: Annotated[str, typer.Argument(help="A bundle, or the address of a running server.", metavar="URL|BUNDLE")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any free one.")] = 8765,
+    host: Annotated[str, typer.Option(help="Address to listen on; whoever reaches it can ask the model.")] = "127.0.0.1",
+    token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="The server's inference key; the page never sees it.")] = None,
+    model: Annotated[str, typer.Option(help="The model's name in the server's URLs.")] = "elude",
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Look into a model in the browser: what it sees, which sub-units count, and what happens when they are steered.
+
+    Example: elude explore BUNDLE
+    """
+    try:
+        from elude.handlers.explorer.app import explore as run
+        from elude.handlers.explorer.backends import Own, Remote
+    except ModuleNotFoundError as error:
+        raise UsageError(f"The explorer needs {error.name}, which is not installed.", "Run: pip install 'elude[web]'") from error
+    from elude.handlers.admission.requirements import Requirements
+    from elude.handlers.service import Service
+    from elude.handlers.settings import read_settings
+    from elude.handlers.torchserve.client import Client
+
+    def ready(address: str) -> None:
+        typer.echo(f"Explore {target} at {address}    (Ctrl-C stops)")
+        if open_page:
+            webbrowser.open(address)
+
+    backend: Remote | Own
+    if target.startswith(("http://", "https://")):
+        backend = Remote(Client(target, token, model=model))
+    else:
+        backend = Own(Service.open(target, read_settings({}), model=model, requirements=Requirements.load()))
+    run(backend, host, port, ready)
+
+
+@commands.command()
+def call(
+    operation: Annotated[str, typer.Argument(help="predict, inspect, steer, feature, search or describe.")],
+    what: Annotated[str, typer.Argument(help="An image file; an identifier for 'feature'; words for 'search'.")] = "",
+    edit: Annotated[list[str] | None, typer.Option(help="For 'steer': ID=ACTION[:VALUE][@PATCHES]; may be repeated.")] = None,
+    concept: Annotated[list[str] | None, typer.Option(help="For 'steer': NAME=ACTION[:VALUE][@PATCHES], for all of a concept.")] = None,
+    preset: Annotated[str | None, typer.Option(help="For 'steer': a named list of edits instead.")] = None,
+    compare: Annotated[bool | None, typer.Option(help="For 'steer': also the unsteered prediction.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="How many at most, for 'predict', 'inspect', 'steer' and 'search'.")] = None,
+    by: Annotated[str | None, typer.Option(help="For 'inspect': activation or effect.")] = None,
+    target: Annotated[str | None, typer.Option(help="For 'inspect --by effect': the class.")] = None,
+    candidates: Annotated[int | None, typer.Option(help="For 'inspect --by effect': how many are measured.")] = None,
+    layer: Annotated[str | None, typer.Option(help="For 'inspect': of this layer only.")] = None,
+    unit: Annotated[str | None, typer.Option(help="For 'inspect': the parts of this unit only.")] = None,
+    heat_map: Annotated[str | None, typer.Option(help="For 'inspect': grid, png or none.")] = None,
+    examples: Annotated[int | None, typer.Option(help="For 'feature': example images at most.")] = None,
+    image: Annotated[str | None, typer.Option(help="An image file, for 'search' by image.")] = None,
+    body: Annotated[
+        Path | None, typer.Option("--json", help="A JSON file of further fields of the request; '-' reads standard input.")
+    ] = None,
+    url: Annotated[str, typer.Option(envvar="ELUDE_URL")] = "http://127.0.0.1:8080",
+    token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="The server's inference key.")] = None,
+    model: Annotated[str, typer.Option(help="The model's name in URLs.")] = "elude",
+    version: Annotated[str | None, typer.Option(help="Of several served side by side; the default one otherwise.")] = None,
+) -> None:
+    """Ask a server; prints its JSON answer.
+
+    Examples: elude call steer bag.png --edit 'blocks.5.mlp.fc2/u3.s1=scale:4@10'
+
+    elude call inspect bag.png --by effect --target Bag --heat-map none
+    """
+    from elude.handlers.requests.schema import OPERATIONS
+    from elude.handlers.torchserve.client import Client
+
+    if operation not in OPERATIONS:
+        raise UsageError(f"There is no operation {operation!r}.", f"Choose one of {', '.join(OPERATIONS)}.")
+    edits = [parse_edit(text) for text in edit or []] + [parse_edit(text, "concept") for text in concept or []]
+    options: dict[str, Any] = {"edits": edits or None, "preset": preset, "compare": compare, "by": by, "target": target}
+    options |= {"candidates": candidates, "layer": layer, "unit": unit, "heat_map": heat_map, "examples": examples}
+    options["limit" if operation == "search" else "top_k"] = top_k
+    fields = (read_fields(body) if body else {}) | {name: value for name, value in options.items() if value is not None}
+    fields |= subject(operation, what, image, fields)
+    known = [entry.name for entry in dataclasses.fields(OPERATIONS[operation])]
+    if unknown := [name for name in fields if name not in known]:
+        takes = f"It takes {', '.join(known)}." if known else "It takes nothing."
+        raise UsageError(f"{operation!r} does not take {', '.join(unknown)}.", takes)
+    answer = Client(url, token, model=model, version=version).call(operation, **fields)
+    typer.echo(json.dumps(answer, indent=1, ensure_ascii=False))
+
+
+def subject(operation: str, what: str, image: str | None, fields: dict[str, Any]) -> dict[str, Any]:
+    """What the request is about, by the kind of operation: an image, an identifier, or words."""
+    if image is not None:
+        return {"image": read_image(operation, image)} | ({"query": what} if what and operation == "search" else {})
+    if operation in ("feature", "search"):
+        name, example = ("id", "blocks.5.mlp.fc2/u3.s1") if operation == "feature" else ("query", "strap")
+        if not what and not {name, "image"} & fields.keys():
+            raise UsageError(f"{operation!r} needs something to look for.", f"Name it, e.g. elude call {operation} {example}.")
+        return {name: what} if what else {}
+    if operation == "describe":
+        return {"image": what} if what else {}  # refused as unknown
+    return {} if not what and "image" in fields else {"image": read_image(operation, what)}
+
+
+def read_image(operation: str, path: str) -> str:
+    """The file in base64."""
+    if not Path(path).is_file():
+        raise UsageError(f"There is no image file {path!r}.", f"Name one, e.g. elude call {operation} bag.png.")
+    return base64.b64encode(Path(path).read_bytes()).decode()
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, or from standard input for ``-``."""
+    try:
+        found = json.loads(sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--json {path} cannot be read: {error}.", "Give it a file with one JSON object.") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"--json {path} holds no JSON object.", 'Write it as {"top_k": 3}.')
+    return found

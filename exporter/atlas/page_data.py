@@ -1,0 +1,125 @@
+"""All that the pages show, gathered from a bundle and, if there are images, from running them through its graph."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elude.exporter.atlas.token_places import Layout
+from elude.exporter.atlas.relations import Pair, Together, shared_inputs, together
+from elude.exporter.scoring.bundle_activity import BundleActivity
+from elude.exporter.splitting.weights import load_splits
+from elude.handlers.bundle.bundle import Bundle, LayerInfo
+from elude.handlers.bundle.catalogue import Catalogue, ImageRow, SubUnitRow, UnitRow
+
+RARE = 1e-4  # share of instances below which a sub-unit counts as hardly active
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Everything of one bundle.
+
+    Attributes:
+        model: its name.
+        facts: short facts for the foot of the pages.
+        layers: split layers.
+        units, sub_units: rows of the catalogue, in order.
+        images: by number.
+        layout: where tokens lie on the thumbnails, if known.
+        random: MS-Scores of the random control, if measured.
+        together: what fires together, if there were images.
+        shared: sub-units of unlike units that take the same inputs.
+        effects: float32 (sub-units, classes) and the classes' names, if measured; ``effect_images`` is on how many images each.
+    """
+
+    model: str
+    facts: Mapping[str, str]
+    layers: tuple[LayerInfo, ...]
+    units: Sequence[UnitRow]
+    sub_units: Sequence[SubUnitRow]
+    images: Mapping[int, ImageRow]
+    layout: Layout | None
+    random: Sequence[float]
+    together: Together | None
+    shared: Sequence[Pair]
+    effects: NDArray[np.float32] | None
+    classes: Sequence[str]
+    effect_images: int
+
+    @property
+    def dead(self) -> list[SubUnitRow]:
+        """Sub-units that were never above 0."""
+        return [row for row in self.sub_units if row.maximum <= 0]
+
+    @property
+    def rare(self) -> list[SubUnitRow]:
+        """Sub-units above 0 on less than one in 10,000 instances, but not never."""
+        return [row for row in self.sub_units if row.maximum > 0 and row.active < RARE]
+
+    def names(self) -> list[tuple[str, int]]:
+        """Names and how many sub-units have each, most frequent first."""
+        found = Counter(row.name for row in self.sub_units if row.name is not None)
+        return sorted(found.items(), key=lambda each: (-each[1], each[0]))
+
+
+def gather(
+    bundle: Bundle, activity: BundleActivity | None = None, effects: NDArray[np.float32] | None = None, effect_images: int = 0
+) -> Gathered:
+    """Read a bundle.
+
+    Raises:
+        BundleError: it has no catalogue.
+    """
+    catalogue = Catalogue(bundle.path("catalogue.sqlite"))
+    try:
+        units, sub_units, images = catalogue.units(), catalogue.sub_units(), {image.id: image for image in catalogue.images()}
+    finally:
+        catalogue.close()
+    layers, measures = bundle.manifest.layers, bundle.json("measures.json") if bundle.has("measures.json") else {}
+    random = [
+        score for layer in measures.get("layers", {}).values() for score in layer.get("random", {}).get("each", {}).get("ms", []) if score
+    ]
+    tokens, size = measures.get("tokens"), bundle.json("preprocess.json")["input_size"]
+    labels = bundle.json("labels.json") if bundle.has("labels.json") else None
+    count = 0 if effects is None else effects.shape[1]
+    return Gathered(
+        model=bundle.manifest.source.model,
+        facts={"artefact": bundle.artefact_sha256, "weights": bundle.manifest.source.weights_sha256, "layers": ", ".join(_names(layers))},
+        layers=layers,
+        units=units,
+        sub_units=sub_units,
+        images=images,
+        layout=Layout(size[1], size[2], tokens) if tokens else None,
+        random=random,
+        together=None if activity is None else relate(activity.peak, sub_units),
+        shared=shared_inputs(load_splits(bundle.path("disentangled.safetensors"))) if bundle.has("disentangled.safetensors") else (),
+        effects=effects,
+        classes=labels if isinstance(labels, list) and len(labels) == count else [str(number) for number in range(count)],
+        effect_images=effect_images,
+    )
+
+
+def relate(peak: NDArray[np.float32], sub_units: Sequence[SubUnitRow]) -> Together:
+    """What fires together, of sub-units given by their rows."""
+    numbers: dict[tuple[str, int], int] = {}
+    parent = np.array([numbers.setdefault((row.layer, row.unit), len(numbers)) for row in sub_units])
+    return together(peak, parent, np.array([row.active for row in sub_units]))
+
+
+def class_lines(effects: NDArray[np.float32], classes: Sequence[str], shown: int = 3) -> list[dict[str, Any]]:
+    """The classes that a sub-unit raises most and those that it lowers most, with the length of each bar in percent."""
+    if not np.isfinite(effects).all():
+        return []
+    order = np.argsort(-effects, kind="stable")
+    chosen = list(dict.fromkeys([*order[:shown].tolist(), *order[-shown:].tolist()]))
+    largest = float(np.abs(effects).max()) or 1.0
+    return [{"name": classes[i], "value": float(effects[i]), "part": 100 * abs(float(effects[i])) / largest} for i in chosen]
+
+
+def _names(layers: Sequence[LayerInfo]) -> list[str]:
+    return [layer.name for layer in layers]

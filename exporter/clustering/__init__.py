@@ -1,1 +1,0 @@
-"""HDBSCAN with leaf selection in two steps: the order in which points join (``reach``), and the clusters in that order (``leaves``)."""

@@ -1,0 +1,1 @@
+"""Export: from images and a model to a bundle."""

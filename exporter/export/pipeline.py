@@ -1,0 +1,285 @@
+"""The whole way from a folder of images to a bundle: one function that calls the steps of docs/architecture.md in order."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from elude.exporter import engines
+from elude.exporter.scoring.activity import scan
+from elude.exporter.atlas.fill_catalogue import TOPS, write_atlas
+from elude.exporter.export.model_card import model_card
+from elude.exporter.images import ImageSource, open_images
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.models.layers import Layer, find_layers
+from elude.exporter.models.load import EMBEDDED, EMBEDDED_FOLDER, LoadedModel, load_model
+from elude.exporter.scoring.measures import SUB_UNITS, TOP, Measures, ms_scores
+from elude.exporter.naming.at_export import names_at_export
+from elude.exporter.naming.evidence import NAMES, Name
+from elude.exporter.probing.probe import Probe, collect
+from elude.exporter.splitting.split_layer import SplitSettings, random_control, split_layer
+from elude.exporter.export.library_versions import installed
+from elude.exporter.splitting.weights import save_splits
+from elude.exporter.export.work_folder import work_folder
+from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
+from elude.handlers.errors import UsageError
+
+Progress = Callable[[str, int, int], None]  # step, done, of how many
+FEWEST_INSTANCES = 100
+METHODS = {"default": ("literal", "projected"), "paper": ("literal", "hdbscan")}  # margin rule, clusterer; docs/method.md says why
+_LIBRARIES = ("elude", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn", "pillow")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How a model is exported.
+
+    Attributes:
+        max_images: probing images, at most; more are thinned out evenly. Bounds the memory of ``elude.exporter.probing.probe``.
+        tokens_per_image: instances kept of each probing image.
+        top_k: instances per unit that are clustered; None: a twelfth of all, between 100 and 2,000.
+        min_cluster_size: fewest instances of a sub-unit's cluster; None: 1 % of ``top_k``, at least 5.
+        method: one of ``METHODS``, which names margin rule and clusterer: ``default``, or ``paper`` for the paper's own.
+        margin_rule: instead of the method's: ``literal``, ``smallest`` or ``signed`` (elude.exporter.splitting.margin).
+        clusterer: instead of the method's: ``hdbscan`` or ``projected`` (elude.exporter.splitting.hdbscan).
+        seed: of the choice of tokens, the clusterer and the random control.
+        batch_size: images per forward pass; changes speed and rounding only.
+        verify_images: real images that the checks of equality run on, beside made-up ones.
+        atlas_images: images whose strongest are shown in the catalogue, at most.
+        tops: strongest images kept of each unit and sub-unit.
+        names: ``labels`` names sub-units after the classes of their strongest images, ``none`` leaves them unnamed.
+        measure_images: evaluation images of the MS-Score, at most.
+        measure_top: strongest images per MS-Score.
+        opset: ONNX operator set; None: the exporter's default.
+    """
+
+    max_images: int = 20_000
+    tokens_per_image: int = 8
+    top_k: int | None = None
+    min_cluster_size: int | None = None
+    method: str = "default"
+    margin_rule: str | None = None
+    clusterer: str | None = None
+    seed: int = 0
+    batch_size: int = 64
+    verify_images: int = 32
+    atlas_images: int = 3_000
+    tops: int = TOPS
+    names: str = "labels"
+    measure_images: int = 5_000
+    measure_top: int = TOP
+    opset: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.names not in ("labels", "none"):
+            raise UsageError(f"names is {self.names!r}.", "Use 'labels' or 'none'; 'elude name' knows more ways.")
+        if self.method not in METHODS:
+            raise UsageError(f"There is no method {self.method!r}.", f"Choose one of {', '.join(METHODS)}.")
+        for name in (
+            "max_images",
+            "tokens_per_image",
+            "batch_size",
+            "verify_images",
+            "atlas_images",
+            "tops",
+            "measure_images",
+            "measure_top",
+        ):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}.", "Give at least 1.")
+
+    def resolved(self) -> dict[str, str]:
+        """Margin rule and clusterer, as the method or the caller chose them."""
+        rule, clusterer = METHODS[self.method]
+        return {"margin_rule": self.margin_rule or rule, "clusterer": self.clusterer or clusterer}
+
+    def for_instances(self, count: int, layer: str = "the layer") -> SplitSettings:
+        """The settings of the split of ``layer``, given its number of activation instances.
+
+        Raises:
+            UsageError: there are too few.
+        """
+        if count < FEWEST_INSTANCES:
+            raise UsageError(
+                f"The images give {count} activation instances of {layer}; at least {FEWEST_INSTANCES} are needed.",
+                "Give more images, or raise tokens_per_image if the layer has more tokens.",
+            )
+        top_k = min(self.top_k or min(max(count // 12, FEWEST_INSTANCES), 2_000), count)
+        smallest = self.min_cluster_size or max(round(top_k / 100), 5)
+        return SplitSettings(top_k, smallest, **self.resolved(), seed=self.seed)
+
+
+def export(
+    model_name: str,
+    images: str | Path | ImageSource | None,
+    layers_pattern: str,
+    out: str | Path,
+    settings: ExportSettings = ExportSettings(),
+    *,
+    evaluation: str | Path | ImageSource | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    engine: str = engines.LOCAL,
+    workers: int = 0,
+) -> Bundle:
+    """Split a model's layers and write the bundle; a failed check or any other error leaves none.
+
+    Activations are collected in a folder ``OUT.partial`` beside the bundle, which is removed at the end. After a kill the same call goes
+    on from there, and gives the same bytes.
+
+    Args:
+        model_name: see ``elude.exporter.models.load.load_model``.
+        images: the probing set, an address as ``elude.exporter.images.open_images`` takes it; None: the embedded one, for the embedded model
+            only.
+        layers_pattern: see ``elude.exporter.models.layers.find_layers``.
+        out: where the bundle goes.
+        settings: see ``ExportSettings``.
+        evaluation: images that were not probed, for the MS-Score; None: the embedded ones for the embedded model, else the probing set,
+            and ``measures.json`` then says that they were not held out.
+        overwrite: replace a bundle at ``out``.
+        progress: called with (step, done, of how many).
+        engine: ``local``, or ``ray`` to collect and to cluster on a Ray cluster (elude.exporter.engines); the bytes are the same.
+        workers: processes that cluster; 0 is threads of this process. Of ``ray``: processes of a cluster that is started here.
+
+    Raises:
+        UsageError, ImageError, UnsupportedLayerError: the arguments cannot be used.
+        EquivalenceError: the rewritten model does not equal the original.
+    """
+    if Path(out).exists() and not overwrite:
+        raise UsageError(f"{out} already exists.", "Choose another place or allow to overwrite it.")
+    engines.check(engine, workers)
+    probing = _open(images, model_name, "probe").limited(settings.max_images)
+    held_out = evaluation is not None or model_name == EMBEDDED
+    judging = (_open(evaluation, model_name, "evaluation") if held_out else probing).limited(settings.measure_images)
+    loaded = load_model(model_name)
+    layers = find_layers(loaded.module, layers_pattern)
+    job = _Job(loaded, layers, settings, progress or (lambda step, done, total: None), engine, workers)
+    with work_folder(Path(out)) as folder:
+        splits = _split(job, probing, folder)
+    parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
+    infos = layer_infos(layers, splits)
+    with write_bundle(out, source=loaded.source, layers=infos, parameters=parameters, versions=versions(), overwrite=overwrite) as folder:
+        _write_graph(folder, job, splits, probing.limited(settings.verify_images))
+        measures = _measure(job, splits, judging, held_out)
+        _write_catalogue(folder, job, splits, measures, probing.limited(settings.atlas_images))
+        facts = {"probing_images": len(probing), **asdict(settings), **settings.resolved()}
+        _write_json(folder / "measures.json", measures.to_json() | {"settings": facts})
+        (folder / "README.md").write_text(model_card(loaded, infos, parameters, measures, facts), encoding="utf-8")
+    return Bundle.open(out)
+
+
+def layer_infos(layers: list[Layer], splits: list[LayerSplit]) -> list[LayerInfo]:
+    """What the manifest says of each split layer."""
+    infos: list[LayerInfo] = []
+    for layer, split in zip(layers, splits, strict=True):
+        first = infos[-1].first + infos[-1].sub_units if infos else 0
+        infos.append(LayerInfo(layer.name, layer.kind, layer.units, layer.inputs, tuple(split.parts.tolist()), first))
+    return infos
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed libraries that shape a bundle."""
+    return {"python": platform.python_version(), **installed(_LIBRARIES)}
+
+
+def _open(images: str | Path | ImageSource | None, model_name: str, embedded: str) -> ImageSource:
+    if isinstance(images, ImageSource):
+        return images
+    if images is None and model_name != EMBEDDED:
+        raise UsageError(f"No images are given, and only the model {EMBEDDED!r} brings its own.", "Give a folder, tar, list or data set.")
+    return open_images(EMBEDDED_FOLDER / f"{embedded}.tar" if images is None else images)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every step needs."""
+
+    loaded: LoadedModel
+    layers: list[Layer]
+    settings: ExportSettings
+    report: Progress
+    engine: str
+    workers: int
+
+    def progress(self, step: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.report(step, done, total)
+
+
+def _split(job: _Job, probing: ImageSource, folder: Path) -> list[LayerSplit]:
+    settings, engine, workers = job.settings, job.engine, job.workers
+    probes = collect(
+        job.loaded.module,
+        job.layers,
+        probing,
+        job.loaded.preprocess,
+        tokens_per_image=settings.tokens_per_image,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        progress=job.progress("probe"),
+        folder=folder / "probe",
+        engine=engine,
+        workers=workers,
+    )
+
+    def one(layer: Layer, probe: Probe) -> LayerSplit:
+        chosen, progress = settings.for_instances(len(probe.z), layer.name), job.progress(f"split {layer.name}")
+        return split_layer(layer, probe, chosen, progress, workers=workers, engine=engine)
+
+    return [one(layer, probes.pop(layer.name)) for layer in job.layers]  # pop: a layer's probe is freed once it is split
+
+
+def _write_graph(folder: Path, job: _Job, splits: list[LayerSplit], images: ImageSource) -> None:
+    """Everything that decides behaviour but the catalogue, checked."""
+    from elude.exporter.graph import emit
+    from elude.exporter.rewrite import graft
+    from elude.exporter.verify import verify
+
+    module, preprocess, source = job.loaded.module, job.loaded.preprocess, job.loaded.source
+    path, size, opset = folder / "model.onnx", preprocess.input_size, job.settings.opset
+    job.report("graph", 0, 1)
+    emit(module, splits, path, layers=job.layers, input_size=size, source=source, preprocess=preprocess, opset=opset)
+    job.report("graph", 1, 1)
+    job.report("verify", 0, 1)
+    _, pixel_values = next(images.batches(preprocess, len(images)))
+    equivalence = verify(module, graft(module, splits), path, splits, job.layers, pixel_values, images=len(images))
+    job.report("verify", 1, 1)
+    save_splits(splits, folder / "disentangled.safetensors")
+    _write_json(folder / "equivalence.json", equivalence.to_json())
+    _write_json(folder / "preprocess.json", preprocess.to_json())
+    _write_json(folder / "labels.json", None if job.loaded.labels is None else list(job.loaded.labels))
+
+
+def _measure(job: _Job, splits: list[LayerSplit], images: ImageSource, held_out: bool) -> Measures:
+    return ms_scores(
+        job.loaded.module,
+        job.layers,
+        {split.layer: split for split in splits},
+        {split.layer: random_control(split, job.settings.seed) for split in splits},
+        images=images,
+        preprocess=job.loaded.preprocess,
+        held_out=held_out,
+        top=job.settings.measure_top,
+        batch_size=job.settings.batch_size,
+        progress=job.progress("measure"),
+    )
+
+
+def _write_catalogue(folder: Path, job: _Job, splits: list[LayerSplit], measures: Measures, images: ImageSource) -> None:
+    preprocess = job.loaded.preprocess
+    families = {SUB_UNITS: {split.layer: split for split in splits}}
+    size, progress = job.settings.batch_size, job.progress("atlas")
+    activity = scan(job.loaded.module, job.layers, families, images, preprocess, batch_size=size, progress=progress)
+    names: dict[int, Name] = {}
+    if job.settings.names == "labels":
+        names, evidence = names_at_export(splits, activity, images)
+        _write_json(folder / NAMES, evidence)
+    path = folder / "catalogue.sqlite"
+    write_atlas(path, splits, activity, measures, images=images, preprocess=preprocess, tops=job.settings.tops, names=names)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,85 @@
+"""Batches of images through a model, with what its layers saw and gave: the one loop that every pass over images is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from elude.exporter.images import ImageSource
+from elude.exporter.models.layers import Layer
+from elude.handlers.errors import UnsupportedLayerError
+from elude.handlers.images.preprocess import Preprocess
+
+Progress = Callable[[int, int], None]
+Calls = Mapping[str, tuple[Tensor, Tensor]]  # layer → its input and output
+Visit = Callable[[int, int, Calls], None]
+
+
+def walk(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    images: ImageSource,
+    preprocess: Preprocess,
+    visit: Visit,
+    *,
+    batch_size: int,
+    first: int = 0,
+    progress: Progress | None = None,
+) -> None:
+    """Run the images through the model once.
+
+    Args:
+        model: in eval mode.
+        layers: of that model.
+        images: in order.
+        preprocess: of the model.
+        visit: called in inference mode with (position of the batch's first image, number of its images, calls of the layers).
+        batch_size: images per forward pass.
+        first: the image to begin with.
+        progress: called with (images done, images) after each batch.
+
+    Raises:
+        UnsupportedLayerError: a layer does not run exactly once per forward pass.
+        ImageError: an image cannot be read.
+    """
+    with torch.inference_mode(), watch(layers) as seen:
+        for start, pixels in images.batches(preprocess, batch_size, first=first):
+            seen.clear()
+            model(torch.from_numpy(pixels))
+            visit(start, len(pixels), {layer.name: _once(layer, seen) for layer in layers})
+            if progress is not None:
+                progress(start + len(pixels), len(images))
+
+
+@contextmanager
+def watch(layers: Sequence[Layer]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
+    """While inside, record copies of input and output of each call of each layer, by the layer's path; the reader clears it."""
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    def record(name: str, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        # copies: what follows, or the layer before, may work in place and overwrite them before they are read
+        seen.setdefault(name, []).append((args[0].clone(), output.clone()))
+
+    handles = [layer.module.register_forward_hook(partial(record, layer.name)) for layer in layers]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _once(layer: Layer, seen: Mapping[str, list[tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
+    """Input and output of the layer's only call.
+
+    Raises:
+        UnsupportedLayerError: it ran more than once, or not at all (its parent uses its weights without calling it).
+    """
+    calls = seen.get(layer.name, [])
+    if len(calls) != 1:
+        reason = f"it runs {len(calls)} times in one forward pass" if calls else "the model never calls it as a module"
+        raise UnsupportedLayerError(f"Layer {layer.name!r} cannot be split: {reason}.", "Choose another layer.")
+    return calls[0]

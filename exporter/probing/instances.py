@@ -1,0 +1,83 @@
+"""Which tokens of an image are kept, and what a layer looked at to compute them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+import elude.exporter.models.torchvision_compat  # noqa: F401 - repairs torchvision, which timm imports
+
+# isort: split
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
+
+from elude.exporter.models.layers import Layer
+from elude.exporter.models.tokens import to_tokens
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Instances of one layer on consecutive images, equally many of each.
+
+    Attributes:
+        q: float32 (instances, groups * inputs, window), the layer's input.
+        z: float32 (instances, units), its output.
+        token: int64 (instances,), position within the image.
+    """
+
+    q: NDArray[np.float32]
+    z: NDArray[np.float32]
+    token: NDArray[np.int64]
+
+
+def keep(layer: Layer, call: tuple[Tensor, Tensor], start: int, batch: int, per_image: int, seed: int) -> Kept:
+    """Some instances of each image of a batch.
+
+    Args:
+        layer: the layer.
+        call: its input and output.
+        start: position of the batch's first image among all, which with the seed decides what is kept.
+        batch: number of its images.
+        per_image: instances of each; all where the layer has no more.
+        seed: of the choice.
+    """
+    x, z = call[0], to_tokens(call[1], layer, batch)
+    kept = min(per_image, z.shape[1])
+    choice = [np.random.default_rng([seed, start + image]).choice(z.shape[1], kept, replace=False) for image in range(batch)]
+    tokens = np.sort(np.stack(choice), axis=1).ravel()
+    image, token = torch.arange(batch).repeat_interleave(kept), torch.from_numpy(tokens)
+    return Kept(gather_inputs(layer, x, image, token, batch).numpy(), z[image, token].numpy(), tokens)
+
+
+def gather_inputs(layer: Layer, x: Tensor, image: Tensor, token: Tensor, batch: int) -> Tensor:
+    """What a layer looks at to make some of its outputs.
+
+    Args:
+        layer: the layer.
+        x: its whole input: (N, ..., inputs) or (N, channels, h, w).
+        image: int64 (instances,), row of the batch.
+        token: int64 (instances,), as ``to_tokens`` counts them.
+        batch: number of images.
+
+    Returns:
+        (instances, groups * inputs, window), the kernel's positions row by row as in the weight.
+    """
+    if isinstance(layer.module, nn.Linear):
+        return x.reshape(batch, -1, layer.inputs)[image, token].unsqueeze(-1)
+    conv = layer.module
+    if type(conv) is Conv2dSame:
+        x = pad_same(x, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
+    else:
+        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+        x = functional.pad(x, conv._reversed_padding_repeated_twice, mode=mode)
+    (kernel_h, kernel_w), (stride_h, stride_w), (dilation_h, dilation_w) = conv.kernel_size, conv.stride, conv.dilation
+    width = (x.shape[3] - dilation_w * (kernel_w - 1) - 1) // stride_w + 1
+    row = (token // width * stride_h)[:, None] + torch.arange(kernel_h) * dilation_h
+    column = (token % width * stride_w)[:, None] + torch.arange(kernel_w) * dilation_w
+    windows = x[image[:, None, None], :, row[:, :, None], column[:, None, :]]  # (instances, kernel_h, kernel_w, channels)
+    return windows.flatten(1, 2).transpose(1, 2)

@@ -1,0 +1,94 @@
+"""Where a collection grows: in memory, or in a folder that outlives a kill.
+
+In a folder there are, for the layer number i, the arrays ``i.q.npy``, ``i.z.npy`` and ``i.token.npy``, and ``state.json``: what the
+collection depends on and how many images are in. It is replaced in one step after each batch, when the arrays have been written. A
+collection that goes on where another ended computes the same batches, so the arrays get the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elude.exporter.probing.instances import Kept
+
+PARTS = ("q", "z", "token")
+_STATE = "state.json"
+
+
+class Store:
+    """Instances of several layers, batch by batch.
+
+    Args:
+        layers: their paths.
+        images: how many there will be.
+        folder: None keeps all in memory. A folder that holds a part of this very collection is gone on with; whatever else it holds of
+            a collection is removed.
+        key: what the collection depends on.
+
+    Attributes:
+        done: images that are in.
+    """
+
+    def __init__(self, layers: list[str], images: int, folder: Path | None, key: str) -> None:
+        self.layers, self.images, self.folder, self.key = layers, images, folder, key
+        self.done = 0
+        self._arrays: dict[str, dict[str, NDArray[Any]]] = {}
+        if folder is not None:
+            self._open(folder)
+
+    def put(self, start: int, batch: int, kept: Mapping[str, Kept]) -> None:
+        """Take in the instances of the ``batch`` images from ``start`` on, which must be the next ones."""
+        assert start == self.done
+        for name, of in kept.items():
+            each = len(of.z) // batch
+            if name not in self._arrays:
+                self._arrays[name] = {part: self._allocate(name, part, getattr(of, part), each) for part in PARTS}
+            for part in PARTS:
+                self._arrays[name][part][each * start : each * (start + batch)] = getattr(of, part)
+        self.done = start + batch
+        if self.folder is not None:
+            self._commit(self.folder)
+
+    def arrays(self, layer: str) -> dict[str, NDArray[Any]]:
+        """``q``, ``z`` and ``token`` of one layer, when all images are in."""
+        assert self.done == self.images
+        return self._arrays[layer]
+
+    def _path(self, folder: Path, layer: str, part: str) -> Path:
+        return folder / f"{self.layers.index(layer)}.{part}.npy"
+
+    def _allocate(self, layer: str, part: str, like: NDArray[Any], each: int) -> NDArray[Any]:
+        shape = (each * self.images, *like.shape[1:])
+        if self.folder is None:
+            return np.empty(shape, like.dtype)
+        return np.lib.format.open_memmap(self._path(self.folder, layer, part), mode="w+", dtype=like.dtype, shape=shape)
+
+    def _open(self, folder: Path) -> None:
+        state = folder / _STATE
+        if state.is_file():
+            found = json.loads(state.read_text("utf-8"))
+            if found["key"] == self.key:
+                self.done = found["done"]
+                self._arrays = {
+                    layer: {part: np.load(self._path(folder, layer, part), mmap_mode="r+") for part in PARTS} for layer in self.layers
+                }
+                return
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+
+    def _commit(self, folder: Path) -> None:
+        """First the arrays, then the count that says they hold: a kill between the two repeats a batch."""
+        for arrays in self._arrays.values():
+            for array in arrays.values():
+                array.flush()  # type: ignore[attr-defined]
+        partial = folder / f"{_STATE}.partial"
+        partial.write_text(json.dumps({"key": self.key, "done": self.done}), "utf-8")
+        os.replace(partial, folder / _STATE)

@@ -1,0 +1,1 @@
+"""Scoring: MS-Score, class purity and activity of units and sub-units."""

@@ -1,0 +1,195 @@
+"""All measures of a finished bundle, on any images: what ``elude measure`` prints and stores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elude.exporter.scoring.external_encoder import embed
+from elude.exporter.images import ImageSource
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.models.layers import Layer, find_layers
+from elude.exporter.models.load import LoadedModel, load_model
+from elude.exporter.scoring.measures import ms_scores
+from elude.exporter.export.pipeline import ExportSettings
+from elude.exporter.probing.probe import collect
+from elude.exporter.rewrite.layer import SplitLayer
+from elude.exporter.splitting.split_layer import random_control, split_layer
+from elude.exporter.splitting.stability import stability
+from elude.exporter.models.tokens import to_tokens
+from elude.exporter.models.walk import Calls, walk
+from elude.exporter.splitting.weights import load_splits
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import EvaluationError, UsageError
+
+Progress = Callable[[str, int, int], None]  # step, done, of how many
+R2_IMAGES = 64  # all tokens of these; the split is exact, so more would only repeat it
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """What is measured.
+
+    Attributes:
+        held_out: whether the images were not among the probing images; only noted.
+        encoder: a model of ``elude.exporter.models.load.load_model`` in whose space the images are compared too; None: only in the layer's own.
+        seeds: splits that are made anew from these images, each from other tokens, to see how alike they are; 0: none.
+        max_images: images used, at most.
+        top: strongest images per MS-Score; None: as at the export.
+    """
+
+    held_out: bool = False
+    encoder: str | None = None
+    seeds: int = 2
+    max_images: int = 5_000
+    top: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.seeds < 0 or self.seeds == 1:
+            raise UsageError(f"seeds is {self.seeds}.", "Give 0 for no measure of stability, or at least 2 to compare.")
+
+
+def measure_bundle(
+    bundle: Bundle, images: ImageSource, settings: MeasureSettings = MeasureSettings(), *, progress: Progress | None = None
+) -> Bundle:
+    """Measure a bundle and store the result in its ``measures.json``, in place of what was there.
+
+    Per layer: MS-Scores, class purity and dead features of units, sub-units and a random split with as many sub-units; the expansion
+    factor; R² of the units as sums of their sub-units; stability over token seeds.
+
+    Args:
+        bundle: of a model that can still be loaded.
+        images: to measure on.
+        settings: see ``MeasureSettings``.
+        progress: called with (step, done, of how many).
+
+    Returns:
+        the bundle with its new file.
+
+    Raises:
+        EvaluationError: the model has other weights than the bundle was made from.
+        UsageError: the images are too few, or a model cannot be loaded.
+    """
+    report = progress or (lambda step, done, total: None)
+    loaded, splits = load_model(bundle.manifest.source.model), load_splits(bundle.path("disentangled.safetensors"))
+    if loaded.source.weights_sha256 != bundle.manifest.source.weights_sha256:
+        raise EvaluationError(
+            f"{loaded.source.model} has other weights than {bundle.root} was made from.", "Bring the old weights back, or export again."
+        )
+    layers = [find_layers(loaded.module, split.layer)[0] for split in splits]
+    stored = bundle.json("measures.json")
+    export = _export_settings(stored.get("settings", {}))
+    images = images.limited(settings.max_images)
+    embeddings = None
+    if settings.encoder is not None:
+        embeddings = embed(load_model(settings.encoder), images, progress=partial(report, "encode"))
+    found = ms_scores(
+        loaded.module,
+        layers,
+        {split.layer: split for split in splits},
+        {split.layer: random_control(split, export.seed) for split in splits},
+        images=images,
+        preprocess=loaded.preprocess,
+        held_out=settings.held_out,
+        top=settings.top or export.measure_top,
+        batch_size=export.batch_size,
+        progress=partial(report, "measure"),
+        embeddings=embeddings,
+    ).to_json()
+    r2 = _r2(loaded, layers, splits, images)
+    stable = _stability(loaded, layers, images, export, settings.seeds, report)
+    for split in splits:
+        layer = found["layers"][split.layer]
+        layer |= {"expansion_factor": split.expansion_factor, "r2": r2[split.layer]}
+        layer |= {"stability": stable[split.layer]} if stable else {}
+    found |= {"encoder": settings.encoder, "settings": stored.get("settings", {})}
+    return bundle.add({"measures.json": (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode()})
+
+
+def facts(measures: Mapping[str, Any]) -> dict[str, str | float | int]:
+    """The measures in rows for a person; means over the units that were split and their sub-units."""
+    where = "held out" if measures["held_out"] else "not known to be held out"
+    rows: dict[str, str | float | int] = {"images": f"{measures['images']} ({where}), top {measures['top']}"}
+    for layer, of in measures["layers"].items():
+        own: dict[str, str | float | int] = {"expansion factor": of["expansion_factor"], "R² of units as sums of sub-units": of["r2"]}
+        for measure, title in _TITLES.items():
+            values = [(name, of[family].get(f"{measure}_mean_of_split_units")) for family, name in _FAMILIES.items()]
+            if any(value is not None for _, value in values):
+                own[title] = ", ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in values)
+        own["dead or without score"] = ", ".join(
+            f"{name} {of[family]['left_out']} of {of[family]['features']}" for family, name in _FAMILIES.items()
+        )
+        if "stability" in of and of["stability"]["cosine"] is not None:
+            each = of["stability"]
+            own["stability over token seeds"] = (
+                f"cosine {each['cosine']:.3f}; {100 * each['same_count']:.0f} % of {each['units']} units with as many sub-units"
+            )
+        rows |= {f"{layer}: {name}": value for name, value in own.items()}
+    return rows
+
+
+_FAMILIES = {"units": "units", "sub_units": "sub-units", "random": "random split"}
+_TITLES = {
+    "ms": "MS-Score",
+    "centred": "MS-Score, centred",
+    "external": "MS-Score by the encoder",
+    "external_centred": "MS-Score by the encoder, centred",
+    "purity": "class purity",
+}
+
+
+def _export_settings(stored: Mapping[str, Any]) -> ExportSettings:
+    """How the bundle was made; what an older bundle does not say is the default."""
+    known = {field.name for field in fields(ExportSettings)}
+    return ExportSettings(**{name: value for name, value in stored.items() if name in known})
+
+
+def _r2(loaded: LoadedModel, layers: Sequence[Layer], splits: Sequence[LayerSplit], images: ImageSource) -> dict[str, float]:
+    """1 - |z - sum of sub-units|² / |z - mean z|² of each layer, over all tokens of some images."""
+    rows = {split.layer: SplitLayer(layer.module, split) for layer, split in zip(layers, splits, strict=True)}
+    errors = {layer.name: 0.0 for layer in layers}
+    outputs: dict[str, list[NDArray[np.float64]]] = {layer.name: [] for layer in layers}
+
+    def visit(_start: int, batch: int, calls: Calls) -> None:
+        for layer in layers:
+            x, z = calls[layer.name]
+            merged = rows[layer.name].merge(rows[layer.name].activations(x).double())
+            errors[layer.name] += float((merged - z).square().sum())
+            outputs[layer.name].append(to_tokens(z, layer, batch).double().flatten(0, 1).numpy())
+
+    walk(loaded.module, layers, images.limited(R2_IMAGES), loaded.preprocess, visit, batch_size=16)
+    result = {}
+    for name, parts in outputs.items():
+        z = np.concatenate(parts)
+        spread = float(np.square(z - z.mean(axis=0)).sum())
+        result[name] = 1.0 if spread == 0 else 1 - errors[name] / spread
+    return result
+
+
+def _stability(
+    loaded: LoadedModel, layers: list[Layer], images: ImageSource, export: ExportSettings, seeds: int, report: Progress
+) -> dict[str, dict[str, float | int | None]]:
+    made: dict[str, list[LayerSplit]] = {layer.name: [] for layer in layers}
+    for seed in range(seeds):
+        probes = collect(
+            loaded.module,
+            layers,
+            images,
+            loaded.preprocess,
+            tokens_per_image=export.tokens_per_image,
+            seed=export.seed + seed,
+            batch_size=export.batch_size,
+            progress=partial(report, f"probe, seed {seed}"),
+        )
+        for layer in layers:
+            probe = probes.pop(layer.name)
+            chosen = replace(export, seed=export.seed + seed).for_instances(len(probe.z), layer.name)
+            made[layer.name].append(split_layer(layer, probe, chosen))
+            report(f"split, seed {seed}", layers.index(layer) + 1, len(layers))
+    return {name: stability(splits).to_json() for name, splits in made.items()} if seeds else {}

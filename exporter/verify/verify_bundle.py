@@ -1,0 +1,72 @@
+"""Check a bundle or a single file again, at any later time and on any images: what ``elude verify`` does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elude.exporter.graph.stored_weights import splits_of
+from elude.exporter.images import open_images
+from elude.exporter.models.layers import find_layers
+from elude.exporter.models.load import EMBEDDED, EMBEDDED_FOLDER, load_model
+from elude.exporter.rewrite import graft
+from elude.exporter.verify.check import verify
+from elude.exporter.verify.report import Equivalence
+from elude.handlers.bundle.bundle import Bundle, Source
+from elude.handlers.errors import EquivalenceError, UsageError
+from elude.handlers.bundle.session import GraphSession
+
+if TYPE_CHECKING:
+    from elude.exporter.models.load import LoadedModel
+
+IMAGES = 32
+
+
+def verify_file(
+    path: Path | str, images: Path | str | None = None, *, model: LoadedModel | None = None, count: int = IMAGES
+) -> Equivalence:
+    """Compare a file with the model that it says it is made from.
+
+    Args:
+        path: a bundle or a ``model.onnx``. Of a bundle, every file is held against its manifest first.
+        images: a folder or .tar of real images; by default the embedded ones for the embedded model, else random ones stand in for
+            the "real" inputs.
+        model: the original; by default it is loaded by the name in the file.
+        count: images, at most.
+
+    Raises:
+        EquivalenceError: it does not equal the original, with the report; or the original's weights are others than the file names.
+        BundleError, UsageError, ImageError: it cannot be read at all.
+    """
+    path = Path(path)
+    file = Bundle.open(path).path("model.onnx") if path.is_dir() else path
+    session = GraphSession(file)
+    source = Source.from_json(json.loads(session.metadata["elude.source"]))
+    loaded = model or load_model(source.model)
+    if loaded.source.weights_sha256 != source.weights_sha256:
+        raise EquivalenceError(
+            f"{source.model} has other weights than the file was made from: sha256 {loaded.source.weights_sha256[:12]}…, "
+            f"not {source.weights_sha256[:12]}….",
+            "Export it again, or bring the old weights back.",
+        )
+    splits = splits_of(file)
+    layers = [find_layers(loaded.module, split.layer)[0] for split in splits]
+    pixels = _pixels(images, loaded, source, session, count)
+    return verify(loaded.module, graft(loaded.module, splits), file, splits, layers, pixels, images=count)
+
+
+def _pixels(images: Path | str | None, loaded: LoadedModel, source: Source, session: GraphSession, count: int) -> NDArray[np.float32]:
+    if count < 1:
+        raise UsageError(f"count is {count}.", "Use 1 or more images.")
+    if images is None and source.model == EMBEDDED:
+        images = EMBEDDED_FOLDER / "evaluation.tar"
+    if images is None:
+        size = [edge if isinstance(edge, int) else 224 for edge in session.input_size]
+        return np.random.default_rng(1).standard_normal((min(count, 8), *size)).astype(np.float32)
+    _, pixels = next(open_images(images).limited(count).batches(loaded.preprocess, count))
+    found: NDArray[np.float32] = pixels
+    return found

@@ -1,0 +1,1 @@
+"""May this bundle be served? Requirements, signatures, and checks while it is served."""

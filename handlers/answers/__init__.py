@@ -1,0 +1,1 @@
+"""Answers: what each operation returns, and its JSON."""

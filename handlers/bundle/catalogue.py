@@ -1,0 +1,180 @@
+"""The catalogue of a bundle: statistics, names and top images of each unit and sub-unit, in one SQLite file opened immutable."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from elude.handlers.bundle.catalogue_schema import SCHEMA, ImageRow, SubUnitRow, Top, UnitRow
+from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.requests.identifiers import SubUnitId, parse_id
+
+__all__ = ["Catalogue", "ImageRow", "SubUnitRow", "Top", "UnitRow", "write_catalogue"]
+
+_SUB_UNIT = "id, layer, unit, part, rho, omega, active, mean, maximum, ms_score, share, name, name_method, name_score"
+_Row = TypeVar("_Row")
+
+
+def write_catalogue(path: str | Path, images: Iterable[ImageRow], units: Iterable[UnitRow], sub_units: Iterable[SubUnitRow]) -> None:
+    """Write a catalogue; the same rows give the same bytes.
+
+    Raises:
+        BundleError: ``path`` exists, an identifier is used twice, or a top image is not among ``images``.
+    """
+    path = Path(path)
+    if path.exists():
+        raise BundleError(f"{path} already exists.", "A catalogue is written once.")
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.executescript("PRAGMA page_size=4096; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA foreign_keys=ON;" + SCHEMA)
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO images VALUES (?,?,?,?)", ((i.id, i.name, i.label, i.png) for i in images))
+        for unit in units:
+            cursor = connection.execute("INSERT INTO units VALUES (NULL,?,?,?,?)", (unit.layer, unit.unit, unit.parts, unit.ms_score))
+            _insert_tops(connection, "unit", cursor.lastrowid, unit.tops)
+        for s in sub_units:
+            values = (s.index, s.layer, s.unit, s.part, s.rho, s.omega, s.active, s.mean, s.maximum, s.ms_score, s.share)
+            connection.execute(f"INSERT INTO sub_units VALUES ({','.join('?' * 14)})", (*values, s.name, s.name_method, s.name_score))
+            connection.execute("INSERT INTO names (rowid, name, identifier) VALUES (?,?,?)", (s.index, s.name or "", s.id))
+            _insert_tops(connection, "sub_unit", s.index, s.tops)
+        connection.execute("INSERT INTO names (names) VALUES ('optimize')")
+        connection.execute("COMMIT")
+        connection.execute("VACUUM")
+    except sqlite3.IntegrityError as error:
+        connection.close()
+        path.unlink()
+        raise BundleError(f"The rows of the catalogue contradict each other: {error}.") from error
+    finally:
+        connection.close()
+
+
+def _insert_tops(connection: sqlite3.Connection, kind: str, owner: int | None, tops: Iterable[Top]) -> None:
+    rows = ((kind, owner, rank, top.image, top.token, top.activation) for rank, top in enumerate(tops))
+    connection.executemany("INSERT INTO tops VALUES (?,?,?,?,?,?)", rows)
+
+
+class Catalogue:
+    """A catalogue opened read-only; usable from several threads."""
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path).resolve()
+        try:
+            self._connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+            self._connection.execute("PRAGMA trusted_schema=OFF")
+            self._count = int(self._connection.execute("SELECT count(*) FROM sub_units").fetchone()[0])
+            # Every answer repeats names; a query for each would cost more than reading the whole request.
+            self._names: dict[int, str | None] = dict(self._connection.execute("SELECT id, name FROM sub_units"))
+        except sqlite3.Error as error:
+            raise BundleError(f"{path.name} cannot be read as a catalogue: {error}.") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def count(self) -> int:
+        """Number of sub-units."""
+        return self._count
+
+    def unit(self, layer: str, unit: int) -> UnitRow:
+        """One unit; UsageError if there is none."""
+        rows = self._connection.execute("SELECT * FROM units WHERE layer=? AND unit=?", (layer, unit))
+        return self._unit(_only(rows.fetchone(), f"{layer}/u{unit}"))
+
+    def sub_unit(self, index: int) -> SubUnitRow:
+        """The sub-unit with that index over all layers; UsageError if there is none."""
+        rows = self._connection.execute(f"SELECT {_SUB_UNIT} FROM sub_units WHERE id=?", (index,))
+        return self._sub_unit(_only(rows.fetchone(), f"index {index}"))
+
+    def sub_unit_by_id(self, identifier: str) -> SubUnitRow:
+        """The sub-unit ``LAYER/u31.s4``; UsageError if the text is no such identifier or there is none."""
+        parsed = parse_id(identifier)
+        if not isinstance(parsed, SubUnitId):
+            raise UsageError(f"{identifier!r} names a unit, not a sub-unit.", f"Its first sub-unit is '{identifier}.s0'.")
+        query = f"SELECT {_SUB_UNIT} FROM sub_units WHERE layer=? AND unit=? AND part=?"
+        rows = self._connection.execute(query, (parsed.layer, parsed.unit, parsed.part))
+        return self._sub_unit(_only(rows.fetchone(), identifier))
+
+    def parts_of(self, layer: str, unit: int) -> tuple[SubUnitRow, ...]:
+        """The sub-units of one unit, in order; UsageError if there is no such unit."""
+        query = f"SELECT {_SUB_UNIT} FROM sub_units WHERE layer=? AND unit=? ORDER BY part"
+        rows = self._connection.execute(query, (layer, unit)).fetchall()
+        _only(rows or None, f"{layer}/u{unit}")
+        return tuple(self._sub_unit(row) for row in rows)
+
+    def images(self) -> Iterator[ImageRow]:
+        """All images, in order."""
+        for row in self._connection.execute("SELECT id, name, label, png FROM images ORDER BY id"):
+            yield ImageRow(*row)
+
+    def units(self) -> list[UnitRow]:
+        """All units, in the order of the bundle; much faster than one by one."""
+        tops = self._all_tops("unit")
+        rows = self._connection.execute("SELECT id, layer, unit, parts, ms_score FROM units ORDER BY id")
+        return [UnitRow(*(*row[1:], tuple(tops.get(row[0], ())))) for row in rows]
+
+    def sub_units(self) -> list[SubUnitRow]:
+        """All sub-units, by index; much faster than one by one."""
+        tops = self._all_tops("sub_unit")
+        rows = self._connection.execute(f"SELECT {_SUB_UNIT} FROM sub_units ORDER BY id")
+        return [SubUnitRow(*(*row, tuple(tops.get(row[0], ())))) for row in rows]
+
+    def search(self, text: str, limit: int = 20) -> tuple[SubUnitRow, ...]:
+        """Sub-units whose name or identifier has words that begin with each word of ``text``, best first."""
+        words = re.findall(r"\w+", text)
+        if not words:
+            return ()
+        query = " ".join(f'"{word}"*' for word in words)
+        rows = self._connection.execute("SELECT rowid FROM names WHERE names MATCH ? ORDER BY rank, rowid LIMIT ?", (query, limit))
+        return tuple(self.sub_unit(row[0]) for row in rows.fetchall())
+
+    def named(self, name: str) -> tuple[int, ...]:
+        """Indices of the sub-units with exactly that name, whatever its case: best score first, names lent by a neighbour last."""
+        order = "name_method IS 'neighbour', name_score IS NULL, name_score DESC, id"
+        rows = self._connection.execute(f"SELECT id FROM sub_units WHERE name=? COLLATE NOCASE ORDER BY {order}", (name,))
+        return tuple(row[0] for row in rows.fetchall())
+
+    def name(self, index: int) -> str | None:
+        """Name of the sub-unit with that index, None while unnamed; UsageError if there is none."""
+        if index not in self._names:
+            _only(None, f"index {index}")
+        return self._names[index]
+
+    def maxima(self) -> tuple[float, ...]:
+        """Largest activation of each sub-unit over the probing images, by index."""
+        return tuple(row[0] for row in self._connection.execute("SELECT maximum FROM sub_units ORDER BY id").fetchall())
+
+    def image(self, image_id: int) -> ImageRow:
+        """One image; UsageError if there is none."""
+        rows = self._connection.execute("SELECT id, name, label, png FROM images WHERE id=?", (image_id,))
+        return ImageRow(*_only(rows.fetchone(), f"image {image_id}"))
+
+    def most_split(self, limit: int = 10) -> tuple[UnitRow, ...]:
+        """The units with the most sub-units, most first; ties in catalogue order."""
+        rows = self._connection.execute("SELECT * FROM units ORDER BY parts DESC, id LIMIT ?", (limit,)).fetchall()
+        return tuple(self._unit(row) for row in rows)
+
+    def _all_tops(self, kind: str) -> dict[int, list[Top]]:
+        found: dict[int, list[Top]] = {}
+        query = "SELECT owner, image, token, activation FROM tops WHERE kind=? ORDER BY owner, rank"
+        for owner, *top in self._connection.execute(query, (kind,)):
+            found.setdefault(owner, []).append(Top(*top))
+        return found
+
+    def _tops(self, kind: str, owner: int) -> tuple[Top, ...]:
+        query = "SELECT image, token, activation FROM tops WHERE kind=? AND owner=? ORDER BY rank"
+        return tuple(Top(*row) for row in self._connection.execute(query, (kind, owner)))
+
+    def _unit(self, row: tuple[Any, ...]) -> UnitRow:
+        return UnitRow(*(*row[1:], self._tops("unit", row[0])))
+
+    def _sub_unit(self, row: tuple[Any, ...]) -> SubUnitRow:
+        return SubUnitRow(*(*row, self._tops("sub_unit", row[0])))
+
+
+def _only(row: _Row | None, what: str) -> _Row:
+    if row is None:
+        raise UsageError(f"The catalogue has no {what}.", "Search it by name, or see the layers of the bundle.")
+    return row

@@ -1,0 +1,1 @@
+"""Images: from untrusted bytes to the input of the model."""

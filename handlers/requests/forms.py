@@ -1,0 +1,186 @@
+"""The forms in which requests come and answers go: raw image bytes, our own JSON, and KServe's two inference protocols.
+
+KServe V1 is ``{"instances": [REQUEST, …]}`` → ``{"predictions": [ANSWER, …]}``, V2 (open inference) carries BYTES tensors; see
+``docs/serving.md``. Both may hold several images; each becomes a request of its own in the same forward pass.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from elude.handlers.errors import RequestError
+from elude.handlers.requests.schema import OPERATIONS, Inspect, Predict, Request
+from elude.handlers.settings import Limits
+from elude.handlers.requests.validation import read, shown
+
+PLAIN, V1, V2 = "plain", "v1", "v2"
+
+
+@dataclass(frozen=True)
+class Form:
+    """What one HTTP request asks: requests, in which form, and KServe V2's ``id``."""
+
+    requests: tuple[Request, ...]
+    kind: str = PLAIN
+    id: str | None = None
+
+    def where(self, index: int) -> str:
+        """Place of a request for messages; empty for the plain form."""
+        return "" if self.kind == PLAIN else f"instances[{index}]: " if self.kind == V1 else f"element {index}: "
+
+    def wrap(self, answers: Sequence[Any], model: str) -> Any:
+        """The answers in the form of the question."""
+        if self.kind == PLAIN:
+            return answers[0]
+        if self.kind == V1:
+            return {"predictions": list(answers)}
+        outputs = _probabilities(answers) if all(isinstance(request, Predict) for request in self.requests) else None
+        texts = {"name": "answer", "datatype": "BYTES", "shape": [len(answers)], "data": [json.dumps(a, allow_nan=False) for a in answers]}
+        named = {} if self.id is None else {"id": self.id}
+        return {"model_name": model} | named | {"outputs": outputs or [texts]}
+
+
+def parse(body: Any, *, explain: bool = False, limits: Limits = Limits()) -> Form:
+    """From a body to what it asks.
+
+    Args:
+        body: bytes, text, or an object that JSON gave; None where the caller sent nothing.
+        explain: whether it came by the explanations route, where the operation is ``inspect``.
+        limits: see ``Limits``.
+
+    Raises:
+        RequestError: the body is none of the forms, or a field does not fit; names the field.
+    """
+    if isinstance(body, (bytes, bytearray)):
+        data = bytes(body)
+        if not data[:64].lstrip().startswith((b"{", b"[")):  # no image format begins so
+            return _raw(data, explain, limits)
+        body = _json(data, limits)
+    elif isinstance(body, str):
+        if not body[:64].lstrip().startswith(("{", "[")):
+            return _raw(_base64(body, limits), explain, limits)
+        body = _json(body.encode(errors="replace"), limits)
+    if not isinstance(body, dict):
+        raise RequestError("The request holds neither an image nor a JSON object.", "Send image bytes, or an object with a field 'op'.")
+    if "instances" in body:
+        return _v1(body, explain, limits)
+    if "inputs" in body:
+        return _v2(body, explain, limits)
+    return Form((_request(body, explain, limits),))
+
+
+def _request(body: Mapping[str, Any], explain: bool, limits: Limits) -> Request:
+    op = body.get("op", "inspect" if explain else "predict")
+    if not isinstance(op, str) or op not in OPERATIONS:
+        raise RequestError(f"Field 'op' is {shown(op)}.", f"Use one of {', '.join(OPERATIONS)}.")
+    if explain and op != "inspect":
+        raise RequestError(f"Field 'op' is {op!r}, but this route explains.", "Send it to the predictions route.")
+    return read(OPERATIONS[op], {name: value for name, value in body.items() if name != "op"}, limits)
+
+
+def _v1(body: Mapping[str, Any], explain: bool, limits: Limits) -> Form:
+    _only(body, "instances")
+    requests = []
+    for i, instance in enumerate(_some(body["instances"], "instances", limits)):
+        found = {"image": instance} if isinstance(instance, str) else instance
+        if isinstance(found, dict) and set(found) == {"b64"}:
+            found = {"image": found["b64"]}
+        elif isinstance(found, dict) and isinstance(found.get("image"), dict) and set(found["image"]) == {"b64"}:
+            found = found | {"image": found["image"]["b64"]}
+        requests.append(_element(found, f"instances[{i}]", explain, limits))
+    return Form(tuple(requests), V1)
+
+
+def _v2(body: Mapping[str, Any], explain: bool, limits: Limits) -> Form:
+    _only(body, "inputs", "id", "parameters", "outputs")
+    parameters, name = body.get("parameters") or {}, body.get("id")
+    if not isinstance(parameters, dict):
+        raise RequestError(f"Field 'parameters' must be an object, not {shown(parameters)}.")
+    if name is not None and not (isinstance(name, str) and len(name) <= 200):
+        raise RequestError(f"Field 'id' must be a text of at most 200 characters, not {shown(name)}.")
+    inputs = body["inputs"]
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise RequestError("Field 'inputs' must be a list of one tensor.", 'Send {"name": "image" or "request", …}.')
+    tensor = inputs[0]
+    if tensor.get("name") not in ("image", "request"):
+        raise RequestError(f"Field 'inputs[0].name' is {shown(tensor.get('name'))}.", "Use 'image' or 'request'.")
+    if tensor.get("datatype") != "BYTES":
+        raise RequestError(
+            f"Field 'inputs[0].datatype' is {shown(tensor.get('datatype'))}.", "Use 'BYTES': base64 images, or requests as JSON text."
+        )
+    data = _some(tensor.get("data"), "inputs[0].data", limits)
+    if tensor.get("shape") != [len(data)]:
+        raise RequestError(
+            f"Field 'inputs[0].shape' is {shown(tensor.get('shape'))}; the data has {len(data)} elements.", f"Send [{len(data)}]."
+        )
+    requests = []
+    for i, element in enumerate(data):
+        where = f"inputs[0].data[{i}]"
+        if not isinstance(element, str):
+            raise RequestError(f"Field '{where}' must be text, not {shown(element)}.")
+        value = {"image": element} if tensor["name"] == "image" else _json(element.encode(errors="replace"), limits)
+        requests.append(_element(parameters | value if isinstance(value, dict) else value, where, explain, limits))
+    return Form(tuple(requests), V2, name)
+
+
+def _element(value: Any, where: str, explain: bool, limits: Limits) -> Request:
+    if not isinstance(value, dict):
+        raise RequestError(f"Field '{where}' must be an image or a request, not {shown(value)}.")
+    try:
+        return _request(value, explain, limits)
+    except RequestError as error:
+        raise RequestError(f"{where}: {error.message}", error.remedy, error.status) from error
+
+
+def _some(value: Any, where: str, limits: Limits) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise RequestError(f"Field '{where}' must be a list of at least one.")
+    if len(value) > limits.max_instances:
+        raise RequestError(f"Field '{where}' has {len(value)} entries; at most {limits.max_instances} are allowed.")
+    return value
+
+
+def _only(body: Mapping[str, Any], *known: str) -> None:
+    for name in body:
+        if name not in known:
+            raise RequestError(f"Field {shown(name)} is unknown.", f"Known fields: {', '.join(known)}.")
+
+
+def _probabilities(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
+    """V2's tensors of labels and probabilities (images, classes); None if the rows differ in length or are embeddings."""
+    widths = {len(answer) for answer in answers}
+    if len(widths) != 1 or any("embedding" in answer for answer in answers):
+        return None
+    shape = [len(answers), widths.pop()]
+    labels = {"name": "labels", "datatype": "BYTES", "shape": shape, "data": [label for answer in answers for label in answer]}
+    values = {"name": "probabilities", "datatype": "FP32", "shape": shape, "data": [p for answer in answers for p in answer.values()]}
+    return [labels, values]
+
+
+def _raw(data: bytes, explain: bool, limits: Limits) -> Form:
+    if len(data) > limits.max_bytes:
+        raise RequestError(f"The image has {len(data)} bytes; at most {limits.max_bytes} are allowed.", status=413)
+    return Form((Inspect(data) if explain else Predict(data),))
+
+
+def _json(data: bytes, limits: Limits) -> Any:
+    if len(data) > 2 * limits.max_bytes + 2**16:
+        raise RequestError(f"The request has {len(data)} bytes, more than an image of {limits.max_bytes} bytes needs.", status=413)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"The request is not JSON: {error}.") from error
+
+
+def _base64(text: str, limits: Limits) -> bytes:
+    if len(text) > limits.max_bytes / 3 * 4 + 4:
+        raise RequestError(f"The image is larger than the {limits.max_bytes} bytes that are allowed.", status=413)
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(f"The text is neither JSON nor a base64 image: {error}.") from error

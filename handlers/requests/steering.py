@@ -1,0 +1,120 @@
+"""From edits by identifier or by concept to edits of the graph, and the presets: named lists of edits in the bundle's ``presets.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from elude.handlers.bundle.bundle import Bundle, LayerInfo
+from elude.handlers.bundle.catalogue import Catalogue
+from elude.handlers.requests.edits import Edit
+from elude.handlers.errors import BundleError, RequestError
+from elude.handlers.requests.schema import EditRequest
+from elude.handlers.settings import Limits
+from elude.handlers.requests.validation import read
+from elude.handlers.answers.json_writing import Written
+
+PRESETS = "presets.json"
+_MAKE = {"scale": Edit.scale, "set": Edit.set, "add": Edit.add}
+
+
+@dataclass(frozen=True)
+class Steered:
+    """Edits of a request resolved to indices, and how the answer repeats them."""
+
+    edits: tuple[Edit, ...]
+    described: Written
+
+
+def resolve(requested: Sequence[EditRequest], layers: Sequence[LayerInfo], catalogue: Catalogue | None, limits: Limits) -> Steered:
+    """Identifiers and concepts to indices.
+
+    Raises:
+        RequestError: 404 for an unknown sub-unit or concept, 400 for a sub-unit that is edited twice, too many edits, or a value that
+            does not fit its action.
+    """
+    edits: dict[int, Edit] = {}
+    described: list[dict[str, Any]] = []
+    for i, entry in enumerate(requested):
+        where = f"edits[{i}]"
+        for index in _indices(entry, layers, catalogue, where):
+            if index in edits:
+                raise RequestError(
+                    f"Field '{where}' names {entry.id or entry.concept!r}, which this request already edits.", "Edit each once."
+                )
+            if len(edits) == limits.max_edits:
+                raise RequestError(
+                    f"Field '{where}' makes more than the {limits.max_edits} edits that are allowed.", "Edit fewer sub-units."
+                )
+            edits[index] = _edit(entry, index, where)
+            identifier = identifier_of(index, layers) if entry.id is None else entry.id
+            name = catalogue.name(index) if catalogue else None
+            described.append({"id": identifier, "action": entry.action, "value": entry.value, "patches": entry.patches, "name": name})
+    return Steered(tuple(edits.values()), Written(described))
+
+
+def _indices(entry: EditRequest, layers: Sequence[LayerInfo], catalogue: Catalogue | None, where: str) -> Sequence[int]:
+    if (entry.id is None) == (entry.concept is None):
+        raise RequestError(f"Field '{where}' must have either 'id' or 'concept'.")
+    if entry.id is not None:
+        if entry.top is not None:
+            raise RequestError(f"Field '{where}.top' must be left out: 'id' is one sub-unit.", "Use it with 'concept'.")
+        return (index_of(entry.id, layers, f"{where}.id"),)
+    found = catalogue.named(entry.concept or "") if catalogue else ()
+    if not found:
+        raise RequestError(f"Field '{where}.concept' is {entry.concept!r}: no sub-unit has that name.", "Find one with 'search'.", 404)
+    return found[: entry.top]
+
+
+def _edit(entry: EditRequest, index: int, where: str) -> Edit:
+    if entry.action == "ablate":
+        if entry.value is not None:
+            raise RequestError(f"Field '{where}.value' must be left out: ablate takes none.")
+        return Edit.ablate(index, entry.patches)
+    if entry.value is None:
+        raise RequestError(f"Field '{where}.value' is missing: {entry.action} needs one.")
+    return _MAKE[entry.action](index, entry.value, entry.patches)
+
+
+def index_of(identifier: str, layers: Sequence[LayerInfo], where: str) -> int:
+    """Index over all layers of ``LAYER/u31.s4``; RequestError naming ``where`` if there is none."""
+    layer_name, _, rest = identifier.partition("/u")
+    unit, _, part = rest.partition(".s")
+    for layer in layers:
+        if layer.name == layer_name and unit.isdecimal() and part.isdecimal() and len(unit) < 10 and len(part) < 10:
+            u, p = int(unit), int(part)
+            if u < layer.units and p < layer.parts[u] and identifier == f"{layer.name}/u{u}.s{p}":
+                return layer.first + layer.starts[u] + p
+    raise RequestError(f"Field '{where}' is {identifier!r}: there is no such sub-unit.", "Find one with 'inspect' or 'search'.", 404)
+
+
+def identifier_of(index: int, layers: Sequence[LayerInfo]) -> str:
+    """The reverse of ``index_of``, for an index that exists."""
+    layer = next(entry for entry in layers if entry.first <= index < entry.first + entry.sub_units)
+    unit, part = layer.parent(index - layer.first)
+    return f"{layer.name}/u{unit}.s{part}"
+
+
+def read_presets(bundle: Bundle, layers: Sequence[LayerInfo], catalogue: Catalogue | None, limits: Limits) -> dict[str, Steered]:
+    """The presets of a bundle, none if it has no ``presets.json``: ``{name: [{"id", "action", "value", "patches"}, …]}``.
+
+    Raises:
+        BundleError: the file is not of that form or names an unknown sub-unit.
+    """
+    if not bundle.has(PRESETS):
+        return {}
+    listed = bundle.json(PRESETS)
+    if not isinstance(listed, dict):
+        raise BundleError(f"{bundle.root}: {PRESETS} must be an object of named lists of edits.")
+    made = {}
+    for name, edits in listed.items():
+        if not isinstance(edits, list):
+            raise BundleError(f"{bundle.root}: {PRESETS}: {name!r} must be a list of edits.")
+        try:
+            made[name] = resolve(
+                [read(EditRequest, edit, limits, f"{name}[{i}]") for i, edit in enumerate(edits)], layers, catalogue, limits
+            )
+        except RequestError as error:
+            raise BundleError(f"{bundle.root}: {PRESETS}: preset {name!r}: {error.message}", error.remedy) from error
+    return made

@@ -1,0 +1,80 @@
+"""``quality.json``: what was measured, on what, with what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from elude.exporter.export.library_versions import installed
+from elude.handlers.errors import UsageError
+from elude.quality.dimensions.result import DimensionResult
+
+SCHEMA_VERSION = 1
+_LIBRARIES = ("numpy", "scipy", "pillow", "torch", "timm", "onnxruntime", "onnxruntime-gpu")
+
+
+@dataclass(frozen=True)
+class QualityReport:
+    """One evaluation.
+
+    Attributes:
+        subject: kind, model, artefact_sha256.
+        suite: name, sha256, images, protocol.
+        dimensions: only those that were measured.
+        lossless: for a bundle, each dimension's value for the original, the disentangled and the served model, else None.
+        score: a QUBA score with its reference and rank, or None where no reference applies.
+        settings: seed, budget and the like; ``not_measured`` and ``no_score`` say why something is missing.
+        versions: of the libraries that took part.
+    """
+
+    subject: Mapping[str, str | None]
+    suite: Mapping[str, str | int]
+    dimensions: Mapping[str, DimensionResult]
+    lossless: Mapping[str, Mapping[str, float]] | None
+    score: Mapping[str, Any] | None
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Dimension to value."""
+        return {name: result.value for name, result in self.dimensions.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``quality.json``."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "subject": dict(self.subject),
+            "suite": dict(self.suite),
+            "dimensions": {name: result.to_json() for name, result in self.dimensions.items()},
+            "lossless": None if self.lossless is None else {form: dict(values) for form, values in self.lossless.items()},
+            "score": None if self.score is None else dict(self.score),
+            "settings": dict(self.settings),
+            "versions": dict(self.versions),
+        }
+
+    def to_bytes(self) -> bytes:
+        """The file: UTF-8 JSON, the same bytes for the same measurements."""
+        return (json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: Any) -> QualityReport:
+        """Inverse of :meth:`to_json`.
+
+        Raises:
+            UsageError: for another schema version or a missing field.
+        """
+        if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
+            raise UsageError(f"This is not a quality report of schema version {SCHEMA_VERSION}.", "Evaluate again with this version.")
+        try:
+            dimensions = {name: DimensionResult.from_json(entry) for name, entry in data["dimensions"].items()}
+            return cls(data["subject"], data["suite"], dimensions, data["lossless"], data["score"], data["settings"], data["versions"])
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise UsageError(f"The quality report is damaged: {error!r}.", "Evaluate again.") from error
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the installed libraries that measurements depend on."""
+    return installed(_LIBRARIES)
