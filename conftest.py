@@ -1,7 +1,9 @@
-"""Every code block of the documents is run as it stands: shell and Python of a page in order, in one new folder; TOML and JSON are read.
+"""Every code block of the documents is run as it stands: shell and Python of a page in order, in one new folder;
 
-A server that a block starts in the foreground keeps running until the page ends, as in a reader's first terminal. What cannot be run
-here is marked in the page: ``<!-- skip: next "why" -->``.
+TOML and JSON are read.
+
+A server that a block starts in the foreground keeps running until the page ends, as in a reader's
+first terminal. What cannot be run here is marked in the page: ``<!-- skip: next "why" -->``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
-"""Size and first view of a full atlas of a made-up bundle: thumbnails, frames, names, class effects and relations all there.
+"""Size and first view of a full atlas of a made-up bundle: thumbnails, frames, names, class effects and relations
+all there.
 
 Example: OMP_NUM_THREADS=1 python -m benchmarks.atlas build/atlas-6144
 
-What a ViT-B's last fc2 would give (768 units × 8 sub-units, 12 images each of 3,000, 1,000 classes with names as long as ImageNet's), but
-of random numbers, as running a ViT-B for it takes hours. Every second unit repeats the one before it for a part, so that groups and
-shared inputs have something to show. The first view is timed in Chromium, each time in a fresh process with nothing cached.
+What a ViT-B's last fc2 would give (768 units × 8 sub-units, 12 images each of 3,000, 1,000 classes
+with names as long as ImageNet's), but of random numbers, as running a ViT-B for it takes hours.
+Every second unit repeats the one before it for a part, so that groups and shared inputs have
+something to show. The first view is timed in Chromium, each time in a fresh process with nothing
+cached.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elude.exporter.atlas.page_data import Gathered, relate
-from elude.exporter.atlas.token_places import Layout
 from elude.exporter.atlas.relations import shared_inputs
+from elude.exporter.atlas.token_places import Layout
 from elude.exporter.atlas.write_pages import page_of, write_pages
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.bundle.bundle import LayerInfo
@@ -47,12 +50,18 @@ def main() -> None:
     gathered = made_up(settings.units, settings.parts, settings.images)
     between = time.process_time()
     write_pages(gathered, settings.out)
-    print(f"made up and related in {between - start:.1f} s of CPU time, written in {time.process_time() - between:.1f} s")
+    print(
+        f"made up and related in {between - start:.1f} s of CPU time, written in {time.process_time() - between:.1f} s"
+    )
     files = [path for path in settings.out.rglob("*") if path.is_file()]
     total, images = (
-        sum(path.stat().st_size for path in some) for some in (files, [path for path in files if path.parent.name == "images"])
+        sum(path.stat().st_size for path in some)
+        for some in (files, [path for path in files if path.parent.name == "images"])
     )
-    print(f"{len(gathered.sub_units)} sub-units: {total / 1e6:.1f} MB in {len(files)} files, {images / 1e6:.1f} MB of it thumbnails")
+    print(
+        f"{len(gathered.sub_units)} sub-units: {total / 1e6:.1f} MB in {len(files)} files, "
+        f"{images / 1e6:.1f} MB of it thumbnails"
+    )
     for page in ("index.html", "relations.html", page_of(LAYER, settings.units // 2)) if settings.starts else ():
         painted, loaded = zip(*(first_view(settings.out / page) for _ in range(settings.starts)), strict=True)
         print(f"{page}: first content {_range(painted)}, loaded {_range(loaded)}")
@@ -61,7 +70,10 @@ def main() -> None:
 def made_up(units: int, parts: int, images: int) -> Gathered:
     """A full atlas's content of random numbers, the same each time."""
     rng = np.random.default_rng(0)
-    names = ["".join(rng.choice(list("abcdefghij klmnop"), max(3, int(rng.normal(NAME, 4))))).strip() or "x" for _ in range(CLASSES)]
+    names = [
+        "".join(rng.choice(list("abcdefghij klmnop"), max(3, int(rng.normal(NAME, 4))))).strip() or "x"
+        for _ in range(CLASSES)
+    ]
     rows_of_images = {i: ImageRow(i, f"{i}.jpg", names[i % CLASSES], _thumbnail(rng)) for i in range(images)}
 
     def tops() -> tuple[Top, ...]:
@@ -76,10 +88,23 @@ def made_up(units: int, parts: int, images: int) -> Gathered:
         method, score = (None, None) if name is None else ("labels", 0.8)
         rows.append(
             SubUnitRow(
-                index, LAYER, index // parts, index % parts, 0.3, 1 / parts, float(rng.random() * 0.1), 0.1, float(rng.random() * 9),
-                float(rng.beta(6, 5)), 1 / parts, name, method, score, tops(),
+                index,
+                LAYER,
+                index // parts,
+                index % parts,
+                0.3,
+                1 / parts,
+                float(rng.random() * 0.1),
+                0.1,
+                float(rng.random() * 9),
+                float(rng.beta(6, 5)),
+                1 / parts,
+                name,
+                method,
+                score,
+                tops(),
             )
-        )  # fmt: skip
+        )
     peak = rng.random((ANSWERED, count), np.float32)
     masks = rng.integers(1, 2**parts, (units, INPUTS)).astype(np.uint64)
     for unit in range(1, units, 2):
@@ -109,7 +134,9 @@ def first_view(page: Path) -> tuple[float, float]:
     """Seconds from the start of the navigation to the first content, and until all is loaded, in a fresh Chromium."""
     from playwright.sync_api import sync_playwright
 
-    program = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    program = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
     with sync_playwright() as running:
         browser = running.chromium.launch(executable_path=program, args=CHROMIUM)
         opened = browser.new_page(viewport={"width": 1280, "height": 900})

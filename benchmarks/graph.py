@@ -1,8 +1,11 @@
-"""What the graph costs against the plain export: prediction, edits, inspection, file size; beside the explicit form and a TopK SAE.
+"""What the graph costs against the plain export: prediction, edits, inspection, file size; beside the explicit form
+and a TopK SAE.
 
-Random weights: time does not depend on them. Every run is timed in CPU time of its one thread, between two runs of the plain export, and
-divided by their mean. Where a session's weights come to lie in memory alone can make it some per cent faster or slower, so all sessions are
-opened anew several times: the result is the median over these launches of each launch's median ratio. Run it as
+Random weights: time does not depend on them. Every run is timed in CPU time of its one thread,
+    between two runs of the plain export, and
+divided by their mean. Where a session's weights come to lie in memory alone can make it some per
+cent faster or slower, so all sessions are opened anew several times: the result is the median over
+these launches of each launch's median ratio. Run it as
 
     python -m benchmarks.graph [--quick] [--models NAME,…]
 """
@@ -26,9 +29,9 @@ from torch import Tensor, nn
 
 import elude.exporter.models.torchvision_compat  # noqa: F401 - before timm
 from elude.exporter.graph import emit, plain_export
-from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.models.layers import Layer, find_layers
 from elude.exporter.rewrite import explicit
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.handlers.bundle.bundle import Source
 from elude.handlers.images.preprocess import Preprocess
 
@@ -69,11 +72,17 @@ def a_split(layer: Layer, each: int) -> LayerSplit:
     one = np.uint64(1) << rng.integers(0, each, (layer.units, layer.inputs)).astype(np.uint64)
     masks = np.where(rng.random(one.shape) < SHARED, full_masks(parts)[:, None], one)
     return LayerSplit(
-        layer.name, parts, masks, np.full(layer.units, np.nan, np.float32), np.zeros((each * layer.units, layer.inputs), np.float32)
+        layer.name,
+        parts,
+        masks,
+        np.full(layer.units, np.nan, np.float32),
+        np.zeros((each * layer.units, layer.inputs), np.float32),
     )
 
 
-def files(name: str, options: dict[str, Any], path: str, parts: int, folder: Path) -> tuple[dict[str, Path], Layer, dict[str, float]]:
+def files(
+    name: str, options: dict[str, Any], path: str, parts: int, folder: Path
+) -> tuple[dict[str, Path], Layer, dict[str, float]]:
     """The four files of a model, its layer, and millions of multiply-adds for one image."""
     import timm
 
@@ -84,7 +93,15 @@ def files(name: str, options: dict[str, Any], path: str, parts: int, folder: Pat
     made = {key: folder / f"{key}.onnx" for key in ("plain", "graph", "explicit", "sae")}
     ir.save(plain_export(model, SIZE)[0], made["plain"])
     preprocess = Preprocess(SIZE, "bicubic", 1.0, "center", (0.5,) * 3, (0.5,) * 3)
-    emit(model, [split], made["graph"], layers=[layer], input_size=SIZE, source=Source(name, "", name, "0" * 64), preprocess=preprocess)
+    emit(
+        model,
+        [split],
+        made["graph"],
+        layers=[layer],
+        input_size=SIZE,
+        source=Source(name, "", name, "0" * 64),
+        preprocess=preprocess,
+    )
     products, tokens = multiply_adds(model, layer)
     ir.save(plain_export(explicit(model, [split]), SIZE)[0], made["explicit"])
     model.set_submodule(path, TopK(layer.module, layer.units, parts, layer.kind == "conv"))
@@ -110,7 +127,9 @@ def multiply_adds(model: nn.Module, layer: Layer) -> tuple[float, int]:
         if module is layer.module:
             tokens = output.numel() // layer.units
 
-    handles = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    handles = [
+        module.register_forward_hook(count) for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))
+    ]
     with torch.inference_mode():
         model(torch.zeros(1, *SIZE))
     for handle in handles:
@@ -155,7 +174,9 @@ def measured(open_all: Callable[[], dict[str, Run]], rounds: int, launches: int)
     found = [measure(open_all(), max(rounds // launches, 3)) for _ in range(launches)]
     median = {key: float(np.median([each[key] for each in found])) for key in found[0]}
     ratios = [key for key in median if key != "plain ms"]
-    return median | {"gap of launches": max(max(each[key] for each in found) - min(each[key] for each in found) for key in ratios)}
+    return median | {
+        "gap of launches": max(max(each[key] for each in found) - min(each[key] for each in found) for key in ratios)
+    }
 
 
 def measure(timed: dict[str, Run], rounds: int) -> dict[str, float]:
@@ -202,8 +223,15 @@ def main() -> None:
                 rounds = 3 if arguments.quick else arguments.rounds if batch == 1 else max(arguments.rounds // 3, 3)
                 key = f"batch {batch}, {'ENABLE_ALL' if optimise else 'DISABLE_ALL'}"
                 launches = 1 if arguments.quick else arguments.launches
-                report[title]["ratios"][key] = measured(partial(runs, made, layer, arguments.parts, batch, optimise), rounds, launches)
-                print(title, key, {name: round(value, 3) for name, value in report[title]["ratios"][key].items()}, flush=True)
+                report[title]["ratios"][key] = measured(
+                    partial(runs, made, layer, arguments.parts, batch, optimise), rounds, launches
+                )
+                print(
+                    title,
+                    key,
+                    {name: round(value, 3) for name, value in report[title]["ratios"][key].items()},
+                    flush=True,
+                )
         if arguments.json:
             arguments.json.write_text(json.dumps(report, indent=1))
         print(title, {key: round(value, 1) for key, value in {**mega, **counts}.items()}, flush=True)

@@ -1,9 +1,11 @@
 """Mutation testing of the gate's decision code: which small faults would no test notice?
 
-Every mutant is one change of one place of the syntax tree: a comparison turned or moved by its boundary, ``and`` and ``or`` swapped, a
-condition held true or false, a constant changed, a statement left out. Each runs in a forked process in which the functions have the
-mutated code; the files are not touched, and code that runs at import
-only is not mutated. What survives is listed, to be read: is it equivalent, stricter, or a hole?
+Every mutant is one change of one place of the syntax tree: a comparison turned or moved by its
+    boundary, ``and`` and ``or`` swapped, a
+condition held true or false, a constant changed, a statement left out. Each runs in a forked
+process in which the functions have the mutated code; the files are not touched, and code that runs
+at import only is not mutated. What survives is listed, to be read: is it equivalent, stricter, or a
+hole?
 
 Usage: python -m benchmarks.mutation [--quick] [--only elude.quality.gate.checks] [--lines 77,124] [--out mutation.json]
 
@@ -32,17 +34,24 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GATE = [f"tests/quality/test_{name}.py" for name in ("gate", "gate_baseline", "gate_waivers", "verdict", "presets_gate")]
+GATE = [
+    f"tests/quality/test_{name}.py" for name in ("gate", "gate_baseline", "gate_waivers", "verdict", "presets_gate")
+]
 GATE.append("tests/quality/test_gate_properties.py")  # last, as it takes longest
 STORE = [f"tests/model_store/test_{name}.py" for name in ("admission_rules", "signing", "store")]
-STORE_TESTS = "rules or unproven or waived or archives or requires or who_and or junk or requirement or signature or policies"
+STORE_TESTS = (
+    "rules or unproven or waived or archives or requires or who_and or junk or requirement or signature or policies"
+)
 TARGETS = {
     "elude.quality.gate.checks": (GATE, ""),
     "elude.quality.gate.judge": (GATE, ""),
     "elude.quality.gate.evidence": (GATE, ""),
     "elude.quality.gate.verdict": (GATE, ""),
     "elude.quality.gate.preset_checks": (GATE, ""),
-    "elude.handlers.admission.admission": (["tests/quality/test_presets_gate.py", *STORE], STORE_TESTS + " or presets or ruling"),
+    "elude.handlers.admission.admission": (
+        ["tests/quality/test_presets_gate.py", *STORE],
+        STORE_TESTS + " or presets or ruling",
+    ),
     "elude.handlers.admission.requirements": (STORE[:2], "requires or requirement"),
     "elude.handlers.admission.trust": (STORE[:2], ""),
     "elude.model_store.admission": (STORE, STORE_TESTS),
@@ -59,7 +68,14 @@ TURNED: dict[type[ast.cmpop], list[type[ast.cmpop]]] = {
     ast.In: [ast.NotIn],
     ast.NotIn: [ast.In],
 }
-WORDS = {"fail": ["pass", "warn"], "pass": ["fail"], "warn": ["pass", "fail"], "bound": ["point"], "point": ["bound"], "waived": ["fail"]}
+WORDS = {
+    "fail": ["pass", "warn"],
+    "pass": ["fail"],
+    "warn": ["pass", "fail"],
+    "bound": ["point"],
+    "point": ["bound"],
+    "waived": ["fail"],
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,9 @@ class Mutant:
 def mutants(source: str) -> Iterator[Mutant]:
     """All mutants of a module's source; texts for people (messages, docstrings) are left alone."""
     tree = ast.parse(source)
-    silent = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
+    silent = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
     silent |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
     for number, node in enumerate(ast.walk(tree)):
         if id(node) in silent:
@@ -84,7 +102,9 @@ def mutants(source: str) -> Iterator[Mutant]:
             place = next(other for i, other in enumerate(ast.walk(changed)) if i == number)
             result = change(place)
             changed = _Replace(place, result).visit(changed)
-            yield Mutant(getattr(node, "lineno", 0), f"{ast.unparse(node)[:90]}  →  {what}", ast.fix_missing_locations(changed))
+            yield Mutant(
+                getattr(node, "lineno", 0), f"{ast.unparse(node)[:90]}  →  {what}", ast.fix_missing_locations(changed)
+            )
 
 
 def _changes(node: ast.AST) -> Iterator[tuple[str, Any]]:  # noqa: PLR0912  # one branch a kind of fault
@@ -130,7 +150,9 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, Any]]:  # noqa: PLR0912  # on
         elif isinstance(node.value, str):
             for word in WORDS.get(node.value, []):
                 yield repr(word), lambda place, word=word: ast.Constant(word)
-    elif isinstance(node, ast.Raise | ast.AugAssign) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+    elif isinstance(node, ast.Raise | ast.AugAssign) or (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    ):
         yield "left out", lambda place: ast.copy_location(ast.Pass(), place)
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
 
@@ -139,7 +161,9 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, Any]]:  # noqa: PLR0912  # on
             return place
 
         yield "other sign", sign
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("any", "all", "min", "max"):
+    elif (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("any", "all", "min", "max")
+    ):
         other_name = {"any": "all", "all": "any", "min": "max", "max": "min"}[node.func.id]
 
         def rename(place: ast.Call) -> ast.AST:
@@ -158,7 +182,9 @@ class _Replace(ast.NodeTransformer):
 
 
 def put_in(name: str, mutant: Mutant) -> None:
-    """Give the functions and methods of an imported module the mutant's code: whoever imported them before sees it too."""
+    """Give the functions and methods of an imported module the mutant's code: whoever imported them before sees it
+    too.
+    """
     module = sys.modules[name]
     changed: dict[str, Any] = {**module.__dict__}
     exec(compile(mutant.tree, str(module.__file__), "exec"), changed)
@@ -176,13 +202,19 @@ def _swap(old: Any, new: Any, module: str) -> None:
         if isinstance(value, classmethod) and isinstance(other, classmethod):
             value, other = value.__func__, other.__func__  # noqa: PLW2901
         if isinstance(value, FunctionType) and isinstance(other, FunctionType) and value.__module__ == module:
-            value.__code__, value.__defaults__, value.__kwdefaults__ = other.__code__, other.__defaults__, other.__kwdefaults__
+            value.__code__, value.__defaults__, value.__kwdefaults__ = (
+                other.__code__,
+                other.__defaults__,
+                other.__kwdefaults__,
+            )
         elif isinstance(value, type) and isinstance(other, type) and value.__module__ == module:
             _swap(vars(value), vars(other), module)
 
 
 class Loop:
-    """A plugin of pytest: collects once, then runs the tests once a mutant, each time in a forked process, until the first failure."""
+    """A plugin of pytest: collects once, then runs the tests once a mutant, each time in a forked process, until the
+    first failure.
+    """
 
     def __init__(self, name: str, step: int, lines: frozenset[int] = frozenset(), seconds: int = 120) -> None:
         self.name, self.step, self.lines, self.seconds = name, step, lines, seconds
@@ -225,7 +257,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="every tenth mutant")
     parser.add_argument("--only", help="one module")
     parser.add_argument("--lines", default="", help="only mutants of these lines, comma-separated")
-    parser.add_argument("--out", type=Path, help="JSON: the counts and the survivors of each module; other modules in it are kept")
+    parser.add_argument(
+        "--out", type=Path, help="JSON: the counts and the survivors of each module; other modules in it are kept"
+    )
     arguments = parser.parse_args()
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]

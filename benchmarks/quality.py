@@ -1,4 +1,5 @@
-"""What the quality room claims, measured: the score's table, the coverage of the intervals, losslessness, and what an evaluation costs.
+"""What the quality room claims, measured: the score's table, the coverage of the intervals, losslessness, and what
+an evaluation costs.
 
 python -m benchmarks.quality score coverage lossless speed [--quick] [--out docs/benchmarks/quality.md]
 """
@@ -24,9 +25,13 @@ def score(quick: bool) -> list[str]:
     worst = max(abs(quba_score(values[row["model_id"]]).total - float(row["quba"])) for row in golden)
     ranks = sum(standing(quba_score(values[row["model_id"]])).rank == int(row["quba_rank"]) for row in golden)
     order = ranking(pool)
-    consistent = sum(standing(quba_score(values[name])).rank == 1 + sum(other > total for _, other in order) for name, total in order)
+    consistent = sum(
+        standing(quba_score(values[name])).rank == 1 + sum(other > total for _, other in order) for name, total in order
+    )
     columns = {d: trimmed_constants([v[d] for v in values.values()]) for d in DIMENSIONS}
-    gap = max(abs(found - given) for d in DIMENSIONS for found, given in zip(columns[d], pool.constants[d], strict=True))
+    gap = max(
+        abs(found - given) for d in DIMENSIONS for found, given in zip(columns[d], pool.constants[d], strict=True)
+    )
     return [
         "| what | result |",
         "|---|---|",
@@ -51,8 +56,14 @@ def lossless(quick: bool) -> list[str]:
     lines = ["| dimension | original | disentangled − original | served ONNX − original |", "|---|---|---|---|"]
     for dimension, value in forms["original"].items():
         gaps = [forms[form][dimension] - value for form in ("disentangled", "served")]
-        lines.append(f"| {dimension} | {value:.6f} | " + " | ".join("0" if gap == 0 else f"{gap:.1e}" for gap in gaps) + " |")
-    return [f"{report.suite['images']} images, {report.settings['subset_images']} for the dimensions of many passes.", "", *lines]
+        lines.append(
+            f"| {dimension} | {value:.6f} | " + " | ".join("0" if gap == 0 else f"{gap:.1e}" for gap in gaps) + " |"
+        )
+    return [
+        f"{report.suite['images']} images, {report.settings['subset_images']} for the dimensions of many passes.",
+        "",
+        *lines,
+    ]
 
 
 def speed(quick: bool) -> list[str]:
@@ -110,7 +121,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for one Markdown file a section")
     options = parser.parse_args()
     for name in options.sections:
-        text = "\n".join([f"## {TITLES[name]}", "", f"`python -m benchmarks.quality {name}`", "", *SECTIONS[name](options.quick), ""])
+        text = "\n".join(
+            [f"## {TITLES[name]}", "", f"`python -m benchmarks.quality {name}`", "", *SECTIONS[name](options.quick), ""]
+        )
         print(text, flush=True)
         if options.out:
             options.out.mkdir(parents=True, exist_ok=True)

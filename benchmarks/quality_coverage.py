@@ -1,4 +1,7 @@
-"""How often the 95 % intervals of the dimensions hold the truth, on synthetic models of known truth. Run by ``benchmarks.quality``."""
+"""How often the 95 % intervals of the dimensions hold the truth, on synthetic models of known truth.
+
+Run by ``benchmarks.quality``.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ Hits = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Case:
-    """A synthetic model: its true value, and the measurement of one sample of images. ``costly`` cases get fewer repeats.
+    """A synthetic model: its true value, and the measurement of one sample of images.
+
+    ``costly`` cases get fewer repeats.
 
     ``first_seed`` keeps the samples apart from those by which a constant of the interval was chosen.
     """
@@ -105,7 +110,9 @@ def nested_hits(seed: int, images: int, rates: list[float], shared: float) -> li
 
 
 def corruption_case(clean: float, images: int, drop: float = 0.08) -> Case:
-    """Five corruptions at five severities; each takes ``drop`` of the clean accuracy a severity, the c-th a little more."""
+    """Five corruptions at five severities; each takes ``drop`` of the clean accuracy a severity, the c-th a little
+    more.
+    """
     keys = [(f"c{c}", s) for c in range(5) for s in range(1, 6)]
     rates = [clean * (1 - drop * s * (1 + c / 5)) for c in range(5) for s in range(1, 6)]
 
@@ -182,9 +189,13 @@ def right_in_seven_of_ten(stated: Floats) -> Floats:
 
 
 def patchy(shifts: Floats) -> Callable[[Floats], Floats]:
-    """Off by a logit of its own in each tenth of each class (classes, 10): no smooth form, and not in steps of the fifteen bins."""
+    """Off by a logit of its own in each tenth of each class (classes, 10): no smooth form, and not in steps of the
+    fifteen bins.
+    """
     classes = len(shifts)
-    population = np.random.default_rng(8).beta(0.3, 0.3 * (classes - 1), 300_000)  # of one class in the Dirichlet distribution
+    population = np.random.default_rng(8).beta(
+        0.3, 0.3 * (classes - 1), 300_000
+    )  # of one class in the Dirichlet distribution
     edges = np.quantile(population, np.arange(1, 10) / 10)
     return lambda stated: softmax(np.log(stated) + shifts[np.arange(classes), np.searchsorted(edges, stated)])
 
@@ -232,13 +243,26 @@ def cases(resamples: int) -> list[Case]:
         calibration_case("a little underconfident (logits × 0.8)", 3, 800, sharpened(0.8), resamples),
         calibration_case("overconfident (logits × 1.5)", 20, 1000, sharpened(1.5), resamples),
         calibration_case("a tenth spread evenly", 5, 1000, spread, resamples),
-        calibration_case("random logits ± 0.5 by class and tenth", 5, 1000, patchy(random_patches(5, 0.5)), resamples, of_stated=True),
-        calibration_case("random logits ± 0.3 by class and tenth", 10, 1000, patchy(random_patches(10, 0.3)), resamples, of_stated=True),
+        calibration_case(
+            "random logits ± 0.5 by class and tenth", 5, 1000, patchy(random_patches(5, 0.5)), resamples, of_stated=True
+        ),
+        calibration_case(
+            "random logits ± 0.3 by class and tenth",
+            10,
+            1000,
+            patchy(random_patches(10, 0.3)),
+            resamples,
+            of_stated=True,
+        ),
         calibration_case("two tenths of two classes off", 10, 1000, patchy(two_patches()), resamples, of_stated=True),
         calibration_case("a tenth spread evenly", 100, 2000, spread, resamples),
         calibration_case("ten classes favoured", 100, 2000, favoured(10), resamples),
-        calibration_case("top-1 right in 0.7 whatever is stated", 5, 1000, right_in_seven_of_ten, resamples, of_stated=True),
-        calibration_case("top-1 right in 0.7 whatever is stated", 200, 3000, right_in_seven_of_ten, resamples, of_stated=True),
+        calibration_case(
+            "top-1 right in 0.7 whatever is stated", 5, 1000, right_in_seven_of_ten, resamples, of_stated=True
+        ),
+        calibration_case(
+            "top-1 right in 0.7 whatever is stated", 200, 3000, right_in_seven_of_ten, resamples, of_stated=True
+        ),
     ]
 
 
@@ -254,7 +278,10 @@ def coverage_of(case: Case, repeats: int) -> tuple[float, float, float]:
 
 def coverage(quick: bool) -> list[str]:
     """Lines of a Markdown table."""
-    lines = ["| model | true value | repeats | 95 % interval holds it | truth below | truth above |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| model | true value | repeats | 95 % interval holds it | truth below | truth above |",
+        "|---|---|---|---|---|---|",
+    ]
     for case in cases(200 if quick else 400):
         repeats = 100 if quick else 1000 if case.costly else 2000
         held, below, above = coverage_of(case, repeats)

@@ -1,9 +1,11 @@
-"""Cost of serving: predict, inspect and steer against a minimal plain handler for the same ONNX file in the same TorchServe.
+"""Cost of serving: predict, inspect and steer against a minimal plain handler for the same ONNX file in the same
+TorchServe.
 
     python -m benchmarks.serving --model embedded --workers 1 2 [--quick]
 
-Both archives are registered in one server. Requests to them alternate one by one at concurrency 1, and in short blocks at higher
-concurrency; each figure is a median over repetitions of paired ratios, so that what else the machine does hits both alike.
+Both archives are registered in one server. Requests to them alternate one by one at concurrency 1,
+and in short blocks at higher concurrency; each figure is a median over repetitions of paired
+ratios, so that what else the machine does hits both alike.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ from PIL import Image
 
 import elude.exporter.models.torchvision_compat  # noqa: F401
 from elude.exporter.graph import emit
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.models.layers import find_layers
 from elude.exporter.models.load import EMBEDDED_FOLDER, load_model
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
 from elude.handlers.settings import Settings
 from elude.handlers.torchserve.server import Server, ServerSettings
@@ -78,7 +80,9 @@ class PlainHandler:
 
 
 def make_bundle(name: str, path: Path) -> Bundle:
-    """A bundle of the model with its last MLP layer split at random: what serving costs does not depend on how good a split is."""
+    """A bundle of the model with its last MLP layer split at random: what serving costs does not depend on how good
+    a split is.
+    """
     model = load_model(name, pretrained=name == "embedded")
     layers = find_layers(model.module, "last")
     layer, rng = layers[0], np.random.default_rng(0)
@@ -90,7 +94,15 @@ def make_bundle(name: str, path: Path) -> Bundle:
     labels = model.labels or [str(i) for i in range(getattr(model.module, "num_classes", 0))]
     with write_bundle(path, source=model.source, layers=[info], parameters=1, versions={}) as folder:
         size, target = model.preprocess.input_size, folder / "model.onnx"
-        emit(model.module, [split], target, layers=layers, input_size=size, source=model.source, preprocess=model.preprocess)
+        emit(
+            model.module,
+            [split],
+            target,
+            layers=layers,
+            input_size=size,
+            source=model.source,
+            preprocess=model.preprocess,
+        )
         (folder / "preprocess.json").write_text(json.dumps(model.preprocess.to_json()))
         (folder / "labels.json").write_text(json.dumps(list(labels)))
         (folder / "presets.json").write_text(json.dumps({"eight": edits_of(layer.name)}))
@@ -201,7 +213,9 @@ def workers_of(server: Server, model: str) -> list[int]:
 
 
 def processor_ms(processes: Sequence[int]) -> float:
-    """Processor time that processes have used so far, in ms: says what a request costs whatever else the machine does."""
+    """Processor time that processes have used so far, in ms: says what a request costs whatever else the machine
+    does.
+    """
     nanoseconds = 0
     for process in processes:
         for thread in Path(f"/proc/{process}/task").iterdir():
@@ -219,7 +233,9 @@ def memory(server: Server) -> dict[str, float]:
     return found
 
 
-def measure(server: Server, bundle: Bundle, images: Sequence[bytes], concurrency: int, rounds: int, seconds: float) -> list[str]:
+def measure(
+    server: Server, bundle: Bundle, images: Sequence[bytes], concurrency: int, rounds: int, seconds: float
+) -> list[str]:
     """Rows of the table for one server and concurrency."""
     asked = {operation: requests(operation, images, bundle) for operation in OPERATIONS}
     callers = [Caller(server) for _ in range(concurrency)]
@@ -229,7 +245,9 @@ def measure(server: Server, bundle: Bundle, images: Sequence[bytes], concurrency
     ratio: dict[str, list[float]] = {operation: [] for operation in OPERATIONS}
     rate: dict[str, list[float]] = {operation: [] for operation in OPERATIONS}
     used: dict[str, list[float]] = {operation: [] for operation in OPERATIONS}
-    processes = {operation: workers_of(server, "plain" if operation == "plain" else "elude") for operation in OPERATIONS}
+    processes = {
+        operation: workers_of(server, "plain" if operation == "plain" else "elude") for operation in OPERATIONS
+    }
     for number in range(rounds):
         order = OPERATIONS if number % 2 == 0 else OPERATIONS[::-1]
         if concurrency == 1:
@@ -239,7 +257,9 @@ def measure(server: Server, bundle: Bundle, images: Sequence[bytes], concurrency
                     callers[0].seconds(asked[operation][i % len(asked[operation])])
                 used[operation].append((processor_ms(processes[operation]) - before) / max(8, int(seconds * 10)))
             for i in range(max(1, int(seconds * 10))):  # one by one
-                took = {operation: callers[0].seconds(asked[operation][i % len(asked[operation])]) for operation in order}
+                took = {
+                    operation: callers[0].seconds(asked[operation][i % len(asked[operation])]) for operation in order
+                }
                 for operation in OPERATIONS:
                     latency[operation].append(took[operation])
                     ratio[operation].append(took[operation] / took["plain"])
@@ -259,8 +279,8 @@ def measure(server: Server, bundle: Bundle, images: Sequence[bytes], concurrency
         per_second = statistics.median(rate[operation]) if rate[operation] else 1000 / p50
         quartiles = np.percentile(ratio[operation], [25, 75])
         cost = f"{statistics.median(ratio[operation]):.3f} ({quartiles[0]:.2f}–{quartiles[1]:.2f})"
-        row = f"{server.settings.workers} | {concurrency} | {operation} | {p50:.1f} | {p99:.1f} | {per_second:.0f} | {cost}"
-        lines.append(f"| {row} | {statistics.median(used[operation]):.3f} |")
+        cells = [server.settings.workers, concurrency, operation, f"{p50:.1f}", f"{p99:.1f}", f"{per_second:.0f}", cost]
+        lines.append(f"| {' | '.join(map(str, cells))} | {statistics.median(used[operation]):.3f} |")
     return lines
 
 
@@ -280,9 +300,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle = make_bundle(given.model, folder / "bundle")
-        archives = [package(bundle, folder, name="elude", version="1.0", settings=Settings()), plain_archive(bundle, folder / "plain.mar")]
+        archives = [
+            package(bundle, folder, name="elude", version="1.0", settings=Settings()),
+            plain_archive(bundle, folder / "plain.mar"),
+        ]
         print(
-            "| workers | callers | operation | p50 ms | p99 ms | requests/s | cost relative to plain (quartiles) | worker's processor ms |"
+            "| workers | callers | operation | p50 ms | p99 ms | requests/s | cost relative to plain "
+            "(quartiles) | worker's processor ms |"
         )
         print("|---|---|---|---|---|---|---|---|")
         used = {}
@@ -292,7 +316,10 @@ def main() -> None:
                     print("\n".join(measure(server, bundle, images, concurrency, rounds, seconds)), flush=True)
                 used[workers] = memory(server)
         for workers, of in used.items():
-            print(f"\nMemory of one worker of {workers}: plain {of['plain']:.0f} MiB, elude {of['elude']:.0f} MiB (proportional set size).")
+            print(
+                f"\nMemory of one worker of {workers}: plain {of['plain']:.0f} MiB, elude {of['elude']:.0f} "
+                "MiB (proportional set size)."
+            )
 
 
 if __name__ == "__main__":

@@ -26,11 +26,15 @@ def line(report: TuneReport, seconds: float) -> str:
     sign = -1 if report.dimension == "calibration_error" else 1
     controls = report.controls
     random = f"{sum(controls) / len(controls):+.4f} ({min(controls):+.4f} … {max(controls):+.4f})" if controls else "–"
-    others = ", ".join(f"{name} {change.gain:+.4f}" for name, change in report.held_out.items() if name != report.dimension)
+    others = ", ".join(
+        f"{name} {change.gain:+.4f}" for name, change in report.held_out.items() if name != report.dimension
+    )
     return (
-        f"| {report.dimension} | {len(report.edits)} | {report.tuning_gain:+.4f} | {sign * held.plain:.4f} → {sign * held.steered:.4f} "
+        f"| {report.dimension} | {len(report.edits)} | {report.tuning_gain:+.4f} | {sign * held.plain:.4f} "
+        f"→ {sign * held.steered:.4f} "
         f"| {held.gain:+.4f} [{held.interval[0]:+.4f}, {held.interval[1]:+.4f}] | {random} "
-        f"| {'–' if report.beaten_by is None else f'{report.beaten_by:.0%}'} | {others} | {report.evaluated} | {seconds:.0f} s |"
+        f"| {'–' if report.beaten_by is None else f'{report.beaten_by:.0%}'} | {others} | "
+        f"{report.evaluated} | {seconds:.0f} s |"
     )
 
 
@@ -51,7 +55,8 @@ def main() -> None:
         found.append(report.to_json())
         print(rows[-1], json.dumps(report.edits), flush=True)
     head = [
-        "| dimension | edits | gain while tuning | held out: plain → tuned | held-out gain, 95 % | random edits, mean (range) "
+        "| dimension | edits | gain while tuning | held out: plain → tuned | held-out gain, 95 % | random "
+        "edits, mean (range) "
         "| random at least as good | other dimensions' gain | models measured | time |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]

@@ -64,7 +64,8 @@ _MODULES = {
     "quba_score": "elude.quality.scores.quba",
 }
 
-# Read by OpenMP when torch is first loaded: threads that wait must sleep, or the processes of a busy machine stall each other.
+# Read by OpenMP when torch is first loaded: threads that wait must sleep, or the processes of a
+# busy machine stall each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

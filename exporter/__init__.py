@@ -1,1 +1,3 @@
-"""The torch side: load a model, split its units into sub-units, rewrite it, emit ONNX and check that nothing changed."""
+"""The torch side: load a model, split its units into sub-units, rewrite it, emit ONNX and check that nothing
+changed.
+"""

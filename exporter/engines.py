@@ -1,7 +1,9 @@
-"""Who works through a list of jobs: processes of this machine, or the machines of a Ray cluster. Answers come in the jobs' order.
+"""Who works through a list of jobs: processes of this machine, or the machines of a Ray cluster.
 
-An answer depends on its job alone, and arithmetic runs on one thread wherever it runs, so that all engines give the same bytes (on
-processors of one kind: other kinds may round otherwise).
+Answers come in the jobs' order.
+
+An answer depends on its job alone, and arithmetic runs on one thread wherever it runs, so that all
+engines give the same bytes (on processors of one kind: other kinds may round otherwise).
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def run(
         shared: what all jobs need; with ``local`` it travels with each job, with ``ray`` once to each machine.
         jobs: made one after another, only a few ahead of what is answered.
         engine: ``local``, or ``ray`` for the cluster that ``RAY_ADDRESS`` names, or else one on this machine.
-        workers: processes; 0 is one per processor. Of a cluster that is there already, only how many jobs are made ahead.
+        workers: processes; 0 is one per processor. Of a cluster that is there already, only how
+            many jobs are made ahead.
 
     Raises:
         UsageError: an unknown engine, or Ray is not installed.
@@ -75,13 +78,17 @@ def _in_order(submit: Callable[[Job], Callable[[], Answer]], jobs: Iterable[Job]
         yield pending.popleft()()
 
 
-def _with_ray(work: Callable[[Shared, Job], Answer], shared: Shared, jobs: Iterable[Job], workers: int) -> Iterator[Answer]:
+def _with_ray(
+    work: Callable[[Shared, Job], Answer], shared: Shared, jobs: Iterable[Job], workers: int
+) -> Iterator[Answer]:
     try:
         import ray
     except ImportError as error:
         raise UsageError("The engine ray is not installed.", "Run: pip install 'elude[ray]'") from error
     if not ray.is_initialized():
-        options: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
+        options: dict[str, Any] = (
+            {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
+        )
         ray.init(log_to_driver=False, **options)
     remote, everywhere = ray.remote(num_cpus=1)(work), ray.put(shared)
 

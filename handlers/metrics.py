@@ -1,7 +1,8 @@
-"""Counts and times of answers, gathered while serving and told to the server's metrics once a second from the background.
+"""Counts and times of answers, gathered while serving and told to the server's metrics once a second from the
+background.
 
-TorchServe takes metrics as lines of a worker's output; written one by one before each answer, they would cost as much as a small
-model. Labels are operation and status, never a sub-unit or an image.
+TorchServe takes metrics as lines of a worker's output; written one by one before each answer, they
+would cost as much as a small model. Labels are operation and status, never a sub-unit or an image.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class Reports:
         every_s: seconds between two tellings.
     """
 
-    def __init__(self, counter: Metric | None, histogram: Metric | None, names: Sequence[str], every_s: float = 1) -> None:
+    def __init__(
+        self, counter: Metric | None, histogram: Metric | None, names: Sequence[str], every_s: float = 1
+    ) -> None:
         self._counter, self._histogram, self._names = counter, histogram, list(names)
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()

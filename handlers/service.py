@@ -11,24 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elude.handlers.answers import lookups
-from elude.handlers.answers import operations
 from elude.handlers.admission.admission import UNCHECKED, Admission, admit
-from elude.handlers.bundle.bundle import Bundle
-from elude.handlers.requests.calls import Answer, Asked, Call, Work, refusal
-from elude.handlers.bundle.catalogue import Catalogue
-from elude.handlers.requests.edits import Edit
-from elude.handlers.errors import BundleError, GateError, ImageError, RequestError, UsageError
-from elude.handlers.requests.forms import PLAIN, Form, parse
-from elude.handlers.images.decode import decode
-from elude.handlers.answers.forward_pass import Row, Session, effects_of, run_rows
-from elude.handlers.images.preprocess import Preprocess
-from elude.handlers.requests.schema import OPERATIONS, Describe, Feature, Inspect, Predict, Request, Search, Steer
 from elude.handlers.admission.requirements import Requirements
-from elude.handlers.bundle.session import GraphSession
-from elude.handlers.settings import Settings
-from elude.handlers.requests.steering import Steered, read_presets, resolve
+from elude.handlers.answers import lookups, operations
+from elude.handlers.answers.forward_pass import Row, Session, effects_of, run_rows
 from elude.handlers.answers.json_writing import compact, indented
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.bundle.catalogue import Catalogue
+from elude.handlers.bundle.session import GraphSession
+from elude.handlers.errors import BundleError, GateError, ImageError, RequestError, UsageError
+from elude.handlers.images.decode import decode
+from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.requests.calls import Answer, Asked, Call, Work, refusal
+from elude.handlers.requests.edits import Edit
+from elude.handlers.requests.forms import PLAIN, Form, parse
+from elude.handlers.requests.schema import OPERATIONS, Describe, Feature, Inspect, Predict, Request, Search, Steer
+from elude.handlers.requests.steering import Steered, read_presets, resolve
+from elude.handlers.settings import Settings
 
 _KEPT = 64  # lists of edits whose sub-units are remembered: who steers sends the same with image after image
 
@@ -50,20 +49,37 @@ class Service:
     """
 
     def __init__(
-        self, bundle: Bundle, session: Session, settings: Settings = Settings(), *, model: str = "elude", admission: Admission = UNCHECKED
+        self,
+        bundle: Bundle,
+        session: Session,
+        settings: Settings = Settings(),
+        *,
+        model: str = "elude",
+        admission: Admission = UNCHECKED,
     ) -> None:
-        self.bundle, self.session, self.settings, self.model, self.admission = bundle, session, settings, model, admission
+        self.bundle, self.session, self.settings, self.model, self.admission = (
+            bundle,
+            session,
+            settings,
+            model,
+            admission,
+        )
         self.preprocess = Preprocess.from_json(bundle.json("preprocess.json"))
         self.catalogue = Catalogue(bundle.path("catalogue.sqlite")) if bundle.has("catalogue.sqlite") else None
         sub_units = sum(layer.sub_units for layer in session.layers)
         if session.layers != bundle.manifest.layers or (self.catalogue and self.catalogue.count() != sub_units):
-            raise BundleError(f"{bundle.root}: manifest, graph and catalogue name different sub-units.", "Export the bundle again.")
-        self._resolved = lru_cache(_KEPT)(partial(resolve, layers=session.layers, catalogue=self.catalogue, limits=settings.limits))
+            raise BundleError(
+                f"{bundle.root}: manifest, graph and catalogue name different sub-units.", "Export the bundle again."
+            )
+        self._resolved = lru_cache(_KEPT)(
+            partial(resolve, layers=session.layers, catalogue=self.catalogue, limits=settings.limits)
+        )
         self.presets = read_presets(bundle, session.layers, self.catalogue, settings.limits)
         if settings.preset:
             admission.require_preset(settings.preset)
         self._base = self._preset(settings.preset, UsageError).edits if settings.preset else ()
-        # One pass when loading: a graph that cannot run is found before the first request, which is then as fast as the others.
+        # One pass when loading: a graph that cannot run is found before the first request, which is
+        # then as fast as the others.
         blank = np.zeros((1, *self.preprocess.input_size[1:], 3), np.uint8)
         classes = session.run(self.preprocess.normalise(blank)).output.shape[1]
         self.labels = None if session.output_name == "embedding" else _labels(bundle, classes)
@@ -86,7 +102,13 @@ class Service:
         """
         bundle = Bundle.open(path, verify=True)
         admission = admit(bundle, requirements)
-        return cls(bundle, GraphSession(bundle.path("model.onnx"), providers=providers), settings, model=model, admission=admission)
+        return cls(
+            bundle,
+            GraphSession(bundle.path("model.onnx"), providers=providers),
+            settings,
+            model=model,
+            admission=admission,
+        )
 
     def answer(self, calls: Sequence[Call]) -> list[Answer]:
         """Answer each call on its own; those with an image share one forward pass."""
@@ -104,12 +126,16 @@ class Service:
         return [self._finish(one, rows) for one in asked]
 
     def describe(self) -> dict[str, Any]:
-        """What is served: model, layers, operations, presets that may be served, limits, hashes, model card, admission and verdict.
+        """What is served: model, layers, operations, presets that may be served, limits, hashes, model card,
+        admission and verdict.
 
         What is not there is left out rather than null, as TorchServe drops nulls on its management address.
         """
         manifest = self.bundle.manifest
-        layers = [{"name": layer.name, "kind": layer.kind, "units": layer.units, "sub_units": layer.sub_units} for layer in manifest.layers]
+        layers = [
+            {"name": layer.name, "kind": layer.kind, "units": layer.units, "sub_units": layer.sub_units}
+            for layer in manifest.layers
+        ]
         found: dict[str, Any] = {
             "source": manifest.source.to_json(),
             "artefact_sha256": self.bundle.artefact_sha256,
@@ -137,7 +163,11 @@ class Service:
         asked = Asked()
         where = ""
         try:
-            form = Form((Describe(),)) if call.describe else parse(call.body, explain=call.explain, limits=self.settings.limits)
+            form = (
+                Form((Describe(),))
+                if call.describe
+                else parse(call.body, explain=call.explain, limits=self.settings.limits)
+            )
             asked.form, asked.operation = form, type(form.requests[0]).__name__.lower()
             if asked.operation != "describe":
                 self.admission.require_current()
@@ -184,7 +214,9 @@ class Service:
         if steering == "off":
             raise RequestError("Steering is switched off on this server.", "Ask its operator.", 403)
         if (request.edits is None) == (request.preset is None):
-            raise RequestError("Field 'edits' is missing." if request.edits is None else "A request has either 'edits' or 'preset'.")
+            raise RequestError(
+                "Field 'edits' is missing." if request.edits is None else "A request has either 'edits' or 'preset'."
+            )
         if request.preset is not None:
             found = self._preset(request.preset, RequestError)
             try:
@@ -193,12 +225,18 @@ class Service:
                 raise RequestError(error.message, "Use one that 'describe' lists.", 403) from error
             return found
         if steering == "presets":
-            raise RequestError("Only presets may be served here.", f"Use one of {', '.join(self._served_presets()) or 'none'}.", 403)
+            raise RequestError(
+                "Only presets may be served here.", f"Use one of {', '.join(self._served_presets()) or 'none'}.", 403
+            )
         return self._resolved(request.edits or ())
 
     def _steering(self) -> str:
         """What the archive's settings and the server's requirements both allow."""
-        return "presets" if self.settings.steering == "free" and not self.admission.free_steering else self.settings.steering
+        return (
+            "presets"
+            if self.settings.steering == "free" and not self.admission.free_steering
+            else self.settings.steering
+        )
 
     def _served_presets(self) -> list[str]:
         if self.admission.required:
@@ -226,9 +264,13 @@ class Service:
                 if len(text) <= self.settings.limits.max_response:
                     return Answer(200, text, asked.operation)
                 most = self.settings.limits.max_response
-                asked.error = RequestError(f"The answer has {len(text)} bytes; at most {most} are allowed.", "Ask for less.", 422)
+                asked.error = RequestError(
+                    f"The answer has {len(text)} bytes; at most {most} are allowed.", "Ask for less.", 422
+                )
             except ValueError:
-                asked.error = RequestError(f"{where}The model's answer is not finite.", "Use smaller values in the edits.", 422)
+                asked.error = RequestError(
+                    f"{where}The model's answer is not finite.", "Use smaller values in the edits.", 422
+                )
             except RequestError as error:
                 asked.error = RequestError(where + error.message, error.remedy, error.status)
             except UsageError as error:  # a look-up that found nothing
@@ -250,7 +292,9 @@ class Service:
             case Steer() if work.steered is not None:
                 return operations.steer(work.steered, own, self.labels, request.top_k)
             case Search():
-                return lookups.search_by_image(request, own[0].sub_units, self.session.layers, lookups.need(self.catalogue))
+                return lookups.search_by_image(
+                    request, own[0].sub_units, self.session.layers, lookups.need(self.catalogue)
+                )
             case Inspect() if work.pixels is not None:
                 return self._inspected(request, work.pixels, own[0])
         raise AssertionError(f"no answer is written for {type(request).__name__}")
@@ -264,9 +308,13 @@ class Service:
         effects = None
         if request.by == "effect":
             chosen = operations.chosen_layers(request.layer, self.session.layers)
-            candidates = operations.strongest(row.sub_units, chosen, request.candidates, unit=request.unit, magnitude=True)
+            candidates = operations.strongest(
+                row.sub_units, chosen, request.candidates, unit=request.unit, magnitude=True
+            )
             target = self._target(request.target, row)
-            change = effects_of(self.session, self.preprocess.normalise(pixels[None]), self._base, candidates, target, row)
+            change = effects_of(
+                self.session, self.preprocess.normalise(pixels[None]), self._base, candidates, target, row
+            )
             effects = operations.Effects((self.labels or [])[target], change)
         prediction = operations.predict(row, self.labels, 5)
         return {"prediction": prediction} | operations.inspect(
@@ -286,17 +334,24 @@ class Service:
         if name is None:
             return 0 if row is None else int(row.output.argmax())
         if name not in self.labels:
-            raise RequestError(f"Field 'target' is {name!r}: there is no such class.", "Classes are listed by 'describe'.", 404)
+            raise RequestError(
+                f"Field 'target' is {name!r}: there is no such class.", "Classes are listed by 'describe'.", 404
+            )
         return self.labels.index(name)
 
 
 def _labels(bundle: Bundle, classes: int) -> list[str]:
-    """Names of the classes, their numbers if unknown; a name that several share gets its number, as an answer's keys must differ."""
+    """Names of the classes, their numbers if unknown; a name that several share gets its number, as an answer's keys
+    must differ.
+    """
     names = bundle.json("labels.json") if bundle.has("labels.json") else None
     if names is None:
         return [str(i) for i in range(classes)]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise BundleError(f"{bundle.root}: labels.json must be a list of texts or null.", "Export the bundle again.")
     if len(names) != classes:
-        raise BundleError(f"{bundle.root}: labels.json names {len(names)} classes, the graph has {classes}.", "Export the bundle again.")
+        raise BundleError(
+            f"{bundle.root}: labels.json names {len(names)} classes, the graph has {classes}.",
+            "Export the bundle again.",
+        )
     return [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]

@@ -1,7 +1,7 @@
 """What an operator decides of a served model: how much a request may ask for, whether it may steer, what is logged.
 
-They travel in the archive (``model-config.yaml``, under ``elude``); a JSON file that the environment variable ``ELUDE_SETTINGS``
-names overrides them without a new archive.
+They travel in the archive (``model-config.yaml``, under ``elude``); a JSON file that the
+environment variable ``ELUDE_SETTINGS`` names overrides them without a new archive.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ class Settings:
         if not isinstance(value, Mapping) or not set(value) <= set(known):
             raise UsageError(f"Settings {value!r} cannot be used.", f"Known settings: {', '.join(known)}.")
         made = replace(
-            cls(**{name: entry for name, entry in value.items() if name != "limits"}), limits=Limits.from_json(value.get("limits") or {})
+            cls(**{name: entry for name, entry in value.items() if name != "limits"}),
+            limits=Limits.from_json(value.get("limits") or {}),
         )
         for name, found, choices in (("steering", made.steering, STEERING), ("log", made.log, LOG)):
             if found not in choices:
@@ -120,9 +121,13 @@ def read_settings(configured: Any) -> Settings:
         try:
             over = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UsageError(f"{OVERRIDES} names {path}, which cannot be read: {error}.", "Give it a JSON object of settings.") from error
+            raise UsageError(
+                f"{OVERRIDES} names {path}, which cannot be read: {error}.", "Give it a JSON object of settings."
+            ) from error
         if not isinstance(over, dict):
-            raise UsageError(f"{OVERRIDES} names {path}, which is not a JSON object.", 'Write it as {"limits": {"max_edits": 8}}.')
+            raise UsageError(
+                f"{OVERRIDES} names {path}, which is not a JSON object.", 'Write it as {"limits": {"max_edits": 8}}.'
+            )
         limits = {**(settings.get("limits") or {}), **(over.get("limits") or {})}
         settings = {**settings, **over, "limits": limits}
     return Settings.from_json(settings)

@@ -1,4 +1,6 @@
-"""What may enter the store: a bundle whose verdict can be reached again from what it holds, and an archive made of exactly that bundle."""
+"""What may enter the store: a bundle whose verdict can be reached again from what it holds, and an archive made of
+exactly that bundle.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +12,25 @@ from datetime import date
 from pathlib import Path, PurePosixPath
 
 from elude.handlers.admission.admission import VERDICT, check_verdict
+from elude.handlers.admission.trust import SIGNATURE
 from elude.handlers.bundle.bundle import CORE_FILES, MANIFEST, Bundle
 from elude.handlers.errors import BundleError, GateError, UsageError
 from elude.handlers.requests.steering import PRESETS
 from elude.handlers.torchserve.handler import CONTENTS
-from elude.handlers.admission.trust import SIGNATURE
 from elude.quality.gate.judge import judged_again
 from elude.quality.gate.verdict import Verdict
 
-NEVER_EXTRA = (*CORE_FILES, VERDICT, PRESETS, SIGNATURE)  # what serving reads must not be in the archive if it is not in the bundle
+NEVER_EXTRA = (
+    *CORE_FILES,
+    VERDICT,
+    PRESETS,
+    SIGNATURE,
+)  # what serving reads must not be in the archive if it is not in the bundle
 
 
 def require_verdict(bundle: Bundle, today: date | None = None, policies: Sequence[str] = ()) -> Verdict:
-    """The bundle's verdict, if it passed, is about these bytes and these measurements, holds today, and comes out the same again.
+    """The bundle's verdict, if it passed, is about these bytes and these measurements, holds today, and comes out
+    the same again.
 
     Args:
         bundle: opened with verification.
@@ -43,7 +51,9 @@ def require_verdict(bundle: Bundle, today: date | None = None, policies: Sequenc
     for found in (again, verdict):
         if not found.passed:
             reasons = " ".join(check.reason for check in found.failures[:3])
-            raise GateError(f"The gate stopped this bundle ({found.state.replace('_', ' ')}). {reasons}", "Read verdict.json.")
+            raise GateError(
+                f"The gate stopped this bundle ({found.state.replace('_', ' ')}). {reasons}", "Read verdict.json."
+            )
     if _essence(again) != _essence(verdict):
         raise GateError("The verdict does not follow from the bundle's measurements and its policy.", remedy)
     return verdict

@@ -1,6 +1,9 @@
-"""The archive that TorchServe loads: a zip of the bundle, the run-time code it needs, and the handler. Same bundle, same bytes.
+"""The archive that TorchServe loads: a zip of the bundle, the run-time code it needs, and the handler.
 
-Written directly rather than with ``torch-model-archiver``, which stamps the time and flattens folders; the form is the same.
+Same bundle, same bytes.
+
+Written directly rather than with ``torch-model-archiver``, which stamps the time and flattens
+folders; the form is the same.
 """
 
 from __future__ import annotations
@@ -17,13 +20,15 @@ from pathlib import Path
 import elude.handlers
 from elude.handlers.bundle.bundle import MANIFEST, Bundle
 from elude.handlers.errors import UsageError
-from elude.handlers.settings import Settings
 from elude.handlers.requests.steering import PRESETS
+from elude.handlers.settings import Settings
 from elude.handlers.torchserve.handler import CONTENTS, contents_bytes
 
 HANDLER = "elude_handler.py"
 CONFIG = "model-config.yaml"
-RETRY_S = 30  # a worker that cannot load for so long makes the server's health bad; by default it would stay good for five minutes
+# a worker that cannot load for so long makes the server's health bad; by default it would stay good
+# for five minutes
+RETRY_S = 30
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold
 
 
@@ -55,7 +60,8 @@ def package(bundle: Bundle, out: str | Path, *, name: str, version: str, setting
     files = {f"bundle/{file}": bundle.root / file for file in (MANIFEST, *bundle.manifest.files)}
     files |= {f"elude/{path.relative_to(root).as_posix()}": path for path in run_time_code(root)}
     files[HANDLER] = root / "handlers" / "torchserve" / "handler.py"
-    # Of TorchServe's own settings only the one that can be given nowhere else; others would silently override those of its operator.
+    # Of TorchServe's own settings only the one that can be given nowhere else; others would
+    # silently override those of its operator.
     # JSON is YAML.
     configuration = {"maxRetryTimeoutInSec": RETRY_S, "elude": settings.to_json()}
     texts = {CONFIG: json.dumps(configuration, indent=1) + "\n"}
@@ -71,7 +77,10 @@ def package(bundle: Bundle, out: str | Path, *, name: str, version: str, setting
 
 
 def run_time_code(root: Path) -> list[Path]:
-    """The modules of ``elude`` that serving imports, directly or not, starting from the handler; ``root`` is the package's folder."""
+    """The modules of ``elude`` that serving imports, directly or not, starting from the handler;
+
+    ``root`` is the package's folder.
+    """
     paths = {"elude": root / "__init__.py"}
     waiting = _imported(root / "handlers" / "torchserve" / "handler.py")
     while waiting:
@@ -97,7 +106,10 @@ def _imported(path: Path) -> list[str]:
 def _torchserve_manifest(name: str, version: str) -> str:
     model = {"modelName": name, "modelVersion": version, "handler": HANDLER, "configFile": CONFIG}
     created = "01/01/1980 00:00:00"
-    return json.dumps({"createdOn": created, "runtime": "python", "model": model, "archiverVersion": "0.12.0"}, indent=2) + "\n"
+    return (
+        json.dumps({"createdOn": created, "runtime": "python", "model": model, "archiverVersion": "0.12.0"}, indent=2)
+        + "\n"
+    )
 
 
 def _sha256(path: Path) -> str:

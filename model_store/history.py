@@ -9,7 +9,9 @@ from elude.model_store.records import Entry
 
 
 def next_version(entry: Entry, entries: Sequence[Entry]) -> Entry:
-    """The admission of the same bytes if there is one that was not removed, else ``entry`` with the next number of its series."""
+    """The admission of the same bytes if there is one that was not removed, else ``entry`` with the next number of
+    its series.
+    """
     for other in admissions(entries):
         if other.series == entry.series and other.folder == entry.folder:
             return other
@@ -30,14 +32,20 @@ def removals(entry: Entry, entries: Sequence[Entry]) -> int:
 
 
 def removable(keep: int, entries: Sequence[Entry]) -> list[Entry]:
-    """The versions that nothing holds: in no stage, not what a rollback would put back, not of the ``keep`` last of their series."""
+    """The versions that nothing holds: in no stage, not what a rollback would put back, not of the ``keep`` last of
+    their series.
+    """
     present = admissions(entries)
     held: set[str] = set()
     for name in {entry.series for entry in present}:
         series = [entry.version for entry in present if entry.series == name]
         held |= set(series[max(len(series) - keep, 0) :])
     for name, stage in {(entry.series, entry.stage) for entry in entries if entry.stage is not None}:
-        held |= {version for version in (in_stage(name, stage, entries), version_before(name, stage, entries)) if version is not None}
+        held |= {
+            version
+            for version in (in_stage(name, stage, entries), version_before(name, stage, entries))
+            if version is not None
+        }
     return [entry for entry in present if entry.version not in held]
 
 

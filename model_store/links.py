@@ -1,4 +1,6 @@
-"""A release told to other tools, each optional: MLflow, a model card for the Hugging Face Hub, a SLSA provenance statement."""
+"""A release told to other tools, each optional: MLflow, a model card for the Hugging Face Hub, a SLSA provenance
+statement.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,9 @@ import importlib
 import json
 from typing import Any
 
+from elude.handlers.admission.trust import signed_content
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import UsageError
-from elude.handlers.admission.trust import signed_content
 from elude.quality.gate.evidence import gather
 
 
@@ -20,18 +22,31 @@ def model_index(bundle: Bundle) -> str:
         measured = evidence.measurement(dimension)
         if measured is not None and not measured.problem:
             metrics.append({"type": dimension, "value": measured.value, "name": dimension.replace("_", " ")})
-    dataset = {"name": str(evidence.suite.get("name", "unknown")), "type": "image-classification", "revision": evidence.suite.get("sha256")}
+    dataset = {
+        "name": str(evidence.suite.get("name", "unknown")),
+        "type": "image-classification",
+        "revision": evidence.suite.get("sha256"),
+    }
     result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics}
-    content = {"library_name": "onnx", "base_model": source.model, "model-index": [{"name": source.model, "results": [result]}]}
+    content = {
+        "library_name": "onnx",
+        "base_model": source.model,
+        "model-index": [{"name": source.model, "results": [result]}],
+    }
     return f"---\n{json.dumps(content, indent=1)}\n---\n"
 
 
 def provenance(bundle: Bundle) -> dict[str, Any]:
-    """An in-toto statement with SLSA provenance v1: what the bundle was made of, and with what. Sign it with ``signing.envelope``."""
+    """An in-toto statement with SLSA provenance v1: what the bundle was made of, and with what.
+
+    Sign it with ``signing.envelope``.
+    """
     manifest, source = bundle.manifest, bundle.manifest.source
     return {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": name, "digest": {"sha256": sha256}} for name, sha256 in sorted(signed_content(bundle).items())],
+        "subject": [
+            {"name": name, "digest": {"sha256": sha256}} for name, sha256 in sorted(signed_content(bundle).items())
+        ],
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
             "buildDefinition": {
@@ -39,7 +54,10 @@ def provenance(bundle: Bundle) -> dict[str, Any]:
                 "externalParameters": {"model": source.model, "layers": [layer.name for layer in manifest.layers]},
                 "internalParameters": {"versions": manifest.versions},
                 "resolvedDependencies": [
-                    {"uri": f"urn:elude:model:{source.model}@{source.revision}", "digest": {"sha256": source.weights_sha256}}
+                    {
+                        "uri": f"urn:elude:model:{source.model}@{source.revision}",
+                        "digest": {"sha256": source.weights_sha256},
+                    }
                 ],
             },
             "runDetails": {"builder": {"id": "urn:elude:exporter"}},

@@ -1,6 +1,9 @@
-"""Where a store lies: a local folder, or an object store by its fsspec URL. Both can create a file only if it is not there yet.
+"""Where a store lies: a local folder, or an object store by its fsspec URL.
 
-That one operation is all that writers need to take turns: the record grows by files that nobody can replace. A folder does it by a hard
+Both can create a file only if it is not there yet.
+
+That one operation is all that writers need to take turns: the record grows by files that nobody can
+    replace. A folder does it by a hard
 link, an object store by a conditional put (``If-None-Match: *`` on S3). Whatever cannot do it is refused.
 """
 
@@ -20,7 +23,8 @@ from typing import Any, Protocol
 
 from elude.handlers.errors import BundleError, UsageError
 
-# fsspec protocols whose ``pipe_file(mode="create")`` is one conditional request. Only s3 (against moto) and memory are tested.
+# fsspec protocols whose ``pipe_file(mode="create")`` is one conditional request. Only s3 (against
+# moto) and memory are tested.
 CONDITIONAL = ("s3", "s3a", "gs", "gcs", "memory")
 INCOMING = ".incoming"
 
@@ -71,12 +75,17 @@ def open_place(url: str | Path, **options: Any) -> Place:
     if not separator or protocol in ("file", "local"):
         return LocalPlace(Path(rest if separator else text))
     if protocol not in CONDITIONAL:
-        raise UsageError(f"A store cannot lie at {protocol}://: no write that fails if the file exists.", f"Use {', '.join(CONDITIONAL)}.")
+        raise UsageError(
+            f"A store cannot lie at {protocol}://: no write that fails if the file exists.",
+            f"Use {', '.join(CONDITIONAL)}.",
+        )
     try:
         fsspec = importlib.import_module("fsspec")
         system = fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True, **options)
     except ImportError as error:
-        raise UsageError(f"{text} needs a library that is not installed: {error}.", "pip install fsspec and the one it names.") from error
+        raise UsageError(
+            f"{text} needs a library that is not installed: {error}.", "pip install fsspec and the one it names."
+        ) from error
     return RemotePlace(system, protocol, rest.rstrip("/"))
 
 
@@ -126,7 +135,9 @@ class LocalPlace:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            if not _same(staged, target):  # what a name refers to never changes, so this was damaged: our good copy takes its place
+            if not _same(
+                staged, target
+            ):  # what a name refers to never changes, so this was damaged: our good copy takes its place
                 os.rename(target, staged.with_name("damaged"))
                 os.rename(staged, target)
         for folder in (target.parent, target.parent.parent, self.root):
@@ -145,7 +156,11 @@ class LocalPlace:
 
 
 class RemotePlace:
-    """An object store. There are no folders and no renames: files are uploaded one by one, and count once the record names them."""
+    """An object store.
+
+    There are no folders and no renames: files are uploaded one by one, and count once the record
+    names them.
+    """
 
     def __init__(self, system: Any, protocol: str, root: str) -> None:
         self._system, self._protocol, self._root = system, protocol, root

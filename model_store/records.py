@@ -1,7 +1,8 @@
 """The record: every change of a store as one JSON file that holds its own sha256 and that of the one before.
 
-An entry that is altered, removed from the middle, doubled or moved is found. Whoever may write to the store can still write a whole new
-record, or cut its end off: against the first, entries are signed; against the second, keep the last hash elsewhere.
+An entry that is altered, removed from the middle, doubled or moved is found. Whoever may write to
+the store can still write a whole new record, or cut its end off: against the first, entries are
+signed; against the second, keep the last hash elsewhere.
 """
 
 from __future__ import annotations
@@ -14,15 +15,26 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from typing import Any, Literal
 
-from elude.handlers.errors import BundleError
 from elude.handlers.admission.trust import TrustedKey, verify
+from elude.handlers.errors import BundleError
 from elude.model_store.places import Place
 from elude.model_store.signing import Signer
 
 RECORD = "record"
 GENESIS = "0" * 64  # what the first entry names as its predecessor
 Action = Literal["admit", "promote", "rollback", "remove"]
-_TEXTS = ("previous", "when", "who", "why", "version", "action", "artefact_sha256", "manifest_sha256", "verdict_sha256", "policy_sha256")
+_TEXTS = (
+    "previous",
+    "when",
+    "who",
+    "why",
+    "version",
+    "action",
+    "artefact_sha256",
+    "manifest_sha256",
+    "verdict_sha256",
+    "policy_sha256",
+)
 
 
 @dataclass(frozen=True)
@@ -36,9 +48,10 @@ class Entry:
         who, why: given by the caller; only a signature proves a key.
         version: ``NAME/NUMBER``.
         stage: of a promotion or rollback.
-        manifest_sha256 … archive_sha256: of the files as admitted; of another change those of its version. The manifest hashes the bundle.
-        generation: how often the same bytes were admitted and removed before.
-        key_id, signature: of the key that signed all other fields, None if unsigned.
+        manifest_sha256 … archive_sha256: of the files as admitted; of another change those of its
+        version. The manifest hashes the bundle. generation: how often the same bytes were admitted
+        and removed before. key_id, signature: of the key that signed all other fields, None if
+        unsigned.
     """
 
     sequence: int
@@ -64,8 +77,14 @@ class Entry:
 
     @property
     def folder(self) -> str:
-        """Where the version lies. Named by its bytes, so that two writers never get in each other's way; once removed, never used again."""
-        key = hashlib.sha256(f"{self.manifest_sha256}{self.archive_sha256}{self.generation or ''}".encode()).hexdigest()[:16]
+        """Where the version lies.
+
+        Named by its bytes, so that two writers never get in each other's way; once removed, never
+        used again.
+        """
+        key = hashlib.sha256(
+            f"{self.manifest_sha256}{self.archive_sha256}{self.generation or ''}".encode()
+        ).hexdigest()[:16]
         return f"versions/{self.series}/{key}"
 
     @property
@@ -93,7 +112,9 @@ class Entry:
             signature = base64.b64decode(self.signature, validate=True)
         except ValueError:  # not base64: no signature
             return False
-        fitting = [key for key in keys if key.key_id == self.key_id and (key.valid_until is None or day <= key.valid_until)]
+        fitting = [
+            key for key in keys if key.key_id == self.key_id and (key.valid_until is None or day <= key.valid_until)
+        ]
         return any(verify(key.public_key, signature, message) for key in fitting)
 
 
@@ -143,7 +164,9 @@ def _parse(where: str, content: bytes) -> Entry:
     names = {field.name for field in fields(Entry)}
     if not isinstance(data, dict) or set(data) != names | {"sha256"}:
         raise _broken(where, "its fields are not those of an entry")
-    optional = all(data[name] is None or isinstance(data[name], str) for name in ("stage", "archive_sha256", "key_id", "signature"))
+    optional = all(
+        data[name] is None or isinstance(data[name], str) for name in ("stage", "archive_sha256", "key_id", "signature")
+    )
     numbers = all(type(data[name]) is int for name in ("sequence", "generation"))
     if not numbers or not optional or not all(isinstance(data[name], str) for name in _TEXTS):
         raise _broken(where, "a field has the wrong type")
@@ -154,4 +177,6 @@ def _parse(where: str, content: bytes) -> Entry:
 
 
 def _broken(where: str, why: str) -> BundleError:
-    return BundleError(f"{where} was changed: {why}.", "Restore the record from a backup; do not serve from this store.")
+    return BundleError(
+        f"{where} was changed: {why}.", "Restore the record from a backup; do not serve from this store."
+    )

@@ -1,4 +1,7 @@
-"""Keys and signatures: Ed25519 by ``cryptography``. They are checked in ``elude.handlers.admission.trust``, which runs where a bundle runs."""
+"""Keys and signatures: Ed25519 by ``cryptography``.
+
+They are checked in ``elude.handlers.admission.trust``, which runs where a bundle runs.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,16 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from elude.handlers.admission.trust import (
+    PAYLOAD_TYPE,
+    SIGNATURE,
+    TrustedKey,
+    key_id_of,
+    pre_authentication,
+    signed_content,
+)
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import UsageError
-from elude.handlers.admission.trust import PAYLOAD_TYPE, SIGNATURE, TrustedKey, key_id_of, pre_authentication, signed_content
 from elude.quality.gate.verdict import Verdict
 
 PASSPHRASE = "ELUDE_KEY_PASSPHRASE"
@@ -33,7 +43,8 @@ class Signer:
 
 
 def keygen(path: Path | str, *, owner: str, valid_until: date | None = None) -> dict[str, str | None]:
-    """Write a new private key (PEM, readable by its owner only) and beside it, as ``.pub.json``, its entry for a list of trusted keys.
+    """Write a new private key (PEM, readable by its owner only) and beside it, as ``.pub.json``, its entry for a
+    list of trusted keys.
 
     The file is encrypted if the environment variable ``ELUDE_KEY_PASSPHRASE`` is set.
 
@@ -46,7 +57,9 @@ def keygen(path: Path | str, *, owner: str, valid_until: date | None = None) -> 
     target = Path(path)
     public_path = target.with_suffix(".pub.json")
     if target.exists() or public_path.exists():
-        raise UsageError(f"{target} or {public_path.name} already exists.", "Keys are never overwritten: name another file.")
+        raise UsageError(
+            f"{target} or {public_path.name} already exists.", "Keys are never overwritten: name another file."
+        )
     if not owner.strip():
         raise UsageError("A key needs an owner.", "Say whose it is.")
     serialization, ed25519 = _library()
@@ -73,20 +86,27 @@ def load_signer(path: Path | str) -> Signer:
     try:
         key = serialization.load_pem_private_key(Path(path).read_bytes(), None if not secret else secret.encode())
     except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"The key {path} cannot be read: {error}.", f"Make one with 'elude keygen'; {PASSPHRASE} opens it.") from error
+        raise UsageError(
+            f"The key {path} cannot be read: {error}.", f"Make one with 'elude keygen'; {PASSPHRASE} opens it."
+        ) from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise UsageError(f"{path} holds no Ed25519 key.", "Make one with 'elude keygen'.")
     return Signer(key_id_of(key.public_key().public_bytes_raw()), key)
 
 
 def sign_bundle(bundle: Bundle, verdict: Verdict, signer: Signer) -> Bundle:
-    """Add ``signature.json``: the signer says that exactly this bundle passed exactly this policy. Sign last: any later file undoes it.
+    """Add ``signature.json``: the signer says that exactly this bundle passed exactly this policy.
 
-    The statement is a SLSA verification summary (slsa.dev/verification_summary/v1), in-toto Statement v1, in a DSSE envelope.
+    Sign last: any later file undoes it.
+
+    The statement is a SLSA verification summary (slsa.dev/verification_summary/v1), in-toto
+    Statement v1, in a DSSE envelope.
     """
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": name, "digest": {"sha256": sha256}} for name, sha256 in sorted(signed_content(bundle).items())],
+        "subject": [
+            {"name": name, "digest": {"sha256": sha256}} for name, sha256 in sorted(signed_content(bundle).items())
+        ],
         "predicateType": "https://slsa.dev/verification_summary/v1",
         "predicate": {
             "verifier": {"id": "urn:elude:gate"},
@@ -117,5 +137,7 @@ def _library() -> tuple[Any, Any]:
         serialization = importlib.import_module("cryptography.hazmat.primitives.serialization")
         ed25519 = importlib.import_module("cryptography.hazmat.primitives.asymmetric.ed25519")
     except ImportError as error:
-        raise UsageError("Signing needs 'cryptography', which is not installed.", "pip install 'elude[sign]'") from error
+        raise UsageError(
+            "Signing needs 'cryptography', which is not installed.", "pip install 'elude[sign]'"
+        ) from error
     return serialization, ed25519

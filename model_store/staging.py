@@ -1,13 +1,15 @@
-"""A version in the making: a copy of a bundle with its archive, judged and signed before anything is put in the store."""
+"""A version in the making: a copy of a bundle with its archive, judged and signed before anything is put in the
+store.
+"""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from elude.handlers.bundle.bundle import MANIFEST, Bundle
 from elude.handlers.admission.requirements import Requirements
 from elude.handlers.admission.trust import check_signature
+from elude.handlers.bundle.bundle import MANIFEST, Bundle
 from elude.model_store.admission import archive_matches, file_sha256, require_verdict
 from elude.model_store.archive import package
 from elude.model_store.records import GENESIS, Entry
@@ -34,7 +36,8 @@ def prepare(
         GateError: the verdict or the signature does not hold.
         BundleError: the bundle or the archive does not match.
     """
-    # Judge the copy, not the original: whatever happens to the original meanwhile, the stored bytes are the checked ones.
+    # Judge the copy, not the original: whatever happens to the original meanwhile, the stored bytes
+    # are the checked ones.
     shutil.copytree(bundle.root, folder / "bundle", symlinks=True)
     copy = Bundle.open(folder / "bundle")
     verdict = require_verdict(copy, policies=requirements.policies)

@@ -1,4 +1,6 @@
-"""The store: admitted versions in a folder or an object store. What is not in its record does not exist; what is in it never changes.
+"""The store: admitted versions in a folder or an object store.
+
+What is not in its record does not exist; what is in it never changes.
 
 Layout::
 
@@ -8,8 +10,9 @@ Layout::
     versions/NAME/KEY/NAME.mar          its archive, if there is one
     .incoming/                          unfinished copies (local stores only)
 
-A version is put in its place first and entered in the record then, by one file that is created only if nobody else was faster. A crash
-before that leaves a folder that no reader sees; ``gc`` removes it. A removal is entered first, and the folder goes then.
+A version is put in its place first and entered in the record then, by one file that is created only
+if nobody else was faster. A crash before that leaves a folder that no reader sees; ``gc`` removes
+it. A removal is entered first, and the folder goes then.
 """
 
 from __future__ import annotations
@@ -24,9 +27,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from elude.handlers.admission.requirements import Requirements
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError, GateError, UsageError
-from elude.handlers.admission.requirements import Requirements
 from elude.model_store.admission import contents_sha256, file_sha256, require_verdict
 from elude.model_store.history import admissions, in_stage, next_version, removable, removals, version_before
 from elude.model_store.places import INCOMING, open_place
@@ -57,7 +60,8 @@ class Store:
 
     Args:
         url: a folder, or an fsspec URL such as ``s3://bucket/store``.
-        requirements: what is asked beyond a passed verdict: signatures (of bundles and of every entry of the record), policies.
+        requirements: what is asked beyond a passed verdict: signatures (of bundles and of every
+            entry of the record), policies.
         options: for the fsspec file system.
     """
 
@@ -68,7 +72,9 @@ class Store:
         if "store.json" not in here and any(name not in (INCOMING, ".lock") for name in here):
             raise UsageError(f"{url} is not a store: it has no store.json.", "Name a store, or a new or empty folder.")
         if "store.json" in here and self.place.read("store.json") != schema_bytes():
-            raise UsageError(f"{url}/store.json is not of schema_version {SCHEMA_VERSION}.", "Use the elude that wrote the store.")
+            raise UsageError(
+                f"{url}/store.json is not of schema_version {SCHEMA_VERSION}.", "Use the elude that wrote the store."
+            )
 
     def admit(
         self,
@@ -87,7 +93,8 @@ class Store:
 
         Args:
             bundle_path: the bundle; verified against its manifest before and after the copy.
-            archive: the .mar made of it; must hold the same files. A signer changes the bundle, so sign before packing, or:
+            archive: the .mar made of it; must hold the same files. A signer changes the bundle, so
+                sign before packing, or:
             make_archive: make one here, of the bundle as stored.
             who: kept in the record.
             why: kept in the record.
@@ -95,7 +102,8 @@ class Store:
             signer: signs the stored bundle and the entry.
 
         Raises:
-            GateError: the verdict is missing, failed, expired, about other bytes or by another policy; a signature is missing.
+            GateError: the verdict is missing, failed, expired, about other bytes or by another
+                policy; a signature is missing.
             BundleError: the bundle or the archive does not match, or the same version was removed at the same time.
             UsageError: ``who``, ``why`` or ``name`` cannot be used.
         """
@@ -106,7 +114,13 @@ class Store:
         with self.place.staging() as folder:
             staged = folder / "version"
             entry = prepare(
-                bundle, staged, series, archive=archive, make_archive=make_archive, requirements=self.requirements, signer=signer
+                bundle,
+                staged,
+                series,
+                archive=archive,
+                make_archive=make_archive,
+                requirements=self.requirements,
+                signer=signer,
             )
             entry = replace(entry, who=who, why=why)
             # A damaged record is found before anything is written.
@@ -115,13 +129,22 @@ class Store:
             self.place.publish(staged, entry.folder)
         return self._append(partial(_admission, entry), signer)
 
-    def promote(self, version: str, stage: str = "production", *, who: str, why: str, signer: Signer | None = None) -> Version:
-        """Put a version in a stage; each series has one version a stage. The version is verified, and its verdict must still hold."""
+    def promote(
+        self, version: str, stage: str = "production", *, who: str, why: str, signer: Signer | None = None
+    ) -> Version:
+        """Put a version in a stage; each series has one version a stage.
+
+        The version is verified, and its verdict must still hold.
+        """
         require_words(who, why)
         require_stage(stage)
-        return self._append(lambda entries: self._move("promote", admission_of(version, entries), stage, who, why), signer)
+        return self._append(
+            lambda entries: self._move("promote", admission_of(version, entries), stage, who, why), signer
+        )
 
-    def rollback(self, name: str, stage: str = "production", *, who: str, why: str, signer: Signer | None = None) -> Version:
+    def rollback(
+        self, name: str, stage: str = "production", *, who: str, why: str, signer: Signer | None = None
+    ) -> Version:
         """Put back the version that was in the stage before the present one.
 
         Raises:
@@ -163,7 +186,9 @@ class Store:
         return self._read()
 
     def fetch(self, version: str, target: Path | str) -> Version:
-        """A copy of a version, verified: its bundle and archive in the new folder ``target``, from where it can be served."""
+        """A copy of a version, verified: its bundle and archive in the new folder ``target``, from where it can be
+        served.
+        """
         found = self.show(version)
         if Path(target).exists():
             raise UsageError(f"{target} already exists.", "Choose another place.")
@@ -182,7 +207,9 @@ class Store:
         for version in self.list():
             if version.admitted.archive_sha256 == sha256:
                 return version
-        raise GateError(f"{archive} was never admitted to this store.", "Admit its bundle, and serve the archive from the store.")
+        raise GateError(
+            f"{archive} was never admitted to this store.", "Admit its bundle, and serve the archive from the store."
+        )
 
     def requirements_for(self, archives: Sequence[Path | str]) -> Requirements:
         """What a server of these archives must ask: exactly they, with their verdicts, and what the store itself asks.
@@ -192,7 +219,9 @@ class Store:
         """
         for archive in archives:
             self.require_admitted(archive)
-        return replace(self.requirements, verdict=True, archives=tuple(contents_sha256(Path(archive)) for archive in archives))
+        return replace(
+            self.requirements, verdict=True, archives=tuple(contents_sha256(Path(archive)) for archive in archives)
+        )
 
     def serving_requirements(self, stage: str = "production") -> Requirements:
         """The same for the archives of all versions that are in a stage now; each is verified first."""
@@ -202,7 +231,9 @@ class Store:
             if stage in version.stages and version.archive is not None:
                 with tempfile.TemporaryDirectory() as folder:
                     verify_version(self.place, version.admitted, self.requirements, Path(folder))
-                    archives.append(contents_sha256(self.place.fetch(version.admitted.folder, Path(folder)) / f"{version.name}.mar"))
+                    archives.append(
+                        contents_sha256(self.place.fetch(version.admitted.folder, Path(folder)) / f"{version.name}.mar")
+                    )
         return replace(self.requirements, verdict=True, archives=tuple(archives))
 
     def verify(self) -> tuple[Version, ...]:
@@ -217,18 +248,28 @@ class Store:
             with tempfile.TemporaryDirectory() as folder:
                 verify_version(self.place, version.admitted, self.requirements, Path(folder))
         if left := unrecorded(self.place, self._read()):
-            raise BundleError(f"{left[0]} is not in the record.", "A change was interrupted, or someone put it there: 'gc' removes it.")
+            raise BundleError(
+                f"{left[0]} is not in the record.",
+                "A change was interrupted, or someone put it there: 'gc' removes it.",
+            )
         return versions
 
     def gc(
-        self, grace: timedelta = timedelta(days=1), *, keep: int | None = None, who: str = "", why: str = "", signer: Signer | None = None
+        self,
+        grace: timedelta = timedelta(days=1),
+        *,
+        keep: int | None = None,
+        who: str = "",
+        why: str = "",
+        signer: Signer | None = None,
     ) -> tuple[str, ...]:
         """Remove what is not needed, and give the names of the folders that went.
 
         Args:
             grace: what interrupted admissions left goes after it: a writer at work must not lose its copy.
-            keep: also remove versions, but for the last ``keep`` of each series, those in a stage, and the one that a rollback of the
-                stage would put back. Each removal is entered in the record before its folder goes. None: no version goes.
+            keep: also remove versions, but for the last ``keep`` of each series, those in a stage,
+                and the one that a rollback of the stage would put back. Each removal is entered in
+                the record before its folder goes. None: no version goes.
             who: of the entries, if there are any.
             why: of the entries.
             signer: of the entries.
@@ -254,22 +295,33 @@ class Store:
         return read_record(self.place, self.requirements.keys if self.requirements.signature else None)
 
     def _append(self, make: Callable[[Sequence[Entry]], Entry], signer: Signer | None) -> Version:
-        """Enter what ``make`` gives for the present record; if another writer is faster, ask it again for the new one."""
-        if self.requirements.signature and (signer is None or all(key.key_id != signer.key_id for key in self.requirements.keys)):
-            raise GateError("This store's record is signed, and no trusted key signs this change.", "Give the signing key.")
+        """Enter what ``make`` gives for the present record; if another writer is faster, ask it again for the new
+        one.
+        """
+        if self.requirements.signature and (
+            signer is None or all(key.key_id != signer.key_id for key in self.requirements.keys)
+        ):
+            raise GateError(
+                "This store's record is signed, and no trusted key signs this change.", "Give the signing key."
+            )
         self._make()
         for _ in range(_TRIES):
             entries = self._read()
             made = make(entries)
             if made in entries:  # admitted before
                 return self._version(made, entries)
-            made = replace(made, sequence=len(entries), previous=entries[-1].sha256 if entries else GENESIS).signed(signer)
+            made = replace(made, sequence=len(entries), previous=entries[-1].sha256 if entries else GENESIS).signed(
+                signer
+            )
             try:
                 append(self.place, made)
             except FileExistsError:
                 continue
             return self._version(made, [*entries, made])
-        raise BundleError(f"{self.place.location(RECORD)} could not be written: other writers were faster {_TRIES} times.", "Try again.")
+        raise BundleError(
+            f"{self.place.location(RECORD)} could not be written: other writers were faster {_TRIES} times.",
+            "Try again.",
+        )
 
     def _make(self) -> None:
         if "store.json" not in self.place.names(""):

@@ -1,4 +1,6 @@
-"""One version of a store: what it is, the words that name it, and the check of every byte of it against its entry in the record."""
+"""One version of a store: what it is, the words that name it, and the check of every byte of it against its entry in
+the record.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from elude.handlers.bundle.bundle import MANIFEST, Bundle
-from elude.handlers.errors import BundleError, UsageError
 from elude.handlers.admission.requirements import Requirements
 from elude.handlers.admission.trust import check_signature
+from elude.handlers.bundle.bundle import MANIFEST, Bundle
+from elude.handlers.errors import BundleError, UsageError
 from elude.model_store.admission import file_sha256, require_verdict
 from elude.model_store.history import admissions, in_stage
 from elude.model_store.places import Place
@@ -110,7 +112,9 @@ def series_of(model: str) -> str:
 def require_series(name: str) -> None:
     """UsageError unless it can name a series of versions."""
     if _NAME.fullmatch(name) is None:
-        raise UsageError(f"{name!r} is not a name for a series of versions.", "Use lower-case letters, digits, '.', '_' and '-'.")
+        raise UsageError(
+            f"{name!r} is not a name for a series of versions.", "Use lower-case letters, digits, '.', '_' and '-'."
+        )
 
 
 def require_words(who: str, why: str) -> None:

@@ -17,7 +17,9 @@ from elude.handlers.errors import UsageError
 KeyPath = tuple[str | int, ...]
 
 _HEADER = re.compile(r"^\s*(\[\[?)([^\[\]]+)\]\]?")
-_ASSIGNMENT = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
+_ASSIGNMENT = re.compile(
+    r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
+)
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
@@ -148,7 +150,9 @@ class Table:
         """The sub-table ``key``, empty when it is absent."""
         value = self._value(key) if self._asked(key) else {}
         if not isinstance(value, dict):
-            raise self.error(key, f"must be a table, [{'.'.join(str(part) for part in (*self._path, key))}], not {value!r}")
+            raise self.error(
+                key, f"must be a table, [{'.'.join(str(part) for part in (*self._path, key))}], not {value!r}"
+            )
         return Table(self._file, self._lines, (*self._path, key), value)
 
     def tables(self, key: str) -> list[Table]:

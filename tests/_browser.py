@@ -18,7 +18,9 @@ AXE = "axe-core@4.14.1"
 
 def chromium() -> str | None:
     """The browser's program, None where there is none."""
-    return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
 
 
 NEEDS_CHROMIUM = pytest.mark.skipif(chromium() is None, reason="there is no Chromium: apt-get install chromium")

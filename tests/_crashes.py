@@ -13,7 +13,9 @@ FORK = multiprocessing.get_context("fork")
 
 
 def die_at(step: int, work: Callable[[], object]) -> None:
-    """Run ``work`` in this process and have the system kill it, -9, right before its ``step``-th write to the file system."""
+    """Run ``work`` in this process and have the system kill it, -9, right before its ``step``-th write to the file
+    system.
+    """
     count = 0
 
     def count_writes(event: str, arguments: tuple[Any, ...]) -> None:

@@ -14,7 +14,12 @@ NARROW = {"depths": (1, 1, 2, 1), "dims": (8, 12, 16, 20)}
 
 # name: timm model, its options to make it small, layers to split, side of the image
 FAMILIES: dict[str, tuple[str, dict[str, Any], str, int]] = {
-    "vit": ("vit_tiny_patch16_224", TINY, "patch_embed.proj,blocks.0.attn.qkv,blocks.1.attn.proj,blocks.1.mlp.fc2,head", 32),
+    "vit": (
+        "vit_tiny_patch16_224",
+        TINY,
+        "patch_embed.proj,blocks.0.attn.qkv,blocks.1.attn.proj,blocks.1.mlp.fc2,head",
+        32,
+    ),
     "deit3": ("deit3_small_patch16_224", TINY, "blocks.0.mlp.fc1,blocks.1.mlp.fc2", 32),
     "dinov2": ("vit_small_patch14_dinov2", TINY, "blocks.1.attn.qkv,blocks.1.mlp.fc2", 32),
     "dinov2_registers": ("vit_small_patch14_reg4_dinov2", TINY, "blocks.1.mlp.fc2", 32),
@@ -36,7 +41,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str, int]] = {
         "conv1,layer1.0.conv2,layer3.0.downsample.0,layer4.1.conv2,fc",
         64,
     ),
-    "mobilenetv3": ("mobilenetv3_small_050", {}, "blocks.0.0.conv_dw,blocks.3.0.conv_pwl,blocks.1.0.conv_pw,conv_head,classifier", 64),
+    "mobilenetv3": (
+        "mobilenetv3_small_050",
+        {},
+        "blocks.0.0.conv_dw,blocks.3.0.conv_pwl,blocks.1.0.conv_pw,conv_head,classifier",
+        64,
+    ),
     "efficientnet": (
         "efficientnet_b0",
         {},
@@ -48,7 +58,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str, int]] = {
 
 
 def small(name: str, options: dict[str, Any]) -> nn.Module:
-    """With parameters and statistics away from their initial 0 or 1 (gammas, layer scales), so that no fault hides behind them."""
+    """With parameters and statistics away from their initial 0 or 1 (gammas, layer scales), so that no fault hides
+    behind them.
+    """
     import timm
 
     torch.manual_seed(0)

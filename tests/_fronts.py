@@ -26,7 +26,16 @@ class Web:
 
     def __init__(self, bundle: Path) -> None:
         (self.inference_port,) = free_ports(1)
-        command = [sys.executable, "-m", "elude.handlers.web.app", str(bundle), "--model", MODEL, "--port", str(self.inference_port)]
+        command = [
+            sys.executable,
+            "-m",
+            "elude.handlers.web.app",
+            str(bundle),
+            "--model",
+            MODEL,
+            "--port",
+            str(self.inference_port),
+        ]
         environment = os.environ | {"ELUDE_TOKEN": "key of the tests", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(command, env=environment)
         client = Client(f"http://127.0.0.1:{self.inference_port}", self.key("inference"), model=MODEL)

@@ -48,7 +48,14 @@ default = 0.02
 
 
 def entry(value: float, interval: list[float] | None = None, higher: bool = True) -> dict[str, Any]:
-    return {"value": value, "interval": interval, "higher_is_better": higher, "factors": {}, "tables": {}, "images": 500}
+    return {
+        "value": value,
+        "interval": interval,
+        "higher_is_better": higher,
+        "factors": {},
+        "tables": {},
+        "images": 500,
+    }
 
 
 def quality() -> dict[str, Any]:
@@ -100,7 +107,9 @@ def policy(*changes: tuple[str, str]) -> Policy:
     return parse_policy(text.encode())
 
 
-def run(candidate: Evidence | None = None, baseline: Evidence | None = None, waivers: tuple[Waiver, ...] = (), **kw: Any) -> Verdict:
+def run(
+    candidate: Evidence | None = None, baseline: Evidence | None = None, waivers: tuple[Waiver, ...] = (), **kw: Any
+) -> Verdict:
     return decide(candidate or evidence(), kw.get("policy") or policy(), baseline or evidence(), waivers, TODAY)
 
 

@@ -13,11 +13,11 @@ import onnxruntime as ort
 from torch import nn
 
 from elude.exporter.graph import emit, plain_export
-from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.models.layers import Layer, find_layers
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.handlers.bundle.bundle import Source
-from elude.handlers.requests.edits import Edit
 from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.requests.edits import Edit
 
 SOURCE = Source("tiny", "main", "tiny", "0" * 64)
 
@@ -52,14 +52,18 @@ def random_split(layer: Layer, seed: int, most: int = 4) -> LayerSplit:
     full = full_masks(parts)[:, None]
     masks = rng.integers(1, 2**62, (layer.units, layer.inputs)).astype(np.uint64) & full
     representatives = np.zeros((int(parts.sum()), layer.inputs), np.float32)
-    return LayerSplit(layer.name, parts, np.where(masks == 0, full, masks), np.full(layer.units, np.nan, np.float32), representatives)
+    return LayerSplit(
+        layer.name, parts, np.where(masks == 0, full, masks), np.full(layer.units, np.nan, np.float32), representatives
+    )
 
 
 def preprocess(size: tuple[int, int, int]) -> Preprocess:
     return Preprocess(size, "bicubic", 1.0, "center", (0.5,) * 3, (0.5,) * 3)
 
 
-def emitted(module: nn.Module, pattern: str, size: tuple[int, int, int], path: Path, *, batch: int = 4, **options: Any) -> Emitted:
+def emitted(
+    module: nn.Module, pattern: str, size: tuple[int, int, int], path: Path, *, batch: int = 4, **options: Any
+) -> Emitted:
     """Split the layers of ``pattern`` at random and emit."""
     module = module.eval()
     layers = find_layers(module, pattern)
@@ -69,7 +73,9 @@ def emitted(module: nn.Module, pattern: str, size: tuple[int, int, int], path: P
     return Emitted(module, layers, splits, path, pixels)
 
 
-def plain_session(module: nn.Module, size: tuple[int, int, int], path: Path, *, optimise: bool = False) -> ort.InferenceSession:
+def plain_session(
+    module: nn.Module, size: tuple[int, int, int], path: Path, *, optimise: bool = False
+) -> ort.InferenceSession:
     """The same model exported with nothing added."""
     model, _ = plain_export(module.eval(), size)
     ir.save(model, path)

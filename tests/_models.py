@@ -70,7 +70,9 @@ class Block(nn.Module):
 
 
 class TinyBlocks(nn.Module):
-    """Patches of 4x4, two residual MLP blocks, mean pool, head: a ViT without attention; takes (N, 3, 8, 8), 4 tokens."""
+    """Patches of 4x4, two residual MLP blocks, mean pool, head: a ViT without attention; takes (N, 3, 8, 8), 4
+    tokens.
+    """
 
     def __init__(self, width: int = 6, hidden: int = 10, classes: int = 3, seed: int = 0) -> None:
         super().__init__()
@@ -89,7 +91,9 @@ class TinyBlocks(nn.Module):
 
 
 class InPlace(nn.Module):
-    """Convolutions whose input and output are overwritten right after they ran, as most ResNets do; takes (N, 3, 8, 8)."""
+    """Convolutions whose input and output are overwritten right after they ran, as most ResNets do; takes (N, 3, 8,
+    8).
+    """
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""A released bundle of the embedded model: exported, with a preset that is as good and one that is not, measured and judged for real."""
+"""A released bundle of the embedded model: exported, with a preset that is as good and one that is not, measured and
+judged for real.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,10 @@ def with_presets(bundle: Bundle) -> Bundle:
     layers = bundle.manifest.layers
     total = sum(layer.sub_units for layer in layers)
     bundle = add_preset(bundle, "kind", [{"id": identifier_of(0, layers), "action": "scale", "value": 1.01}])
-    many = [{"id": identifier_of(i, layers), "action": "scale", "value": -40.0} for i in range(0, total, max(1, total // 60))][:60]
+    many = [
+        {"id": identifier_of(i, layers), "action": "scale", "value": -40.0}
+        for i in range(0, total, max(1, total // 60))
+    ][:60]
     return add_preset(bundle, "harmful", many)
 
 

@@ -28,10 +28,28 @@ def catalogue(path: Path) -> None:
     tops = lambda start: tuple(Top((start + 3 * k) % 12, 1 + k, 5.0 - k) for k in range(4))  # noqa: E731
     units = [UnitRow(LAYER, 0, 3, 0.5, tops(0)), UnitRow(LAYER, 1, 1, 0.4, tops(1)), UnitRow(LAYER, 2, 2, None, ())]
     rows = []
-    for index, (unit, part, score) in enumerate([(0, 0, 0.7), (0, 1, 0.9), (0, 2, None), (1, 0, 0.4), (2, 0, None), (2, 1, None)]):
+    for index, (unit, part, score) in enumerate(
+        [(0, 0, 0.7), (0, 1, 0.9), (0, 2, None), (1, 0, 0.4), (2, 0, None), (2, 1, None)]
+    ):
         name = "soles & <b>heels</b>" if index == 1 else None
         rows.append(
-            SubUnitRow(index, LAYER, unit, part, 0.5, 0.3, 0.2, 0.1, 5.0, score, 0.3, name, None, None, () if index == 2 else tops(index))
+            SubUnitRow(
+                index,
+                LAYER,
+                unit,
+                part,
+                0.5,
+                0.3,
+                0.2,
+                0.1,
+                5.0,
+                score,
+                0.3,
+                name,
+                None,
+                None,
+                () if index == 2 else tops(index),
+            )
         )
     write_catalogue(path, images, units, rows)
 
@@ -48,12 +66,20 @@ def make(root: Path, *, measures: bool = True, with_catalogue: bool = True) -> B
         if measures:
             family = {f"{m}_mean_of_split_units": 0.5 for m in ("ms", "centred", "purity")}
             families = {"units": family, "random": family, "sub_units": family | {"ms_mean_of_split_units": 0.876}}
-            (folder / "measures.json").write_text(json.dumps({"layers": {LAYER: families}, "tokens": {LAYER: 5}, "held_out": True}))
+            (folder / "measures.json").write_text(
+                json.dumps({"layers": {LAYER: families}, "tokens": {LAYER: 5}, "held_out": True})
+            )
     return Bundle.open(root)
 
 
 def measured(bundle: Bundle, accuracy: float = 0.9) -> Bundle:
-    values = {"accuracy": accuracy, "calibration_error": 0.05, "class_balance": 0.8, "corruption_robustness": 0.7, "params_m": 0.6}
+    values = {
+        "accuracy": accuracy,
+        "calibration_error": 0.05,
+        "class_balance": 0.8,
+        "corruption_robustness": 0.7,
+        "params_m": 0.6,
+    }
     dimensions: dict[str, Any] = {
         name: {
             "value": value,

@@ -6,7 +6,9 @@ import numpy as np
 
 
 def scenes(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rectangles on black: class 0 lies and is dark (80), class 1 stands and is bright (200). uint8 (count, 20, 20, 3) and labels."""
+    """Rectangles on black: class 0 lies and is dark (80), class 1 stands and is bright (200). uint8 (count, 20, 20,
+    3) and labels.
+    """
     pixels = np.zeros((count, 20, 20, 3), np.uint8)
     labels = np.arange(count) % 2
     for image, label in zip(pixels, labels, strict=True):

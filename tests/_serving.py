@@ -1,4 +1,6 @@
-"""What serving's tests share: a bundle of the embedded model, a mix of requests with their single-request answers, and an HTTP load."""
+"""What serving's tests share: a bundle of the embedded model, a mix of requests with their single-request answers,
+and an HTTP load.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,12 @@ import numpy as np
 
 import elude.exporter.models.torchvision_compat  # noqa: F401
 from elude.exporter.graph import emit
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.models.layers import find_layers
 from elude.exporter.models.load import load_model
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
-from elude.handlers.requests.calls import Call
 from elude.handlers.bundle.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
 
 T = TypeVar("T")
@@ -49,13 +51,23 @@ def make_bundle(path: Path) -> Bundle:
     info = LayerInfo(layer.name, layer.kind, layer.units, layer.inputs, tuple(int(p) for p in parts), 0)
     tops = (Top(0, 1, 2.0),)
     rows = [
-        SubUnitRow(i, layer.name, int(u), int(p), 0.5, 0.5, 0.1, 0.0, 2.0, None, 0.5, f"concept {i}", "test", None, tops)
+        SubUnitRow(
+            i, layer.name, int(u), int(p), 0.5, 0.5, 0.1, 0.0, 2.0, None, 0.5, f"concept {i}", "test", None, tops
+        )
         for i, (u, p) in enumerate(zip(split.parent, split.part, strict=True))
     ]
     with write_bundle(path, source=model.source, layers=[info], parameters=1, versions={}) as folder:
         size = model.preprocess.input_size
         target = folder / "model.onnx"
-        emit(model.module, [split], target, layers=layers, input_size=size, source=model.source, preprocess=model.preprocess)
+        emit(
+            model.module,
+            [split],
+            target,
+            layers=layers,
+            input_size=size,
+            source=model.source,
+            preprocess=model.preprocess,
+        )
         (folder / "preprocess.json").write_text(json.dumps(model.preprocess.to_json()))
         (folder / "labels.json").write_text(json.dumps(model.labels))
         (folder / "README.md").write_text("# A model for tests\n")
@@ -94,7 +106,10 @@ def mixed(service: Service, count: int, *, invalid: float = 0.05, seed: int = 0)
 
     def edits(number: int) -> list[dict[str, Any]]:
         units = rng.sample(range(layer.units), number)
-        return [{"id": f"{layer.name}/u{u}.s0", "action": "scale", "value": rng.choice([-8, 0, 4]), "patches": 7 * (u % 2)} for u in units]
+        return [
+            {"id": f"{layer.name}/u{u}.s0", "action": "scale", "value": rng.choice([-8, 0, 4]), "patches": 7 * (u % 2)}
+            for u in units
+        ]
 
     def good() -> Ask:
         image = rng.choice(pictures)
@@ -124,8 +139,12 @@ def mixed(service: Service, count: int, *, invalid: float = 0.05, seed: int = 0)
             lambda: ask("predictions", b'{"op": ' + b" " * (number % 50), "application/json"),
             lambda: as_json(op=f"fly {number}"),
             lambda: as_json(op="predict", image=text, top_k=-number - 1),
-            lambda: as_json(op="steer", image=text, edits=[{"id": f"{layer.name}/u0.s{1000 + number}", "action": "ablate"}]),
-            lambda: as_json(op="steer", image=text, edits=[{"id": f"{layer.name}/u0.s0", "action": "set", "value": float("nan")}]),
+            lambda: as_json(
+                op="steer", image=text, edits=[{"id": f"{layer.name}/u0.s{1000 + number}", "action": "ablate"}]
+            ),
+            lambda: as_json(
+                op="steer", image=text, edits=[{"id": f"{layer.name}/u0.s0", "action": "set", "value": float("nan")}]
+            ),
             lambda: as_json(op="inspect", image=text, layer=f"layer {number}"),
             lambda: as_json(op="feature", id=f"x{number}"),
             lambda: as_json(op="steer", image=text, preset=f"none {number}"),
@@ -147,7 +166,9 @@ class Connection:
 
     def send(self, ask: Ask) -> tuple[int, bytes]:
         """Status and body."""
-        self._connection.request("POST", f"/{ask.path}/{self._model}", ask.body, self._headers | {"Content-Type": ask.kind})
+        self._connection.request(
+            "POST", f"/{ask.path}/{self._model}", ask.body, self._headers | {"Content-Type": ask.kind}
+        )
         response = self._connection.getresponse()
         return response.status, response.read()
 
@@ -156,8 +177,12 @@ class Connection:
         self._connection.close()
 
 
-def load(asks: Sequence[T], concurrency: int, connect: Callable[[], Callable[[T], Any]]) -> tuple[list[Any], list[float]]:
-    """Send all from ``concurrency`` threads, each over a connection of its own; answers and seconds in the order of ``asks``."""
+def load(
+    asks: Sequence[T], concurrency: int, connect: Callable[[], Callable[[T], Any]]
+) -> tuple[list[Any], list[float]]:
+    """Send all from ``concurrency`` threads, each over a connection of its own; answers and seconds in the order of
+    ``asks``.
+    """
     answers: list[Any] = [None] * len(asks)
     seconds = [0.0] * len(asks)
 
@@ -174,11 +199,17 @@ def load(asks: Sequence[T], concurrency: int, connect: Callable[[], Callable[[T]
 
 
 def differs(got: Any, expected: Any, where: str = "") -> str:
-    """Where two JSON values differ by more than rounding (the runtime orders sums by the size of the batch); empty if nowhere."""
+    """Where two JSON values differ by more than rounding (the runtime orders sums by the size of the batch); empty
+    if nowhere.
+    """
     if isinstance(expected, dict) and isinstance(got, dict) and list(got) == list(expected):
-        return next((found for name in expected if (found := differs(got[name], expected[name], f"{where}.{name}"))), "")
+        return next(
+            (found for name in expected if (found := differs(got[name], expected[name], f"{where}.{name}"))), ""
+        )
     if isinstance(expected, list) and isinstance(got, list) and len(got) == len(expected):
-        return next((found for i, value in enumerate(expected) if (found := differs(got[i], value, f"{where}[{i}]"))), "")
+        return next(
+            (found for i, value in enumerate(expected) if (found := differs(got[i], value, f"{where}[{i}]"))), ""
+        )
     if isinstance(expected, float) and isinstance(got, float):
         return "" if abs(got - expected) <= 1e-4 + 1e-4 * abs(expected) else f"{where}: {got} instead of {expected}"
     if isinstance(expected, int) and isinstance(got, int) and ".heat_map.values" in where:
@@ -187,7 +218,9 @@ def differs(got: Any, expected: Any, where: str = "") -> str:
 
 
 def wrong(ask: Ask, status: int, body: bytes) -> str:
-    """What is wrong with an answer, empty if nothing; the PNG of a heat map may differ as rounding moves it by a step."""
+    """What is wrong with an answer, empty if nothing; the PNG of a heat map may differ as rounding moves it by a
+    step.
+    """
     if status != ask.status:
         return f"{status} instead of {ask.status}: {body[:200]!r}"
     if body == ask.answer:

@@ -1,4 +1,6 @@
-"""A shell that runs the blocks of a document one after the other, and keeps the servers that they start until the document ends."""
+"""A shell that runs the blocks of a document one after the other, and keeps the servers that they start until the
+document ends.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,11 @@ elude package bundle --out elude.mar
 
 
 class Shell:
-    """One bash in a new folder, which holds ``photos/`` (three classes of ten images) and ``bag.png``, as a reader has images.
+    """One bash in a new folder, which holds ``photos/`` (three classes of ten images) and ``bag.png``, as a reader
+    has images.
 
-    Commands that stay in the foreground run beside it, and the lines ``export NAME=…`` that they print take effect, as readers are told
-    to paste them.
+    Commands that stay in the foreground run beside it, and the lines ``export NAME=…`` that they
+    print take effect, as readers are told to paste them.
     """
 
     def __init__(self, binaries: Path | None = None) -> None:
@@ -45,21 +48,36 @@ class Shell:
         self.folder = Path(self._temporary.name)
         with tarfile.open(ROOT / "exporter" / "embedded" / "evaluation.tar") as tar:
             for label in ("bag", "coat", "trouser"):
-                files = [member for member in tar.getmembers() if member.isfile() and member.name.startswith(f"{label}/")][:10]
+                files = [
+                    member for member in tar.getmembers() if member.isfile() and member.name.startswith(f"{label}/")
+                ][:10]
                 tar.extractall(self.folder / "photos", files, filter="data")
         next((self.folder / "photos" / "bag").iterdir()).rename(self.folder / "bag.png")
-        environment = os.environ | {"PATH": f"{first}:{os.environ['PATH']}", "PYTHONPATH": "", "COLUMNS": "120", "USER": "reader"}
+        environment = os.environ | {
+            "PATH": f"{first}:{os.environ['PATH']}",
+            "PYTHONPATH": "",
+            "COLUMNS": "120",
+            "USER": "reader",
+        }
         self._bash = subprocess.Popen(
-            ["bash"], cwd=self.folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, start_new_session=True,
-        )  # fmt: skip
+            ["bash"],
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
         self._lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._servers = 0
 
     def prepare(self) -> None:
-        """Put into the folder what others make: ``bundle``, judged, ``last-release``, ``model.onnx``, ``policy.toml``, ``elude.mar``."""
+        """Put into the folder what others make: ``bundle``, judged, ``last-release``, ``model.onnx``,
+        ``policy.toml``, ``elude.mar``.
+        """
         made = Path(prepared().name)
         for name in ("bundle", "last-release"):
             shutil.copytree(made / "bundle", self.folder / name)
@@ -73,7 +91,10 @@ class Shell:
             self._lines.put(line)
 
     def run(self, block: str) -> str:
-        """Run a block line by line (a line that ends in a backslash goes on); AssertionError with the output at the first that fails."""
+        """Run a block line by line (a line that ends in a backslash goes on);
+
+        AssertionError with the output at the first that fails.
+        """
         printed = ""
         for command in commands(block):
             stays = command.startswith(STAYS)

@@ -36,7 +36,9 @@ class Stock:
             time.sleep(0.2)
 
     def ask(self, model: str, body: bytes, kind: str = "application/octet-stream") -> tuple[int, Any]:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/predictions/{model}", body, {"Content-Type": kind})
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/predictions/{model}", body, {"Content-Type": kind}
+        )
         try:
             with urllib.request.urlopen(request, timeout=15) as response:
                 return response.status, json.loads(response.read())
@@ -61,7 +63,9 @@ def stock(folder: Path, environment: Mapping[str, str] | None = None, python: st
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TS_CONFIG_FILE")}
     env |= {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1", **(environment or {})}
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         yield Stock(folder / "log", ports[0])
     finally:

@@ -18,17 +18,38 @@ from elude.quality.policies.policy import load_policy
 TODAY = datetime.now(UTC).date()
 
 
-def make(root: Path, *, content: bytes = b"graph", accuracy: float = 0.9, waive_until: date | None = None, verdict: bool = True) -> Bundle:
+def make(
+    root: Path,
+    *,
+    content: bytes = b"graph",
+    accuracy: float = 0.9,
+    waive_until: date | None = None,
+    verdict: bool = True,
+) -> Bundle:
     layers = (LayerInfo("fc2", "linear", 2, 4, (2, 1), 0),)
-    with write_bundle(root, source=Source("Tiny/Model", "1", "vit", "f" * 64), layers=layers, parameters=9, versions={}) as folder:
+    with write_bundle(
+        root, source=Source("Tiny/Model", "1", "vit", "f" * 64), layers=layers, parameters=9, versions={}
+    ) as folder:
         (folder / "model.onnx").write_bytes(content)
-        claims = {"sums": {"layers": [{"passed": True}]}} | {c: {"outputs": [{"passed": True}]} for c in ("rewrite", "runtime")}
+        claims = {"sums": {"layers": [{"passed": True}]}} | {
+            c: {"outputs": [{"passed": True}]} for c in ("rewrite", "runtime")
+        }
         equivalence = {"schema_version": 1, "passed": True, "summary": dict.fromkeys(claims, 0.0), "claims": claims}
         (folder / "equivalence.json").write_text(json.dumps(equivalence))
     bundle = Bundle.open(root)
-    values = {"accuracy": accuracy, "calibration_error": 0.05, "class_balance": 0.8, "corruption_robustness": 0.7, "params_m": 0.6}
+    values = {
+        "accuracy": accuracy,
+        "calibration_error": 0.05,
+        "class_balance": 0.8,
+        "corruption_robustness": 0.7,
+        "params_m": 0.6,
+    }
     dimensions = {
-        name: {"value": value, "interval": [value, value], "higher_is_better": name not in ("calibration_error", "params_m")}
+        name: {
+            "value": value,
+            "interval": [value, value],
+            "higher_is_better": name not in ("calibration_error", "params_m"),
+        }
         for name, value in values.items()
     }
     quality = {

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
-from elude.handlers.requests.calls import Call
 from elude.handlers.bundle.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
-from elude.handlers.requests.edits import Edit
 from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.requests.calls import Call
+from elude.handlers.requests.edits import Edit
 from elude.handlers.service import Service
 
 LAYER = "fc"
@@ -35,14 +35,19 @@ class Result:
 
 
 class WorkedSession:
-    """Sub-unit 0 = red, 1 = green, 2 = blue - green; unit 0 = red, unit 1 = blue. Logits: token means of (-red, red, unit 1)."""
+    """Sub-unit 0 = red, 1 = green, 2 = blue - green; unit 0 = red, unit 1 = blue.
+
+    Logits: token means of (-red, red, unit 1).
+    """
 
     layers, output_name = LAYERS, "logits"
 
     def __init__(self) -> None:
         self.passes: list[tuple[int, bool]] = []
 
-    def run(self, pixel_values: NDArray[np.float32], edits: Sequence[Sequence[Edit]] | None = None, inspect: bool = False) -> Result:
+    def run(
+        self, pixel_values: NDArray[np.float32], edits: Sequence[Sequence[Edit]] | None = None, inspect: bool = False
+    ) -> Result:
         self.passes.append((len(pixel_values), inspect))
         red, green, blue = (pixel_values[:, c].reshape(len(pixel_values), -1) for c in range(3))
         sub = np.stack([red, green, blue - green], axis=-1)
@@ -93,7 +98,10 @@ def softmax(*logits: float) -> list[float]:
     return (exponents / exponents.sum()).tolist()
 
 
-PRESET = {"less red": [{"id": "fc/u0.s0", "action": "scale", "value": 0.5}], "no red": [{"concept": "red thing", "action": "ablate"}]}
+PRESET = {
+    "less red": [{"id": "fc/u0.s0", "action": "scale", "value": 0.5}],
+    "no red": [{"concept": "red thing", "action": "ablate"}],
+}
 
 
 def with_presets(path: Path, presets: Any = PRESET) -> Bundle:

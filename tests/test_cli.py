@@ -124,15 +124,17 @@ def test_an_unreadable_image(tmp_path: Path) -> None:
 def test_a_split_that_does_not_sum_leaves_no_bundle(tmp_path: Path) -> None:
     """The weights in the file are made not to sum: verification must stop the export."""
     code = """
-import elude
+import elude.cli
 import elude.exporter.graph.sub_units as sub_units
 from elude.exporter.graph.ops import scalar
 right = sub_units.rows
 sub_units.rows = lambda ops, *arguments: ops("Mul", right(ops, *arguments), ops.constant(scalar(1.01)))
-elude.main()
+elude.cli.main()
 """
     arguments = ["export", "embedded", *FEW, "--out", str(tmp_path / "b")]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=ROOT, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=ROOT, timeout=240
+    )
     refused(done, 1, "sum")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,6 @@
-"""The manifests in docs/deploy are valid: Kubernetes against its schemas, Dockerfiles against hadolint, versions pinned."""
+"""The manifests in docs/deploy are valid: Kubernetes against its schemas, Dockerfiles against hadolint, versions
+pinned.
+"""
 
 from __future__ import annotations
 

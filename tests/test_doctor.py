@@ -38,7 +38,9 @@ def test_the_command_prints_a_table_and_json() -> None:
     table = subprocess.run(run, capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
     assert table.returncode == 0, table.stdout + table.stderr
     assert "elude[serve]" in table.stdout  # square brackets are no markup
-    facts = json.loads(subprocess.run([*run, "--json"], capture_output=True, text=True, check=True, cwd=ROOT, timeout=120).stdout)
+    facts = json.loads(
+        subprocess.run([*run, "--json"], capture_output=True, text=True, check=True, cwd=ROOT, timeout=120).stdout
+    )
     assert facts["Python"]["state"] == "ok"
 
 
@@ -52,21 +54,6 @@ def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_runtimes_in_one_folder_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "installed", lambda names: dict.fromkeys(names, "1.0"))
     assert "one overwrites the other" in only(doctor.runtime()).said
-
-
-def test_packages_of_the_same_name_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert only(doctor.names()).state == "ok"
-    (tmp_path / "quality").mkdir()
-    (tmp_path / "quality" / "__init__.py").touch()
-    code = "from elude.model_store.doctor import names; from pathlib import Path; import sys; print(*names(Path(sys.argv[1])), sep='')"
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; {code}", str(ROOT)],
-        capture_output=True, text=True, check=True, cwd=tmp_path,
-    )  # fmt: skip
-    assert f"quality is imported from {tmp_path}" in done.stdout
-    assert "state='problem'" in done.stdout
-    monkeypatch.setattr(doctor, "packages_distributions", lambda: {"handlers": ["elude", "handlers-of-another"]})
-    assert "handlers is also in handlers-of-another" in only(doctor.names()).said
 
 
 def test_a_taken_port_is_noted() -> None:

@@ -1,4 +1,6 @@
-"""The wheel: what is in it, and that it is all a newcomer needs, outside the repository and with nothing of it on the path."""
+"""The wheel: what is in it, and that it is all a newcomer needs, outside the repository and with nothing of it on
+the path.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,18 @@ MEGABYTES = 12
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        str(out),
+        str(ROOT),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     (made,) = out.glob("elude-*.whl")
@@ -42,11 +55,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def binaries(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``bin/`` of a virtual environment with the wheel; its dependencies are those of this one, without its editable elude."""
+    """``bin/`` of a virtual environment with the wheel; its dependencies are those of this one, without its editable
+    elude.
+    """
     home = tmp_path_factory.mktemp("newcomer") / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True, timeout=300)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")  # a .pth file within it is not read
+    (packages / "dependencies.pth").write_text(
+        sysconfig.get_path("purelib") + "\n"
+    )  # a .pth file within it is not read
     subprocess.run([home / "bin" / "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True, timeout=300)
     return home / "bin"
 
@@ -69,14 +86,23 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
 def test_files_of_its_users_with_the_names_of_our_packages_do_no_harm(binaries: Path, tmp_path: Path) -> None:
     for name in ("handlers", "quality", "exporter", "model_store"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the file of a user was imported')\n")
-    (tmp_path / "test_of_a_user.py").write_text("import elude\n\n\ndef test_it():\n    assert elude.Edit.ablate(3).gain == 0.0\n")
+    (tmp_path / "test_of_a_user.py").write_text(
+        "import elude\n\n\ndef test_it():\n    assert elude.Edit.ablate(3).gain == 0.0\n"
+    )
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    for command in ([binaries / "elude", "--version"], [binaries / "python", "-m", "pytest", "-q", "--elude-bundle=none", "test_of_a_user.py"]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment, timeout=300)
+    for command in (
+        [binaries / "elude", "--version"],
+        [binaries / "python", "-m", "pytest", "-q", "--elude-bundle=none", "test_of_a_user.py"],
+    ):
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment, timeout=300
+        )
         assert "of a user was imported" not in done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
     code = "import elude, elude.quality.gate.judge, elude.exporter.export.pipeline; print(elude.__file__)"
-    done = subprocess.run([binaries / "python", "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    done = subprocess.run(
+        [binaries / "python", "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
     assert done.returncode == 0, done.stderr
     assert str(ROOT) not in done.stdout
 

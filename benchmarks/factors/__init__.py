@@ -1,1 +1,4 @@
-"""How well single factors are followed: drawn people of known role, gender, skin tone and style. See docs/benchmarks/factors.md."""
+"""How well single factors are followed: drawn people of known role, gender, skin tone and style.
+
+See docs/benchmarks/factors.md.
+"""

@@ -1,8 +1,9 @@
 """The layer's input on figure tokens of all pictures, computed once and read from the cache afterwards.
 
-``inputs`` float16 (pictures, TOKENS, 1536): seeded patch tokens that the figure covers at least half; a picture with fewer repeats some,
-which changes no maximum. ``factors`` int64 (pictures, 4) and ``half`` int64 (pictures,). The backbone runs in bfloat16, three times as fast
-on a CPU that has it; all families of features read the same inputs, so what they are compared on is the same.
+``inputs`` float16 (pictures, TOKENS, 1536): seeded patch tokens that the figure covers at least
+half; a picture with fewer repeats some, which changes no maximum. ``factors`` int64 (pictures, 4)
+and ``half`` int64 (pictures,). The backbone runs in bfloat16, three times as fast on a CPU that has
+it; all families of features read the same inputs, so what they are compared on is the same.
 
     python -m benchmarks.factors.activations
 """

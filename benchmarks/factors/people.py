@@ -1,8 +1,10 @@
 """Pictures with known factors: 27 roles x 3 genders x 6 skin tones x 2 styles of drawn people, each on a photograph.
 
-The drawings are the people of two emoji sets, so the factors are balanced and independent by construction. Place, size and background are
-nuisances drawn at random. Half of the combinations are for training (the split, the autoencoders, the choice of a feature's factor), the
-other half judges; the halves share no combination and no background. White backgrounds would make all units look alike (docs/method.md).
+The drawings are the people of two emoji sets, so the factors are balanced and independent by
+construction. Place, size and background are nuisances drawn at random. Half of the combinations are
+for training (the split, the autoencoders, the choice of a feature's factor), the other half judges;
+the halves share no combination and no background. White backgrounds would make all units look alike
+(docs/method.md).
 """
 
 from __future__ import annotations
@@ -104,7 +106,9 @@ def pictures(copy: int) -> Iterator[Picture]:
 def _compose(person: Person, background: Image.Image, rng: np.random.Generator) -> Picture:
     side = int(min(background.size) * rng.uniform(0.5, 1))
     corner = [int(rng.integers(0, length - side + 1)) for length in background.size]
-    picture = background.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=(*corner, corner[0] + side, corner[1] + side))
+    picture = background.resize(
+        (SIZE, SIZE), Image.Resampling.BICUBIC, box=(*corner, corner[0] + side, corner[1] + side)
+    )
     length = int(SIZE * rng.uniform(0.7, 0.95))
     figure = Image.open(person.path).convert("RGBA").resize((length, length), Image.Resampling.BICUBIC)
     place = (int(rng.integers(0, SIZE - length + 1)), int(rng.integers(0, SIZE - length + 1)))

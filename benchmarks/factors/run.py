@@ -1,8 +1,10 @@
 """Score units, sub-units, the random control and sparse autoencoders on the known factors, and print the table.
 
-Everything is made from the training half alone: the split, the autoencoders (on the same instances), each feature's factor. Features are
-the largest activation over the figure's tokens. Units are chosen anew by each seed; autoencoders learn the whole layer with as many latents
-per unit, and as many live latents are drawn as there are sub-units.
+Everything is made from the training half alone: the split, the autoencoders (on the same
+    instances), each feature's factor. Features are
+the largest activation over the figure's tokens. Units are chosen anew by each seed; autoencoders
+learn the whole layer with as many latents per unit, and as many live latents are drawn as there are
+sub-units.
 
     python -m benchmarks.factors.run [--units 48] [--seeds 0 1 2]
     python -m benchmarks.factors.run --table
@@ -26,16 +28,24 @@ from benchmarks.method import harness
 from benchmarks.method.activations import layer
 from benchmarks.method.fetch import cache
 from benchmarks.method.saes import build, train
-from elude.exporter.splitting.contributions import contributions, top_rows
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.models.layers import Layer
 from elude.exporter.probing.probe import Probe
+from elude.exporter.splitting.contributions import contributions, top_rows
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.split_layer import SplitSettings, random_control, split_unit
 
 PER_PICTURE, TOP_ROWS, SMALLEST, STEPS = 32, 1_600, 16, 500
 SAES = {"TopK SAE": "top_k", "BatchTopK SAE": "batch_top_k"}
-COLUMNS = {"features": "features", "own": "own factor", "gap": "gap", "followers": "follow one", "mig": "MIG", "disentanglement": "D",
-           "completeness": "C", "informativeness": "I"}  # fmt: skip
+COLUMNS = {
+    "features": "features",
+    "own": "own factor",
+    "gap": "gap",
+    "followers": "follow one",
+    "mig": "MIG",
+    "disentanglement": "D",
+    "completeness": "C",
+    "informativeness": "I",
+}
 FOLLOWS = 0.1  # a feature follows a factor when its gap is above this
 _BLOCK = 64
 
@@ -50,7 +60,9 @@ def training_probe(seed: int) -> Probe:
     """Seeded figure tokens of the training pictures."""
     found, which = activations(), the_layer()
     rows = np.flatnonzero(found.half == 0)
-    chosen = np.stack([np.random.default_rng([seed, int(row)]).choice(TOKENS, PER_PICTURE, replace=False) for row in rows])
+    chosen = np.stack(
+        [np.random.default_rng([seed, int(row)]).choice(TOKENS, PER_PICTURE, replace=False) for row in rows]
+    )
     q = np.concatenate([found.inputs[row, tokens].astype(np.float32) for row, tokens in zip(rows, chosen, strict=True)])
     with torch.inference_mode():
         z = which.module(torch.from_numpy(q)).numpy()
@@ -63,7 +75,9 @@ def split(probe: Probe, chosen: NDArray[np.int64], seed: int) -> LayerSplit:
     settings = SplitSettings(TOP_ROWS, SMALLEST, seed=seed)
     parts, masks, rho, means = [], [], [], []
     for unit in chosen:
-        made = split_unit(contributions(which, probe, unit, top_rows(probe.z[:, unit], TOP_ROWS)), float(bias[unit]), settings)
+        made = split_unit(
+            contributions(which, probe, unit, top_rows(probe.z[:, unit], TOP_ROWS)), float(bias[unit]), settings
+        )
         parts.append(1 if made is None else len(made.representatives))
         masks.append(np.ones(which.inputs, np.uint64) if made is None else made.masks)
         rho.append(np.nan if made is None else made.rho)
@@ -154,15 +168,28 @@ def run(seed: int, units: int, steps: int) -> dict[str, dict[str, object]]:
 def table() -> str:
     """Markdown of all seeds in the cache: mean ± sample standard deviation."""
     runs = [json.loads(path.read_text()) for path in sorted((cache() / "results").glob("factors-?.json"))]
-    lines = [f"Seeds: {len(runs)}.", "", "| | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines = [
+        f"Seeds: {len(runs)}.",
+        "",
+        "| | " + " | ".join(COLUMNS.values()) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
     for name in runs[0]:
         cells = [_cell([float(of[name][column]) for of in runs], column) for column in COLUMNS]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    for title, key in (("Features that prefer each factor", "prefer"), ("Mean relevance", "mean relevance"), ("Best feature", "best"),
-                       ("Accuracy of the forest", "accuracy")):  # fmt: skip
+    for title, key in (
+        ("Features that prefer each factor", "prefer"),
+        ("Mean relevance", "mean relevance"),
+        ("Best feature", "best"),
+        ("Accuracy of the forest", "accuracy"),
+    ):
         lines += ["", f"{title}:", "", "| | " + " | ".join(FACTORS) + " |", "|---" * (len(FACTORS) + 1) + "|"]
         for name in runs[0]:
-            lines.append(f"| {name} | " + " | ".join(_cell([of[name][key][factor] for of in runs], key) for factor in FACTORS) + " |")
+            lines.append(
+                f"| {name} | "
+                + " | ".join(_cell([of[name][key][factor] for of in runs], key) for factor in FACTORS)
+                + " |"
+            )
     return "\n".join(lines)
 
 

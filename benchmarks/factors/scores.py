@@ -1,14 +1,17 @@
 """How well features follow single factors, on pictures that neither made the features nor chose their factor.
 
-Relevance of a feature for a factor: mutual information of the feature (in quantile bins) with the factor, less what the same margins give
-by chance (the expectation under the hypergeometric model of Vinh, Epps, Bailey, JMLR 11, 2010), over the factor's entropy less the same.
-1: the feature tells the factor; 0: no more than chance. Chance must be taken off, as 27 roles in 8 bins share much with anything.
+Relevance of a feature for a factor: mutual information of the feature (in quantile bins) with the
+    factor, less what the same margins give
+by chance (the expectation under the hypergeometric model of Vinh, Epps, Bailey, JMLR 11, 2010),
+over the factor's entropy less the same. 1: the feature tells the factor; 0: no more than chance.
+Chance must be taken off, as 27 roles in 8 bins share much with anything.
 
-- own: relevance for the feature's own factor, the one of largest relevance on the training half; gap: own less the largest of the others.
-- mig: mutual information gap (Chen et al., arXiv 1802.04942): per factor, relevance of its best feature less that of the second best, both
-  chosen on the training half.
-- disentanglement, completeness, informativeness: DCI (Eastwood and Williams, ICLR 2018), with a random forest's importances as R and its
-  accuracy on the judging half as informativeness.
+- own: relevance for the feature's own factor, the one of largest relevance on the training half;
+  gap: own less the largest of the others.
+- mig: mutual information gap (Chen et al., arXiv 1802.04942): per factor, relevance of its best
+  feature less that of the second best, both chosen on the training half.
+- disentanglement, completeness, informativeness: DCI (Eastwood and Williams, ICLR 2018), with a
+  random forest's importances as R and its accuracy on the judging half as informativeness.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ Codes = NDArray[np.int64]  # (pictures, factors)
 
 
 def binned(values: Values, training: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """int64 (pictures, features): each feature's bin, at quantiles of its training pictures; equal quantiles make one bin."""
+    """int64 (pictures, features): each feature's bin, at quantiles of its training pictures; equal quantiles make
+    one bin.
+    """
     found = np.empty(values.shape, np.int64)
     for feature, column in enumerate(values.T):
         edges = np.unique(np.quantile(column[training], np.arange(1, BINS) / BINS))
@@ -50,7 +55,9 @@ def relevance(bins: NDArray[np.int64], codes: Codes) -> NDArray[np.float64]:
 
 
 def single(training: NDArray[np.float64], judging: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """``factor`` (its number), ``own`` and ``gap`` of each feature from its relevances on both halves, (features, factors)."""
+    """``factor`` (its number), ``own`` and ``gap`` of each feature from its relevances on both halves, (features,
+    factors).
+    """
     factor = training.argmax(axis=1)
     rows = np.arange(len(factor))
     others = judging.copy()
@@ -67,7 +74,9 @@ def mig(training: NDArray[np.float64], judging: NDArray[np.float64]) -> NDArray[
     return gaps
 
 
-def importances(values: Values, codes: Codes, training: NDArray[np.bool_], seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def importances(
+    values: Values, codes: Codes, training: NDArray[np.bool_], seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The matrix R, float64 (features, factors), and the accuracy on the judging half, float64 (factors,)."""
     columns, accuracy = [], []
     for code in codes.T:
@@ -80,8 +89,8 @@ def importances(values: Values, codes: Codes, training: NDArray[np.bool_], seed:
 def dci(importance: NDArray[np.float64]) -> tuple[float, float]:
     """Disentanglement and completeness of R (features, factors), each from 0 to 1.
 
-    D = sum_i rho_i (1 - H_K(P_i)) with P_i the row i of R over its sum and rho_i its part of all of R; C = mean_k (1 - H_D(column k)).
-    H_b is the entropy to base b.
+    D = sum_i rho_i (1 - H_K(P_i)) with P_i the row i of R over its sum and rho_i its part of all of
+    R; C = mean_k (1 - H_D(column k)). H_b is the entropy to base b.
     """
     features, factors = importance.shape
     rows = importance.sum(axis=1)

@@ -1,1 +1,4 @@
-"""Benchmarks of the method on a real foundation model: a DINOv2 ViT-S/14 and natural images. See docs/benchmarks/method.md."""
+"""Benchmarks of the method on a real foundation model: a DINOv2 ViT-S/14 and natural images.
+
+See docs/benchmarks/method.md.
+"""

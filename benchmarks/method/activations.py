@@ -1,8 +1,9 @@
 """What the benchmarks' layer sees on all tokens of all pictures, computed once and read from the cache afterwards.
 
-Per set of pictures: ``inputs`` float16 (pictures, tokens, 1536), the layer's input q; ``residual`` float16 (pictures, tokens, 384), what
-the layer's output is added to. Everything else follows from q: z = W q + b. Rounding q to half precision is harmless here, as all that is
-compared reads the same q.
+Per set of pictures: ``inputs`` float16 (pictures, tokens, 1536), the layer's input q; ``residual``
+    float16 (pictures, tokens, 384), what
+the layer's output is added to. Everything else follows from q: z = W q + b. Rounding q to half
+precision is harmless here, as all that is compared reads the same q.
 """
 
 from __future__ import annotations
@@ -49,7 +50,12 @@ def probe(tokens_per_image: int, seed: int, which: Layer) -> Probe:
     """Seeded tokens of each probing picture, as ``elude.exporter.probing.probe.collect`` would give them."""
     inputs = activations("probing").inputs
     images, tokens, _ = inputs.shape
-    chosen = np.stack([np.sort(np.random.default_rng([seed, i]).choice(tokens, tokens_per_image, replace=False)) for i in range(images)])
+    chosen = np.stack(
+        [
+            np.sort(np.random.default_rng([seed, i]).choice(tokens, tokens_per_image, replace=False))
+            for i in range(images)
+        ]
+    )
     q = np.concatenate([inputs[i, chosen[i]].astype(np.float32) for i in range(images)])
     with torch.inference_mode():
         z = which.module(torch.from_numpy(q)).numpy()
@@ -72,7 +78,9 @@ def _compute(name: str, batch: int) -> None:
             for part, values in (("inputs", seen["q"]), ("residual", seen["residual"])):
                 if part not in stores:
                     shape = (len(images), *values.shape[1:])
-                    stores[part] = np.lib.format.open_memmap(folder / f"{part}.npy", mode="w+", dtype=np.float16, shape=shape)
+                    stores[part] = np.lib.format.open_memmap(
+                        folder / f"{part}.npy", mode="w+", dtype=np.float16, shape=shape
+                    )
                 stores[part][start : start + len(pixels)] = values.numpy()
             if start % (batch * 10) == 0:
                 print(name, start, len(images), flush=True)

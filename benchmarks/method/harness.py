@@ -1,7 +1,9 @@
-"""One way to score every kind of split and feature: on the held-out pictures, by MS-Score (as it is and centred) and class purity.
+"""One way to score every kind of split and feature: on the held-out pictures, by MS-Score (as it is and centred) and
+class purity.
 
-A family of features is a matrix (features, 1536) and a bias (features,) on the layer's input, so that units, sub-units and random splits
-are scored by the same code, in one pass for many families. Scores follow ``elude.exporter.scoring.measures``: features that never fire are left out and
+A family of features is a matrix (features, 1536) and a bias (features,) on the layer's input, so
+that units, sub-units and random splits are scored by the same code, in one pass for many families.
+Scores follow ``elude.exporter.scoring.measures``: features that never fire are left out and
 counted.
 """
 
@@ -64,12 +66,16 @@ def bias() -> NDArray[np.float32]:
 def family(split: LayerSplit, chosen: NDArray[np.int64]) -> Family:
     """The sub-units of a split whose rows are the units ``chosen`` of the layer."""
     parent = chosen[split.parent]
-    return Family((split.shares() * weight()[parent]).astype(np.float32), (split.omega() * bias()[parent]).astype(np.float32))
+    return Family(
+        (split.shares() * weight()[parent]).astype(np.float32), (split.omega() * bias()[parent]).astype(np.float32)
+    )
 
 
 @cached
 def held_out() -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-    """The layer's input (pictures, TOKENS, inputs) and output (pictures, TOKENS, units) at seeded tokens of each held-out picture."""
+    """The layer's input (pictures, TOKENS, inputs) and output (pictures, TOKENS, units) at seeded tokens of each
+    held-out picture.
+    """
     inputs = activations("held_out").inputs
     pictures, tokens, _ = inputs.shape
     q = np.empty((pictures, TOKENS, inputs.shape[2]), np.float16)
@@ -78,7 +84,9 @@ def held_out() -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     z = np.empty((pictures, TOKENS, len(weight())), np.float32)
     w = torch.from_numpy(weight())
     for start in range(0, pictures, _BLOCK):
-        z[start : start + _BLOCK] = (torch.from_numpy(q[start : start + _BLOCK].astype(np.float32)) @ w.T).numpy() + bias()
+        z[start : start + _BLOCK] = (
+            torch.from_numpy(q[start : start + _BLOCK].astype(np.float32)) @ w.T
+        ).numpy() + bias()
     return q, z
 
 
@@ -123,9 +131,10 @@ def score(found: Peaks, top: int = TOP) -> dict[str, NDArray[np.float64]]:
 
 
 def redundancy(found: Peaks, unit: NDArray[np.int64], top: int = TOP) -> dict[str, float]:
-    """How alike the features are: ``nearest``, the mean over features of the largest cosine between the mean (centred) embedding of its top
-    pictures and that of a feature of another unit; ``pictures``, how many pictures are among the top of any; ``firing``, the part of all
-    pictures where a feature is above 0.
+    """How alike the features are: ``nearest``, the mean over features of the largest cosine between the mean
+    (centred) embedding of its top
+    pictures and that of a feature of another unit; ``pictures``, how many pictures are among the
+    top of any; ``firing``, the part of all pictures where a feature is above 0.
     """
     order = np.argsort(-found.value, axis=0, kind="stable")[:top]
     token = np.take_along_axis(found.token, order, axis=0)
@@ -151,7 +160,9 @@ def _centre() -> NDArray[np.float64]:
 def summary(scores: Mapping[str, NDArray[np.float64]], which: NDArray[np.bool_] | None = None) -> dict[str, float]:
     """Means over the features (or ``which`` of them) that fire, and the number of those that do not."""
     chosen = {name: values if which is None else values[which] for name, values in scores.items()}
-    return {name: float(np.nanmean(values)) for name, values in chosen.items()} | {"dead": int(np.isnan(chosen["ms"]).sum())}
+    return {name: float(np.nanmean(values)) for name, values in chosen.items()} | {
+        "dead": int(np.isnan(chosen["ms"]).sum())
+    }
 
 
 def save(name: str, result: object) -> Path:

@@ -1,7 +1,9 @@
-"""The benchmarks' pictures: cut-out things on varied photographs, and photographs of food, in two sets that share no source picture.
+"""The benchmarks' pictures: cut-out things on varied photographs, and photographs of food, in two sets that share no
+source picture.
 
-On white backgrounds everywhere all units look alike, so each cut-out is laid on a crop of a photograph. ``probing`` pictures fit the
-split, ``held_out`` pictures judge it: every cut-out, drawing and photograph (also as a background) belongs to one of the two sets only.
+On white backgrounds everywhere all units look alike, so each cut-out is laid on a crop of a
+photograph. ``probing`` pictures fit the split, ``held_out`` pictures judge it: every cut-out,
+drawing and photograph (also as a background) belongs to one of the two sets only.
 """
 
 from __future__ import annotations
@@ -31,19 +33,29 @@ def build(name: str) -> Path:
         return folder
     half = SETS.index(name)
     photographs = sorted((unpacked("food") / "package" / "assets").glob("*.jpeg"))
-    others = sorted(path for path in (unpacked("backgrounds") / "skimage" / "data").glob("*.[jp]*g") if path.stat().st_size > 100_000)
+    others = sorted(
+        path
+        for path in (unpacked("backgrounds") / "skimage" / "data").glob("*.[jp]*g")
+        if path.stat().st_size > 100_000
+    )
     backgrounds = [_open(path) for path in (photographs + others) if _half(path) == half]
     made = folder.with_name(name + ".partial")
     for path in photographs:
         if _half(path) == half:
-            _save(_square(_open(path), np.random.default_rng(0), whole=True), made / "photographs of food" / f"{path.stem}.jpg")
+            _save(
+                _square(_open(path), np.random.default_rng(0), whole=True),
+                made / "photographs of food" / f"{path.stem}.jpg",
+            )
     for label, path, copies in _cut_outs():
         if _half(path) != half:
             continue
         thing = Image.open(path).convert("RGBA")
         for copy in range(copies):
             rng = np.random.default_rng([_number(path), copy])
-            _save(_composite(thing, backgrounds[rng.integers(len(backgrounds))], rng), made / label / f"{path.stem}-{copy}.jpg")
+            _save(
+                _composite(thing, backgrounds[rng.integers(len(backgrounds))], rng),
+                made / label / f"{path.stem}-{copy}.jpg",
+            )
     made.rename(folder)
     return folder
 
@@ -51,7 +63,9 @@ def build(name: str) -> Path:
 def _cut_outs() -> list[tuple[str, Path, int]]:
     """Class, file and number of composites of each cut-out; classes with few things are merged into one."""
     stamps = unpacked("stamps") / "usr" / "share" / "tuxpaint" / "stamps"
-    found = [("/".join(path.relative_to(stamps).parts[:-1][:2]), path, COPIES) for path in sorted(stamps.rglob("*.png"))]
+    found = [
+        ("/".join(path.relative_to(stamps).parts[:-1][:2]), path, COPIES) for path in sorted(stamps.rglob("*.png"))
+    ]
     found = [entry for entry in found if not entry[0].startswith(_SKIPPED)]
     emoji = unpacked("emoji") / "package"
     for entry in json.loads((emoji / "emoji.json").read_text()):
@@ -60,7 +74,10 @@ def _cut_outs() -> list[tuple[str, Path, int]]:
     sizes: dict[str, int] = {}
     for label, _, copies in found:
         sizes[label] = sizes.get(label, 0) + copies
-    return [(label.replace("/", " ") if sizes[label] >= _SMALLEST_CLASS else "others", path, copies) for label, path, copies in found]
+    return [
+        (label.replace("/", " ") if sizes[label] >= _SMALLEST_CLASS else "others", path, copies)
+        for label, path, copies in found
+    ]
 
 
 def _composite(thing: Image.Image, background: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -69,7 +86,9 @@ def _composite(thing: Image.Image, background: Image.Image, rng: np.random.Gener
     thing = thing.crop(box)
     side = SIZE * rng.uniform(0.45, 0.9)
     scale = side / max(thing.size)
-    thing = thing.resize((max(1, round(thing.width * scale)), max(1, round(thing.height * scale))), Image.Resampling.BICUBIC)
+    thing = thing.resize(
+        (max(1, round(thing.width * scale)), max(1, round(thing.height * scale))), Image.Resampling.BICUBIC
+    )
     if rng.random() < 0.5:
         thing = thing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     place = tuple(int(rng.integers(0, SIZE - length + 1)) for length in thing.size)

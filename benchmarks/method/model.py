@@ -45,8 +45,12 @@ def _state(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
             tensors[f"{path}.weight"] = tensors[node.input[1]].T
     patches = next(tensor for tensor in tensors.values() if tuple(tensor.shape) == (1, 37 * 37, 384))
     patches = patches.reshape(1, 37, 37, -1).permute(0, 3, 1, 2)
-    grid = nn.functional.interpolate(patches, (SIZE // 14, SIZE // 14), mode="bicubic", align_corners=False, antialias=False)
-    class_position = tensors[next(node.input[0] for node in graph.node if "Concat_6" in node.name and "embeddings" in node.name)]
+    grid = nn.functional.interpolate(
+        patches, (SIZE // 14, SIZE // 14), mode="bicubic", align_corners=False, antialias=False
+    )
+    class_position = tensors[
+        next(node.input[0] for node in graph.node if "Concat_6" in node.name and "embeddings" in node.name)
+    ]
     state = {
         "cls_token": tensors["backbone.embeddings.cls_token"],
         "pos_embed": torch.cat([class_position.reshape(1, 1, -1), grid.flatten(2).transpose(1, 2)], 1),
@@ -77,7 +81,9 @@ def difference_to_onnx(images: int = 4, seed: int = 0) -> float:
 
     graph = onnx.load(onnx_path())
     node = next(
-        n for n in graph.graph.node if n.name == "/backbone/layernorm/LayerNormalization" or n.name.endswith("/backbone/layernorm/Add_1")
+        n
+        for n in graph.graph.node
+        if n.name == "/backbone/layernorm/LayerNormalization" or n.name.endswith("/backbone/layernorm/Add_1")
     )
     graph.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])

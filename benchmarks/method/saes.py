@@ -1,9 +1,11 @@
 """Sparse autoencoders of the library ``overcomplete``, trained on the very activations that the split is made from.
 
-The layer's output z on seeded tokens of the probing pictures, less its mean and over its mean length, is what they learn; they have as many
-latents as the split has sub-units. Each is scored on the held-out pictures like every other feature, with the part of the variance that it
-keeps (R², of tokens) and what replacing z by its reconstruction does to the model: the last block is run on, and a nearest-neighbour
-classifier, fitted to the original features of the probing pictures, classifies the held-out ones.
+The layer's output z on seeded tokens of the probing pictures, less its mean and over its mean
+length, is what they learn; they have as many latents as the split has sub-units. Each is scored on
+the held-out pictures like every other feature, with the part of the variance that it keeps (R², of
+tokens) and what replacing z by its reconstruction does to the model: the last block is run on, and
+a nearest-neighbour classifier, fitted to the original features of the probing pictures, classifies
+the held-out ones.
 
     python -m benchmarks.method.saes --expansion 4.2 [--seeds 0 1 2]
 """
@@ -124,7 +126,9 @@ def features(name: str, pictures: NDArray[np.int64], replace: Reconstruct | None
 
 @dataclass(frozen=True)
 class Downstream:
-    """A nearest-neighbour classifier of the model's features, and what it says of the held-out pictures when nothing is replaced."""
+    """A nearest-neighbour classifier of the model's features, and what it says of the held-out pictures when nothing
+    is replaced.
+    """
 
     classifier: KNeighborsClassifier
     pictures: NDArray[np.int64]
@@ -132,7 +136,9 @@ class Downstream:
     labels: NDArray[np.str_]
 
     def compare(self, changed: NDArray[np.float32]) -> dict[str, float]:
-        """Accuracy with other features, how many predictions they change, and how far they are from the original ones."""
+        """Accuracy with other features, how many predictions they change, and how far they are from the original
+        ones.
+        """
         predicted = self.classifier.predict(changed)
         lengths = np.linalg.norm(changed, axis=1) * np.linalg.norm(self.features, axis=1)
         return {
@@ -147,7 +153,9 @@ def downstream() -> Downstream:
     labels, held_out = activations("probing").labels, activations("held_out").labels
     order = np.sort(np.random.default_rng(0).permutation(len(held_out))[:DOWNSTREAM])
     pictures = np.arange(0, len(labels), 2)
-    classifier = KNeighborsClassifier(10, metric="cosine", weights="distance").fit(features("probing", pictures), labels[pictures])
+    classifier = KNeighborsClassifier(10, metric="cosine", weights="distance").fit(
+        features("probing", pictures), labels[pictures]
+    )
     return Downstream(classifier, order, features("held_out", order), held_out[order])
 
 
@@ -158,7 +166,9 @@ def run(kinds: Sequence[str], latents: int, steps: int, seed: int, after: Downst
     data = (data - mean) / length
     held = ((torch.from_numpy(harness.held_out()[1]).flatten(0, 1) - mean) / length)[::4]
     spread = float((held - held.mean(0)).square().sum())
-    results: dict[str, object] = {"settings": {"latents": latents, "steps": steps, "top_k": TOP_K, "batch": BATCH, "tokens": len(data)}}
+    results: dict[str, object] = {
+        "settings": {"latents": latents, "steps": steps, "top_k": TOP_K, "batch": BATCH, "tokens": len(data)}
+    }
     results["original"] = after.compare(after.features)
     for kind in kinds:
         begun = time.process_time()

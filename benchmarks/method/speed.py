@@ -1,9 +1,11 @@
 """Time and peak memory of splitting one unit: this project's way against the plain reference, on the same activations.
 
-The reference is scikit-learn's HDBSCAN with its defaults, but for ``min_cluster_size`` and leaf selection, on the full normalised
-contribution vectors; ``brute`` is the same with ``algorithm="brute"``, its quickest setting here. All ways share what comes before and
-after (representatives, margin), which is part of the time. Each measurement is a process of its own with one thread; times are CPU times,
-so that other work on the machine does not count; memory is the peak beyond what the inputs take.
+The reference is scikit-learn's HDBSCAN with its defaults, but for ``min_cluster_size`` and leaf
+selection, on the full normalised contribution vectors; ``brute`` is the same with
+``algorithm="brute"``, its quickest setting here. All ways share what comes before and after
+(representatives, margin), which is part of the time. Each measurement is a process of its own with
+one thread; times are CPU times, so that other work on the machine does not count; memory is the
+peak beyond what the inputs take.
 
     python -m benchmarks.method.speed [--quick]
 """
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+import elude.exporter.splitting.hdbscan
 from benchmarks.method.fetch import cache
 from elude.exporter.splitting.split_layer import SplitSettings, split_unit
 
@@ -30,7 +33,9 @@ def measure(way: str, vectors_file: Path, min_cluster_size: int) -> dict[str, fl
     """CPU seconds, wall seconds, peak bytes and the number of sub-units of one unit; run in a process of its own."""
     vectors = np.load(vectors_file)
     settings = SplitSettings(len(vectors), min_cluster_size, clusterer="projected" if way == "projected" else "hdbscan")
-    split_unit(vectors[:200], 0.0, SplitSettings(200, 20, clusterer=settings.clusterer))  # imports and first calls do not count
+    split_unit(
+        vectors[:200], 0.0, SplitSettings(200, 20, clusterer=settings.clusterer)
+    )  # imports and first calls do not count
     if way == "reference":
         _use_library_defaults()
     before = _peak(reset=True)
@@ -51,10 +56,9 @@ def _peak(*, reset: bool = False) -> int:
 
 def _use_library_defaults() -> None:
     """Let the clusterer ``hdbscan`` choose its algorithm as the library does by default."""
-    import elude.exporter.splitting.hdbscan
 
-    library = exporter.cluster.HDBSCAN
-    exporter.cluster.HDBSCAN = lambda **settings: library(**(settings | {"algorithm": "auto"}))
+    library = elude.exporter.splitting.hdbscan.HDBSCAN
+    elude.exporter.splitting.hdbscan.HDBSCAN = lambda **settings: library(**(settings | {"algorithm": "auto"}))
 
 
 def _prepare(sizes: list[int], units: list[int]) -> dict[tuple[int, int], Path]:
@@ -98,7 +102,15 @@ def main() -> None:
     for size, counts in plan.items():
         for index, unit in enumerate(units):
             for way in (way for way in WAYS if index < counts.get(way, 0)):
-                command = (sys.executable, "-m", "benchmarks.method.speed", "--one", way, str(files[size, unit]), str(size // 100))
+                command = (
+                    sys.executable,
+                    "-m",
+                    "benchmarks.method.speed",
+                    "--one",
+                    way,
+                    str(files[size, unit]),
+                    str(size // 100),
+                )
                 row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
                 rows.append({"way": way, "size": size, "unit": unit} | row)
                 print(rows[-1], flush=True)

@@ -56,7 +56,10 @@ def variants() -> str:
     """Each variant, by number of units."""
     parts = []
     for units, files in results("variants-*-*.json").items():
-        parts.append(f"{units} units, seeds: {len(files)}.\n\n" + table([json.loads(path.read_text()) for path in files], COLUMNS))
+        parts.append(
+            f"{units} units, seeds: {len(files)}.\n\n"
+            + table([json.loads(path.read_text()) for path in files], COLUMNS)
+        )
     return "\n\n".join(parts)
 
 
@@ -74,13 +77,18 @@ def better() -> str:
     for name in ("literal", "signed", "chosen"):
         control = f"{name}, shuffled" + (", same rules" if name == "chosen" else "")
         gains = [run[name]["ms"] - run[control]["ms"] for run in runs]
-        lines.append(f"| {name} | {np.mean(gains):.3f}" + (f" ± {np.std(gains, ddof=1):.3f}" if len(gains) > 1 else "") + " |")
+        lines.append(
+            f"| {name} | {np.mean(gains):.3f}" + (f" ± {np.std(gains, ddof=1):.3f}" if len(gains) > 1 else "") + " |"
+        )
     return "\n".join(lines)
 
 
 def stable() -> str:
     """Agreement of the splits of different seeds, matched within each unit by the Hungarian method."""
-    lines = ["| units | clusterer | cosine | cosine, 0 for unmatched | units with the same count |", "|---|---|---|---|---|"]
+    lines = [
+        "| units | clusterer | cosine | cosine, 0 for unmatched | units with the same count |",
+        "|---|---|---|---|---|",
+    ]
     for units, files in results("variants-*-*.npz").items():
         if len(files) < 2:
             continue
@@ -88,7 +96,9 @@ def stable() -> str:
         for name in (key.removesuffix(" parts") for key in data[0] if key.endswith(" parts")):
             found = stability([_split(name, each[f"{name} parts"], each[name]) for each in data])
             label = name.removesuffix(" literal")
-            lines.append(f"| {units} | {label} | {found.cosine:.3f} | {found.cosine_of_all:.3f} | {found.same_count:.2f} |")
+            lines.append(
+                f"| {units} | {label} | {found.cosine:.3f} | {found.cosine_of_all:.3f} | {found.same_count:.2f} |"
+            )
     if len(lines) == 2:
         raise FileNotFoundError
     return "\n".join(lines)
@@ -101,9 +111,14 @@ def _split(name: str, parts: NDArray[np.int64], representatives: NDArray[np.floa
 
 
 def speed() -> str:
-    """CPU seconds and peak memory per unit, medians over the units, and the exponent of growth between neighbouring sizes."""
+    """CPU seconds and peak memory per unit, medians over the units, and the exponent of growth between neighbouring
+    sizes.
+    """
     rows = json.loads((cache() / "results" / "speed.json").read_text())
-    lines = ["| k | way | units | CPU s per unit | × the reference | growth exponent | peak memory, MB |", "|---" * 7 + "|"]
+    lines = [
+        "| k | way | units | CPU s per unit | × the reference | growth exponent | peak memory, MB |",
+        "|---" * 7 + "|",
+    ]
     medians: dict[tuple[int, str], float] = {}
     for size in sorted({row["size"] for row in rows}):
         for way in ("reference", "brute", "projected"):
@@ -114,17 +129,30 @@ def speed() -> str:
             # The ratio is the median over the units that both ways saw.
             slow = {row["unit"]: row["cpu"] for row in rows if row["size"] == size and row["way"] == "reference"}
             ratios = [slow[row["unit"]] / row["cpu"] for row in of if row["unit"] in slow]
-            growth = f"{np.log2(medians[size, way] / medians[size // 2, way]):.2f}" if (size // 2, way) in medians else ""
+            growth = (
+                f"{np.log2(medians[size, way] / medians[size // 2, way]):.2f}" if (size // 2, way) in medians else ""
+            )
             ratio = f"{np.median(ratios):.0f}" if ratios else ""
             memory = np.median([row["bytes"] for row in of]) / 1e6
-            lines.append(f"| {size} | {way} | {len(of)} | {medians[size, way]:.3g} | {ratio} | {growth} | {memory:.0f} |")
+            lines.append(
+                f"| {size} | {way} | {len(of)} | {medians[size, way]:.3g} | {ratio} | {growth} | {memory:.0f} |"
+            )
     return "\n".join(lines)
 
 
 def saes() -> str:
     """The autoencoders, by number of training steps."""
-    columns = {"ms": "MS", "centred": "MS centred", "purity": "purity", "nearest": "nearest", "dead": "dead", "r2": "R²",
-               "accuracy": "accuracy", "changed": "predictions changed", "seconds": "training, CPU s"}  # fmt: skip
+    columns = {
+        "ms": "MS",
+        "centred": "MS centred",
+        "purity": "purity",
+        "nearest": "nearest",
+        "dead": "dead",
+        "r2": "R²",
+        "accuracy": "accuracy",
+        "changed": "predictions changed",
+        "seconds": "training, CPU s",
+    }
     parts = []
     for files in results("saes-*-*.json").values():
         runs = [json.loads(path.read_text()) for path in files]
@@ -136,7 +164,13 @@ def saes() -> str:
 
 
 if __name__ == "__main__":
-    for title, make in (("Variants", variants), ("Stability", stable), ("Better", better), ("Speed", speed), ("Autoencoders", saes)):
+    for title, make in (
+        ("Variants", variants),
+        ("Stability", stable),
+        ("Better", better),
+        ("Speed", speed),
+        ("Autoencoders", saes),
+    ):
         try:
             print(f"## {title}\n\n{make()}\n")
         except (FileNotFoundError, KeyError):

@@ -1,7 +1,10 @@
-"""Which clusterer and which margin rule: all on the same units, instances and held-out pictures, for three choices of tokens.
+"""Which clusterer and which margin rule: all on the same units, instances and held-out pictures, for three choices
+of tokens.
 
-Controls: ``permuted`` splits the same parts and masks at random over the inputs (``elude.exporter.splitting.split_layer.random_control``); ``shuffled`` makes the
-split from the same clusters with their labels shuffled over the instances, so that a rule's gain without any cluster shows.
+Controls: ``permuted`` splits the same parts and masks at random over the inputs
+    (``elude.exporter.splitting.split_layer.random_control``); ``shuffled`` makes the
+split from the same clusters with their labels shuffled over the instances, so that a rule's gain
+without any cluster shows.
 
     python -m benchmarks.method.variants [--units 64] [--seeds 0 1 2]
 """
@@ -20,8 +23,8 @@ from numpy.typing import NDArray
 from benchmarks.method import harness
 from benchmarks.method.activations import layer, probe
 from elude.exporter.splitting import hdbscan as cluster
-from elude.exporter.splitting.hdbscan import Clusters, cluster_unit, representatives
 from elude.exporter.splitting.contributions import contributions, normalise, top_rows
+from elude.exporter.splitting.hdbscan import Clusters, cluster_unit, representatives
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.splitting.margin import MARGINS, winning_masks
 from elude.exporter.splitting.split_layer import random_control, separation
@@ -49,7 +52,9 @@ def exact(vectors: Vectors, seed: int) -> Clusters:
 
 
 def sampled(vectors: Vectors, seed: int) -> Clusters:
-    """HDBSCAN on a quarter of the rows; any other goes to the nearest representative if as near as nine tenths of the members."""
+    """HDBSCAN on a quarter of the rows; any other goes to the nearest representative if as near as nine tenths of
+    the members.
+    """
     chosen = np.sort(np.random.default_rng(seed).choice(len(vectors), len(vectors) // 4, replace=False))
     found = cluster_unit(vectors[chosen], min_cluster_size=max(SMALLEST // 4, 2), clusterer="projected", seed=seed)
     if found.count < 2:
@@ -155,8 +160,11 @@ def run(seed: int, chosen: NDArray[np.int64]) -> dict[str, dict[str, float]]:
             rows[name]["expansion"] = splits[name].expansion_factor
     for (name, rule), of in made.items():
         rows[f"{name} {rule}"]["seconds"] = of.seconds / len(chosen)
-    np.savez(harness.save(f"variants-{len(chosen)}-{seed}", rows).with_suffix(".npz"), **{key: splits[key].representatives for key in KEPT},
-             **{f"{key} parts": splits[key].parts for key in KEPT})  # fmt: skip
+    np.savez(
+        harness.save(f"variants-{len(chosen)}-{seed}", rows).with_suffix(".npz"),
+        **{key: splits[key].representatives for key in KEPT},
+        **{f"{key} parts": splits[key].parts for key in KEPT},
+    )
     return rows
 
 

@@ -16,9 +16,13 @@ commands = typer.Typer()
 def atlas(
     path: BundlePath,
     out: Annotated[Path, typer.Option(help="Folder for the pages.")],
-    images: Annotated[str | None, typer.Option(help="Images for what fires together and class effects; embedded brings its own.")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Images for what fires together and class effects; embedded brings its own.")
+    ] = None,
     max_images: Annotated[int, typer.Option(help="Images used at most.")] = 1_000,
-    effect_images: Annotated[int, typer.Option(help="Strongest images on which each sub-unit is ablated; 0: no class effects.")] = 3,
+    effect_images: Annotated[
+        int, typer.Option(help="Strongest images on which each sub-unit is ablated; 0: no class effects.")
+    ] = 3,
     overwrite: Annotated[bool, typer.Option(help="Replace an atlas at --out.")] = False,
 ) -> None:
     """Write static pages to browse what units and sub-units follow; open index.html in any browser.
@@ -36,10 +40,16 @@ def atlas(
     with progress_bar() as progress:
         activity = effects = None
         if source is not None:
-            activity = activity_of(bundle, source, limit=max_images, progress=lambda done, total: progress("images", done, total))
-            effects = class_effects(bundle, activity, effect_images, lambda done, total: progress("class effects", done, total))
+            activity = activity_of(
+                bundle, source, limit=max_images, progress=lambda done, total: progress("images", done, total)
+            )
+            effects = class_effects(
+                bundle, activity, effect_images, lambda done, total: progress("class effects", done, total)
+            )
         gathered = gather(bundle, activity, effects, effect_images)
-        page = write_pages(gathered, out, overwrite=overwrite, progress=lambda done, total: progress("pages", done, total))
+        page = write_pages(
+            gathered, out, overwrite=overwrite, progress=lambda done, total: progress("pages", done, total)
+        )
     typer.echo(f"Open {page.resolve()} in a browser.")
     if source is None:
         typer.echo("Without --images the pages leave out what fires together and the effects on classes.")

@@ -16,7 +16,11 @@ commands = typer.Typer()
 
 
 @commands.command()
-def demo(out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes; replaced.")] = Path("build/demo")) -> None:
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes; replaced.")] = Path(
+        "build/demo"
+    ),
+) -> None:
     """The whole way on the embedded model: export, serve and steer over HTTP, judge, admit, report."""
     import shutil
 
@@ -28,7 +32,10 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for everything that the 
     step("2. Serve", f"elude package {bundle} --out {archive}; elude serve {archive}; elude call …")
     package_commands.package(bundle, archive)
     try_out(bundle, archive)
-    step("3. Judge", f"elude evaluate {bundle} --quick --budget 200; elude gate {bundle}; elude admit {bundle} --store {store}")
+    step(
+        "3. Judge",
+        f"elude evaluate {bundle} --quick --budget 200; elude gate {bundle}; elude admit {bundle} --store {store}",
+    )
     quality_commands.evaluate(str(bundle), quick=True, budget=200)
     try:
         quality_commands.gate(bundle)
@@ -49,7 +56,9 @@ def step(title: str, commands: str) -> None:
 
 
 def try_out(bundle: Path, archive: Path) -> None:
-    """Serve the archive, predict, inspect and steer one image over HTTP, and hold the unsteered answer against the original model."""
+    """Serve the archive, predict, inspect and steer one image over HTTP, and hold the unsteered answer against the
+    original model.
+    """
     import torch
 
     from elude.exporter.images import open_images
@@ -77,7 +86,9 @@ def try_out(bundle: Path, archive: Path) -> None:
         f"One image over HTTP: {example.name}",
         {
             "predict": top(predicted),
-            "inspect: sub-units behind it": "\n".join(f"{sub_unit['id']}, effect {sub_unit['effect']:.3f}" for sub_unit in behind),
+            "inspect: sub-units behind it": "\n".join(
+                f"{sub_unit['id']}, effect {sub_unit['effect']:.3f}" for sub_unit in behind
+            ),
             "steer: these, each times -20": top(steered["steered"]),
             "unsteered, same request": top(steered["unsteered"]),
             "unsteered logits bit-identical to the original's": "yes" if same else "NO",

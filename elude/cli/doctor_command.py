@@ -13,7 +13,9 @@ commands = typer.Typer()
 
 @commands.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Look whether this machine is ready: versions, providers, Java, package names, ports. Exit code 1 if something is in the way.
+    """Look whether this machine is ready: versions, providers, Java, package names, ports.
+
+    Exit code 1 if something is in the way.
 
     Example: elude doctor
     """
@@ -21,7 +23,10 @@ def doctor(as_json: AsJson = False) -> None:
 
     findings = examine()
     marks = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
-    rows = {each.what: f"{marks[each.state]}: {each.said}" + (f"\n→ {each.remedy}" if each.remedy else "") for each in findings}
+    rows = {
+        each.what: f"{marks[each.state]}: {each.said}" + (f"\n→ {each.remedy}" if each.remedy else "")
+        for each in findings
+    }
     show("elude doctor", {each.what: asdict(each) for each in findings} if as_json else rows, as_json)
     if any(each.state == "problem" for each in findings):
         raise typer.Exit(1)

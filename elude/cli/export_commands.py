@@ -17,29 +17,40 @@ _IMAGES = "a folder, a .tar, shards 'x-{000..009}.tar', a list .txt, or 'hf:OWNE
 
 @commands.command()
 def export(
-    model: Annotated[str, typer.Argument(help="'embedded', a timm name, 'hf-hub:OWNER/NAME', or a local folder with config.json.")],
+    model: Annotated[
+        str, typer.Argument(help="'embedded', a timm name, 'hf-hub:OWNER/NAME', or a local folder with config.json.")
+    ],
     out: Annotated[Path, typer.Option(help="Where the bundle goes.")],
-    images: Annotated[str | None, typer.Option(help=f"Probing images: {_IMAGES}; the embedded model brings its own.")] = None,
+    images: Annotated[
+        str | None, typer.Option(help=f"Probing images: {_IMAGES}; the embedded model brings its own.")
+    ] = None,
     layers: Annotated[str, typer.Option(help="Glob over module paths; 'last' is the last block's fc2.")] = "last",
-    evaluation: Annotated[str | None, typer.Option(help="Held-out images for the MS-Score, named as --images are.")] = None,
+    evaluation: Annotated[
+        str | None, typer.Option(help="Held-out images for the MS-Score, named as --images are.")
+    ] = None,
     max_images: Annotated[int, typer.Option(help="Probing images used at most.")] = 20_000,
     tokens: Annotated[int, typer.Option(help="Tokens kept of each image.")] = 8,
     top_k: Annotated[int | None, typer.Option(help="Instances clustered per unit.")] = None,
     min_cluster_size: Annotated[int | None, typer.Option(help="Fewest instances of a sub-unit's cluster.")] = None,
     method: Annotated[str, typer.Option(help="'default', or 'paper': exact HDBSCAN, slower.")] = "default",
-    margin_rule: Annotated[str | None, typer.Option(help="Instead of the method's: literal, smallest or signed.")] = None,
+    margin_rule: Annotated[
+        str | None, typer.Option(help="Instead of the method's: literal, smallest or signed.")
+    ] = None,
     clusterer: Annotated[str | None, typer.Option(help="Instead of the method's: hdbscan or projected.")] = None,
     names: Annotated[str, typer.Option(help="'labels': after the classes of the strongest images; 'none'.")] = "labels",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 64,
-    engine: Annotated[str, typer.Option(help="'local', or 'ray': the cluster that RAY_ADDRESS names, else one started here.")] = "local",
+    engine: Annotated[
+        str, typer.Option(help="'local', or 'ray': the cluster that RAY_ADDRESS names, else one started here.")
+    ] = "local",
     workers: Annotated[int, typer.Option(help="Processes that cluster units; 0: threads of this process.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace a bundle at --out.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Split a model's units into sub-units, check that nothing changed, and write the bundle.
 
-    An export that was killed goes on when it is called again: what it has collected lies in OUT.partial until it is done.
+    An export that was killed goes on when it is called again: what it has collected lies in
+        OUT.partial until it is done.
 
     Example: elude export embedded --out build/bundle
     """
@@ -70,7 +81,9 @@ def export_facts(bundle: Bundle) -> dict[str, Any]:
     layers = bundle.manifest.layers
     facts: dict[str, Any] = {
         "layers": ", ".join(layer.name for layer in layers),
-        "units split": f"{sum(part > 1 for layer in layers for part in layer.parts)} of {sum(layer.units for layer in layers)}",
+        "units split": (
+            f"{sum(part > 1 for layer in layers for part in layer.parts)} of {sum(layer.units for layer in layers)}"
+        ),
         "expansion factor": round(bundle.manifest.expansion_factor, 2),
         "max |Δ| sub-units summed vs units": summary["sums"],
         "max |Δ output| torch vs original": summary["rewrite"],
@@ -87,14 +100,23 @@ def export_facts(bundle: Bundle) -> dict[str, Any]:
 @commands.command()
 def measure(
     path: BundlePath,
-    images: Annotated[str | None, typer.Option(help=f"What to measure on: {_IMAGES}; the embedded model brings its own.")] = None,
-    held_out: Annotated[bool, typer.Option("--held-out", help="Note that the bundle was not made from these images.")] = False,
-    encoder: Annotated[str | None, typer.Option(help="Compare images by this model too: a timm name, 'hf-hub:…' or a folder.")] = None,
-    seeds: Annotated[int, typer.Option(help="Splits made anew from these images to see how alike they are; 0: none.")] = 2,
+    images: Annotated[
+        str | None, typer.Option(help=f"What to measure on: {_IMAGES}; the embedded model brings its own.")
+    ] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Note that the bundle was not made from these images.")
+    ] = False,
+    encoder: Annotated[
+        str | None, typer.Option(help="Compare images by this model too: a timm name, 'hf-hub:…' or a folder.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(help="Splits made anew from these images to see how alike they are; 0: none.")
+    ] = 2,
     max_images: Annotated[int, typer.Option(help="Images used at most.")] = 5_000,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how alike the images are that each sub-unit answers to, beside units and a random split, and how stable the split is.
+    """Measure how alike the images are that each sub-unit answers to, beside units and a random split, and how
+    stable the split is.
 
     The result replaces the measures in the bundle.
 
@@ -107,7 +129,9 @@ def measure(
     bundle = Bundle.open(path)
     if images is None:
         if bundle.manifest.source.model != EMBEDDED:
-            raise UsageError("No images are given, and only the embedded model brings its own.", f"Give --images: {_IMAGES}.")
+            raise UsageError(
+                "No images are given, and only the embedded model brings its own.", f"Give --images: {_IMAGES}."
+            )
         images, held_out = str(EMBEDDED_FOLDER / "evaluation.tar"), True
     settings = MeasureSettings(held_out, encoder, seeds, max_images)
     with progress_bar() as progress:
@@ -148,7 +172,8 @@ def verify(
 
 @commands.command()
 def graph(
-    file: Annotated[Path, typer.Argument(help="A bundle or a model.onnx.", metavar="BUNDLE|MODEL.ONNX")], as_json: AsJson = False
+    file: Annotated[Path, typer.Argument(help="A bundle or a model.onnx.", metavar="BUNDLE|MODEL.ONNX")],
+    as_json: AsJson = False,
 ) -> None:
     """Say what is in an exported file: inputs, outputs, layers, sub-units, sizes, metadata, hashes.
 

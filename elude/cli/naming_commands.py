@@ -15,15 +15,27 @@ commands = typer.Typer()
 @commands.command()
 def name(
     path: BundlePath,
-    images: Annotated[str | None, typer.Option(help="Images: a folder or .tar; the embedded model brings its own.")] = None,
-    attributes: Annotated[Path | None, typer.Option(help="CSV of attributes of the images, used instead of their classes.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Name by words: open_clip:MODEL/PRETRAINED, or a folder with an ONNX pair.")] = None,
-    vocabulary: Annotated[Path | None, typer.Option(help="Words for --encoder, one a line; default: the shipped everyday words.")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Images: a folder or .tar; the embedded model brings its own.")
+    ] = None,
+    attributes: Annotated[
+        Path | None, typer.Option(help="CSV of attributes of the images, used instead of their classes.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Name by words: open_clip:MODEL/PRETRAINED, or a folder with an ONNX pair.")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="Words for --encoder, one a line; default: the shipped everyday words.")
+    ] = None,
     template: Annotated[str, typer.Option(help="Sentence that each word is put into.")] = "a photo of a {}",
     top: Annotated[int | None, typer.Option(help="Strongest images looked at; default 50, with --encoder 100.")] = None,
-    fdr: Annotated[float | None, typer.Option(help="Part of all names that may be chance; default 0.01, with --encoder 0.05.")] = None,
+    fdr: Annotated[
+        float | None, typer.Option(help="Part of all names that may be chance; default 0.01, with --encoder 0.05.")
+    ] = None,
     purity: Annotated[float, typer.Option(help="Part of the strongest images that must carry the label.")] = 0.5,
-    neighbours: Annotated[float, typer.Option(help="Correlation at which a neighbour lends its name; above 1: never.")] = 0.9,
+    neighbours: Annotated[
+        float, typer.Option(help="Correlation at which a neighbour lends its name; above 1: never.")
+    ] = 0.9,
     keep: Annotated[bool, typer.Option(help="Keep the names of sub-units that get no new one.")] = False,
     max_images: Annotated[int, typer.Option(help="Images used at most.")] = 3_000,
     as_json: AsJson = False,
@@ -45,5 +57,7 @@ def name(
             named = name_by_labels(bundle, images, wanted, attributes=attributes, naming=naming)
         else:
             words = ClipSettings(top or 100, fdr=0.05 if fdr is None else fdr)
-            named = name_by_vocabulary(bundle, images, encoder, words, vocabulary=vocabulary, template=template, naming=naming)
+            named = name_by_vocabulary(
+                bundle, images, encoder, words, vocabulary=vocabulary, template=template, naming=naming
+            )
     show(f"Named {path}", named.facts(), as_json)

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from elude.model_store.signing import Signer
     from elude.model_store.store import Store
 
-StoreUrl = Annotated[str, typer.Option("--store", help="The model store: a folder, or an fsspec URL such as s3://bucket/models.")]
+StoreUrl = Annotated[
+    str, typer.Option("--store", help="The model store: a folder, or an fsspec URL such as s3://bucket/models.")
+]
 Who = Annotated[str, typer.Option(help="Kept in the record.", envvar="USER")]
 Why = Annotated[str, typer.Option(help="Kept in the record.")]
 SignKey = Annotated[Path | None, typer.Option("--sign-key", help="Ed25519 private key, as `elude keygen` writes it.")]

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from elude.cli.terminal import BundlePath, show
-from elude.handlers.bundle.bundle import Bundle
 from elude.cli.options import SignKey, StoreUrl, Who, Why, open_store, signer
 from elude.cli.store_commands import stores
+from elude.cli.terminal import BundlePath, show
+from elude.handlers.bundle.bundle import Bundle
 
 commands = typer.Typer()
 commands.add_typer(stores, name="store")
@@ -46,7 +46,9 @@ def admit(
 
     Example: elude admit build/bundle --store models --why "release 3"
     """
-    admitted = open_store(store).admit(bundle, archive, who=who or "unknown", why=why, signer=signer(sign_key), make_archive=True)
+    admitted = open_store(store).admit(
+        bundle, archive, who=who or "unknown", why=why, signer=signer(sign_key), make_archive=True
+    )
     show(f"Admitted to {store}", {"version": admitted.id, "bundle": admitted.bundle, "archive": str(admitted.archive)})
 
 
@@ -74,7 +76,8 @@ def card(bundle: BundlePath) -> None:
 
 @commands.command()
 def provenance(bundle: BundlePath, sign_key: SignKey = None) -> None:
-    """What a bundle was made of, as an in-toto statement with SLSA provenance; in a signed DSSE envelope with --sign-key.
+    """What a bundle was made of, as an in-toto statement with SLSA provenance; in a signed DSSE envelope with
+    --sign-key.
 
     Example: elude provenance build/bundle --sign-key ada.pem > provenance.json
     """

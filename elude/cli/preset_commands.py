@@ -12,18 +12,25 @@ from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.requests.edit_text import parse_edit
 
 commands = typer.Typer()
-presets = typer.Typer(help="Named steering edits of a bundle; only those that passed the gate are served.", no_args_is_help=True)
+presets = typer.Typer(
+    help="Named steering edits of a bundle; only those that passed the gate are served.", no_args_is_help=True
+)
 commands.add_typer(presets, name="preset")
 
 PresetName = Annotated[str, typer.Argument(help="The preset's name.", metavar="NAME")]
-SuiteName = Annotated[str, typer.Option(help="'embedded', a suite that `elude suite build` made, or a folder or .tar of classes.")]
+SuiteName = Annotated[
+    str, typer.Option(help="'embedded', a suite that `elude suite build` made, or a folder or .tar of classes.")
+]
 
 
 @presets.command("add")
 def preset_add(
     bundle: BundlePath,
     name: PresetName,
-    edit: Annotated[list[str], typer.Option(help="ID=ACTION[:VALUE][@PATCHES], e.g. 'blocks.5.mlp.fc2/u3.s1=scale:4'; several allowed.")],
+    edit: Annotated[
+        list[str],
+        typer.Option(help="ID=ACTION[:VALUE][@PATCHES], e.g. 'blocks.5.mlp.fc2/u3.s1=scale:4'; several allowed."),
+    ],
 ) -> None:
     """Put a preset into a bundle, or another in its place. It is served once it was evaluated and the gate let it pass.
 
@@ -68,13 +75,17 @@ def preset_remove(bundle: BundlePath, name: PresetName) -> None:
 def preset_evaluate(
     bundle: BundlePath,
     suite: SuiteName = "embedded",
-    dimensions: Annotated[str | None, typer.Option(help="Comma-separated; by default those that were measured of the bundle.")] = None,
+    dimensions: Annotated[
+        str | None, typer.Option(help="Comma-separated; by default those that were measured of the bundle.")
+    ] = None,
     quick: Annotated[bool, typer.Option(help="As the bundle was, if it was evaluated with --quick.")] = False,
     budget: Annotated[int | None, typer.Option(help="Images for the dimensions that need many passes.")] = None,
     seed: Annotated[int, typer.Option(help="Of corruptions and intervals.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure every preset like the model itself, on the same images, and write presets_quality.json. Then judge: elude gate.
+    """Measure every preset like the model itself, on the same images, and write presets_quality.json.
+
+    Then judge: elude gate.
 
     Example: elude preset evaluate build/bundle --quick && elude gate build/bundle
     """
@@ -93,7 +104,9 @@ def preset_evaluate(
             progress=progress,
         )
     reports = written.json(PRESETS_QUALITY)["presets"]
-    values = {name: {d: result["value"] for d, result in report["dimensions"].items()} for name, report in reports.items()}
+    values = {
+        name: {d: result["value"] for d, result in report["dimensions"].items()} for name, report in reports.items()
+    }
     rows = {name: ", ".join(f"{d} {value:.4f}" for d, value in found.items()) for name, found in values.items()}
     show(f"Presets of {bundle} on {data.name}", values if as_json else rows, as_json)
 
@@ -101,18 +114,27 @@ def preset_evaluate(
 @commands.command()
 def tune(
     bundle: BundlePath,
-    dimension: Annotated[str, typer.Argument(help="To raise, e.g. class_balance, object_focus, ood_robustness, calibration_error.")],
-    tuning: Annotated[str, typer.Option(help="Images to search on: as --suite of `elude evaluate`; 'probe' for the embedded model's.")],
+    dimension: Annotated[
+        str, typer.Argument(help="To raise, e.g. class_balance, object_focus, ood_robustness, calibration_error.")
+    ],
+    tuning: Annotated[
+        str, typer.Option(help="Images to search on: as --suite of `elude evaluate`; 'probe' for the embedded model's.")
+    ],
     held_out: Annotated[str, typer.Option(help="Other images, that the reported gain is measured on.")] = "embedded",
-    policy: Annotated[Path | None, typer.Option(help="Its allowed drops hold for the others; default the embedded model's.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Its allowed drops hold for the others; default the embedded model's.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Add what was found to the bundle under this name.")] = None,
     pool: Annotated[int, typer.Option(min=1, help="Sub-units that are tried.")] = 32,
     images: Annotated[int, typer.Option(min=10, help="Most images of each of the two tuning sets.")] = 600,
-    dark_background: Annotated[bool, typer.Option(help="In the tuning images objects lie on black: masks are made from that.")] = False,
+    dark_background: Annotated[
+        bool, typer.Option(help="In the tuning images objects lie on black: masks are made from that.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the split, the controls and the intervals.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Search gains of a few sub-units that raise one dimension, and say what holds on other images, beside random edits.
+    """Search gains of a few sub-units that raise one dimension, and say what holds on other images, beside random
+    edits.
 
     Example: elude tune build/bundle class_balance --tuning probe --preset fairer
     """
@@ -129,14 +151,22 @@ def tune(
         search = open_suite(tuning, dark_background=dark_background)
     settings = TuneSettings(pool=pool, images=images, seed=seed)
     with progress_bar() as progress:
-        found = run(opened, dimension, search, open_suite(held_out), load_policy(policy or DEFAULT_POLICY), settings, progress)
+        found = run(
+            opened, dimension, search, open_suite(held_out), load_policy(policy or DEFAULT_POLICY), settings, progress
+        )
     if preset and found.edits:
         add_preset(opened, preset, found.edits)
-    rows: dict[str, Any] = {"edits": "\n".join(f"{edit['id']} × {edit['value']:g}" for edit in found.edits) or "none: doing nothing won"}
+    rows: dict[str, Any] = {
+        "edits": "\n".join(f"{edit['id']} × {edit['value']:g}" for edit in found.edits) or "none: doing nothing won"
+    }
     for name, change in found.held_out.items():
         low, high = change.interval
         rows[f"{name}, held out"] = f"{change.gain:+.4f}, 95 % in [{low:+.4f}, {high:+.4f}]"
     if found.controls:
         rows["random edits of the same size"] = f"{sum(found.controls) / len(found.controls):+.4f} on average"
         rows["of these at least as good"] = f"{found.beaten_by:.0%}"
-    show(f"Tuning {dimension}: a gain is better, whatever the direction of the dimension", found.to_json() if as_json else rows, as_json)
+    show(
+        f"Tuning {dimension}: a gain is better, whatever the direction of the dimension",
+        found.to_json() if as_json else rows,
+        as_json,
+    )

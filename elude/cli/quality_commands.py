@@ -22,17 +22,33 @@ QUICK = ("accuracy", "calibration_error", "class_balance", "corruption_robustnes
 @commands.command()
 def evaluate(
     subject: Annotated[str, typer.Argument(help="A bundle, an .onnx file, http(s)://HOST:PORT, or a model's name.")],
-    suite: Annotated[str, typer.Option(help="'embedded', a suite.toml, or a folder or .tar with one sub-folder a class.")] = "embedded",
-    out: Annotated[Path | None, typer.Option(help="Where to write the report; by default into the bundle, else quality.json here.")] = None,
-    dimensions: Annotated[str | None, typer.Option(help="Comma-separated; by default all that subject and suite allow.")] = None,
-    quick: Annotated[bool, typer.Option(help="Five of the fifteen corruptions; no attacks and no made images.")] = False,
+    suite: Annotated[
+        str, typer.Option(help="'embedded', a suite.toml, or a folder or .tar with one sub-folder a class.")
+    ] = "embedded",
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the report; by default into the bundle, else quality.json here.")
+    ] = None,
+    dimensions: Annotated[
+        str | None, typer.Option(help="Comma-separated; by default all that subject and suite allow.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option(help="Five of the fifteen corruptions; no attacks and no made images.")
+    ] = False,
     budget: Annotated[int | None, typer.Option(help="Images for the dimensions that need many passes.")] = None,
     seed: Annotated[int, typer.Option(help="Of corruptions, attacks and intervals.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes that corrupt images; with --engine ray, of the cluster started here.")] = 0,
+    workers: Annotated[
+        int, typer.Option(help="Processes that corrupt images; with --engine ray, of the cluster started here.")
+    ] = 0,
     engine: Annotated[str, typer.Option(help="local, or ray for a cluster (RAY_ADDRESS names one).")] = "local",
-    cache: Annotated[Path | None, typer.Option(help="Folder of finished batches: a stopped evaluation goes on from there.")] = None,
-    pool: Annotated[list[Path] | None, typer.Option(help="An earlier result to score against; give two or more.")] = None,
-    described_by: Annotated[Path | None, typer.Option(help="Folder with an .onnx file's preprocess.json and labels.json.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of finished batches: a stopped evaluation goes on from there.")
+    ] = None,
+    pool: Annotated[
+        list[Path] | None, typer.Option(help="An earlier result to score against; give two or more.")
+    ] = None,
+    described_by: Annotated[
+        Path | None, typer.Option(help="Folder with an .onnx file's preprocess.json and labels.json.")
+    ] = None,
     token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="A server's inference key.")] = None,
     model: Annotated[str, typer.Option(help="A served model's name.")] = "elude",
     threads: Annotated[int, typer.Option(help="Of ONNX Runtime.")] = 1,
@@ -41,7 +57,8 @@ def evaluate(
     """Measure up to nine dimensions of a model. Of a bundle all three forms: original, disentangled and served.
 
     Example: elude evaluate build/bundle --quick
-    Example: elude evaluate timm/resnet18.a1_in1k --suite pets/suite.toml --budget 500 --cache .elude --out resnet18.json
+    Example: elude evaluate timm/resnet18.a1_in1k --suite pets/suite.toml --budget 500 --cache
+        .elude --out resnet18.json
     """
     from elude.quality.dimensions import DIMENSIONS
     from elude.quality.evaluation.evaluate import evaluate as run
@@ -89,7 +106,9 @@ def gate(
     markdown: Annotated[Path | None, typer.Option(help="Write a Markdown summary here.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a bundle by a policy and write verdict.json into it. Exit code 0: passed, 1: failed, 3: could not be judged.
+    """Judge a bundle by a policy and write verdict.json into it.
+
+    Exit code 0: passed, 1: failed, 3: could not be judged.
 
     Example: elude gate build/bundle --policy policy.toml
     """
@@ -114,7 +133,11 @@ def gate(
     if as_json:
         typer.echo(json.dumps(verdict.to_json(), indent=1))
     else:
-        notable = {check.name: f"{check.outcome.upper()}: {check.reason}" for check in verdict.checks if check.outcome != "pass"}
+        notable = {
+            check.name: f"{check.outcome.upper()}: {check.reason}"
+            for check in verdict.checks
+            if check.outcome != "pass"
+        }
         counts = verdict.to_json()["counts"]
         rows = notable | {"all checks": ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)}
         state = "PASSED" if verdict.passed else "FAILED" if verdict.state == "judged" else verdict.state
@@ -125,7 +148,9 @@ def gate(
 @commands.command()
 def report(
     bundle: BundlePath,
-    baseline: Annotated[Path | None, typer.Option(help="An earlier result to show beside it: a bundle or quality.json.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="An earlier result to show beside it: a bundle or quality.json.")
+    ] = None,
     pool: Annotated[list[Path] | None, typer.Option(help="Other results to show beside it; give two or more.")] = None,
 ) -> None:
     """Write report.html into the bundle: equivalence, quality, verdict, and the most split units with their sub-units.
@@ -164,12 +189,20 @@ def compare(
 
 @commands.command()
 def score(
-    values: Annotated[Path, typer.Argument(help="JSON: dimension to value; or a quality.json, or a bundle that was evaluated.")],
-    weights: Annotated[str | None, typer.Option(help="A named profile of weights: quba, safety, edge or fairness.")] = None,
-    pool: Annotated[list[Path] | None, typer.Option(help="An earlier result (quality.json or bundle); give two or more.")] = None,
+    values: Annotated[
+        Path, typer.Argument(help="JSON: dimension to value; or a quality.json, or a bundle that was evaluated.")
+    ],
+    weights: Annotated[
+        str | None, typer.Option(help="A named profile of weights: quba, safety, edge or fairness.")
+    ] = None,
+    pool: Annotated[
+        list[Path] | None, typer.Option(help="An earlier result (quality.json or bundle); give two or more.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The QUBA score of nine values, against the published 326 models or own earlier ones. What was not measured is never imputed.
+    """The QUBA score of nine values, against the published 326 models or own earlier ones.
+
+    What was not measured is never imputed.
 
     Example: elude score build/bundle --pool releases/1 --pool releases/2 --weights safety
     """
@@ -207,7 +240,13 @@ def suite_build(
     from elude.quality.suites.suite_build import BuildSettings, build
 
     with progress_bar() as progress:
-        built = build(images, out, masks=masks, settings=BuildSettings(size=size, dark_background=dark_background), progress=progress)
+        built = build(
+            images,
+            out,
+            masks=masks,
+            settings=BuildSettings(size=size, dark_background=dark_background),
+            progress=progress,
+        )
     typer.echo(built)
 
 
@@ -263,6 +302,7 @@ def summary(report: QualityReport) -> dict[str, str]:
         rows["largest change by the rewrite"] = f"{max(gaps, default=0.0):.3g}"
     if report.score:
         rows["score"] = (
-            f"{report.score['total']:.4f} against {report.score['reference']}, rank {report.score['rank']} of {report.score['of']}"
+            f"{report.score['total']:.4f} against {report.score['reference']}, rank {report.score['rank']} "
+            f"of {report.score['of']}"
         )
     return rows

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from elude.handlers.requests.edit_text import parse_edit
 from elude.handlers.errors import UsageError
+from elude.handlers.requests.edit_text import parse_edit
 
 commands = typer.Typer()
 
@@ -23,7 +23,9 @@ def serve(
     archives: Annotated[list[Path], typer.Argument(help="One or several .mar files.", metavar="ARCHIVE...")],
     port: Annotated[int, typer.Option(help="Of inference; management and metrics take the next two.")] = 8080,
     workers: Annotated[int, typer.Option(help="Processes per model.")] = 1,
-    store: Annotated[str | None, typer.Option(help="Serve only what this model store admitted; no other code runs.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Serve only what this model store admitted; no other code runs.")
+    ] = None,
 ) -> None:
     """Serve archives with TorchServe on loopback until Ctrl-C.
 
@@ -34,7 +36,9 @@ def serve(
 
     def ready(server: Server) -> None:
         client = server.client()
-        typer.echo(f"Serving {', '.join(archive.name for archive in server.archives)} at {client.url}; log: {server.log}")
+        typer.echo(
+            f"Serving {', '.join(archive.name for archive in server.archives)} at {client.url}; log: {server.log}"
+        )
         typer.echo(f"export ELUDE_URL={client.url} ELUDE_TOKEN={server.key('inference')}")
         typer.echo("Try: elude call inspect IMAGE    (Ctrl-C stops)")
 
@@ -44,15 +48,22 @@ def serve(
         from elude.model_store.store import Store
 
         admission = Store(store, Requirements.load()).requirements_for(archives)
-    run(Server(list(archives), ServerSettings(workers=workers, admission=admission), ports=(port, port + 1, port + 2)), ready)
+    run(
+        Server(list(archives), ServerSettings(workers=workers, admission=admission), ports=(port, port + 1, port + 2)),
+        ready,
+    )
 
 
 @commands.command()
 def explore(
     target: Annotated[str, typer.Argument(help="A bundle, or the address of a running server.", metavar="URL|BUNDLE")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any free one.")] = 8765,
-    host: Annotated[str, typer.Option(help="Address to listen on; whoever reaches it can ask the model.")] = "127.0.0.1",
-    token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="The server's inference key; the page never sees it.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; whoever reaches it can ask the model.")
+    ] = "127.0.0.1",
+    token: Annotated[
+        str | None, typer.Option(envvar="ELUDE_TOKEN", help="The server's inference key; the page never sees it.")
+    ] = None,
     model: Annotated[str, typer.Option(help="The model's name in the server's URLs.")] = "elude",
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
@@ -64,7 +75,9 @@ def explore(
         from elude.handlers.explorer.app import explore as run
         from elude.handlers.explorer.backends import Own, Remote
     except ModuleNotFoundError as error:
-        raise UsageError(f"The explorer needs {error.name}, which is not installed.", "Run: pip install 'elude[web]'") from error
+        raise UsageError(
+            f"The explorer needs {error.name}, which is not installed.", "Run: pip install 'elude[web]'"
+        ) from error
     from elude.handlers.admission.requirements import Requirements
     from elude.handlers.service import Service
     from elude.handlers.settings import read_settings
@@ -87,11 +100,17 @@ def explore(
 def call(
     operation: Annotated[str, typer.Argument(help="predict, inspect, steer, feature, search or describe.")],
     what: Annotated[str, typer.Argument(help="An image file; an identifier for 'feature'; words for 'search'.")] = "",
-    edit: Annotated[list[str] | None, typer.Option(help="For 'steer': ID=ACTION[:VALUE][@PATCHES]; may be repeated.")] = None,
-    concept: Annotated[list[str] | None, typer.Option(help="For 'steer': NAME=ACTION[:VALUE][@PATCHES], for all of a concept.")] = None,
+    edit: Annotated[
+        list[str] | None, typer.Option(help="For 'steer': ID=ACTION[:VALUE][@PATCHES]; may be repeated.")
+    ] = None,
+    concept: Annotated[
+        list[str] | None, typer.Option(help="For 'steer': NAME=ACTION[:VALUE][@PATCHES], for all of a concept.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="For 'steer': a named list of edits instead.")] = None,
     compare: Annotated[bool | None, typer.Option(help="For 'steer': also the unsteered prediction.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="How many at most, for 'predict', 'inspect', 'steer' and 'search'.")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="How many at most, for 'predict', 'inspect', 'steer' and 'search'.")
+    ] = None,
     by: Annotated[str | None, typer.Option(help="For 'inspect': activation or effect.")] = None,
     target: Annotated[str | None, typer.Option(help="For 'inspect --by effect': the class.")] = None,
     candidates: Annotated[int | None, typer.Option(help="For 'inspect --by effect': how many are measured.")] = None,
@@ -101,12 +120,15 @@ def call(
     examples: Annotated[int | None, typer.Option(help="For 'feature': example images at most.")] = None,
     image: Annotated[str | None, typer.Option(help="An image file, for 'search' by image.")] = None,
     body: Annotated[
-        Path | None, typer.Option("--json", help="A JSON file of further fields of the request; '-' reads standard input.")
+        Path | None,
+        typer.Option("--json", help="A JSON file of further fields of the request; '-' reads standard input."),
     ] = None,
     url: Annotated[str, typer.Option(envvar="ELUDE_URL")] = "http://127.0.0.1:8080",
     token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="The server's inference key.")] = None,
     model: Annotated[str, typer.Option(help="The model's name in URLs.")] = "elude",
-    version: Annotated[str | None, typer.Option(help="Of several served side by side; the default one otherwise.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Of several served side by side; the default one otherwise.")
+    ] = None,
 ) -> None:
     """Ask a server; prints its JSON answer.
 
@@ -140,7 +162,9 @@ def subject(operation: str, what: str, image: str | None, fields: dict[str, Any]
     if operation in ("feature", "search"):
         name, example = ("id", "blocks.5.mlp.fc2/u3.s1") if operation == "feature" else ("query", "strap")
         if not what and not {name, "image"} & fields.keys():
-            raise UsageError(f"{operation!r} needs something to look for.", f"Name it, e.g. elude call {operation} {example}.")
+            raise UsageError(
+                f"{operation!r} needs something to look for.", f"Name it, e.g. elude call {operation} {example}."
+            )
         return {name: what} if what else {}
     if operation == "describe":
         return {"image": what} if what else {}  # refused as unknown

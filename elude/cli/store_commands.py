@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from elude.cli.terminal import AsJson, show
 from elude.cli.options import SignKey, StoreUrl, VersionName, Who, Why, open_store, signer
+from elude.cli.terminal import AsJson, show
 
 HASHES = ("artefact_sha256", "manifest_sha256", "verdict_sha256", "policy_sha256", "archive_sha256")
 stores = typer.Typer(help="Move versions between stages, list, check and clean up a store.", no_args_is_help=True)
@@ -31,16 +31,28 @@ def store_show(version: VersionName, store: StoreUrl, as_json: AsJson = False) -
     opened = open_store(store)
     found = opened.show(version)
     entry = found.admitted
-    rows: dict[str, Any] = {"stages": ", ".join(found.stages) or "–", "bundle": found.bundle, "archive": found.archive or "–"}
+    rows: dict[str, Any] = {
+        "stages": ", ".join(found.stages) or "–",
+        "bundle": found.bundle,
+        "archive": found.archive or "–",
+    }
     rows |= {name: getattr(entry, name) or "–" for name in HASHES}
     changes = [change for change in opened.record() if change.version == entry.version]
-    rows |= {f"{change.when} {change.action} {change.stage or ''}".strip(): f"{change.who}: {change.why}" for change in changes}
+    rows |= {
+        f"{change.when} {change.action} {change.stage or ''}".strip(): f"{change.who}: {change.why}"
+        for change in changes
+    }
     show(found.id, rows, as_json)
 
 
 @stores.command("promote")
 def store_promote(
-    version: VersionName, store: StoreUrl, stage: str = "production", who: Who = "", why: Why = "release", sign_key: SignKey = None
+    version: VersionName,
+    store: StoreUrl,
+    stage: str = "production",
+    who: Who = "",
+    why: Why = "release",
+    sign_key: SignKey = None,
 ) -> None:
     """Put a version in a stage."""
     moved = open_store(store).promote(version, stage, who=who or "unknown", why=why, signer=signer(sign_key))
@@ -64,7 +76,10 @@ def store_rollback(
 @stores.command("verify")
 def store_verify(store: StoreUrl) -> None:
     """Check the record and every byte of every version."""
-    show(f"{store}: every byte is as admitted", {version.id: ", ".join(version.stages) or "–" for version in open_store(store).verify()})
+    show(
+        f"{store}: every byte is as admitted",
+        {version.id: ", ".join(version.stages) or "–" for version in open_store(store).verify()},
+    )
 
 
 @stores.command("gc")
@@ -72,7 +87,9 @@ def store_gc(
     store: StoreUrl,
     keep: Annotated[
         int | None,
-        typer.Option(min=0, help="Also remove versions: all but the last so many, those in a stage and what a rollback needs."),
+        typer.Option(
+            min=0, help="Also remove versions: all but the last so many, those in a stage and what a rollback needs."
+        ),
     ] = None,
     days: Annotated[float, typer.Option(min=0, help="Age of unfinished admissions that are removed.")] = 1,
     who: Who = "",
@@ -103,6 +120,8 @@ def store_requirements(
 
 
 @stores.command("fetch")
-def store_fetch(version: VersionName, store: StoreUrl, out: Annotated[Path, typer.Option(help="A new folder.")]) -> None:
+def store_fetch(
+    version: VersionName, store: StoreUrl, out: Annotated[Path, typer.Option(help="A new folder.")]
+) -> None:
     """A verified copy of a version, from where it can be served."""
     typer.echo(open_store(store).fetch(version, out).id)

@@ -1,4 +1,7 @@
-"""Small charts as SVG text: histograms and a heat map. Colours come from the style sheet, so that they follow light and dark."""
+"""Small charts as SVG text: histograms and a heat map.
+
+Colours come from the style sheet, so that they follow light and dark.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ class Series:
     values: Sequence[float]
 
 
-def histogram(series: Sequence[Series], low: float, high: float, bins: int, *, whole: bool = False, label: str = "") -> Markup:
+def histogram(
+    series: Sequence[Series], low: float, high: float, bins: int, *, whole: bool = False, label: str = ""
+) -> Markup:
     """Steps of each series over the same bins, as parts of its own number of values.
 
     Args:
@@ -50,7 +55,10 @@ def histogram(series: Sequence[Series], low: float, high: float, bins: int, *, w
         every = max(1, round(bins / 8))
         ticks = [(low + 0.5 + i, (i + 0.5) / bins) for i in range(0, bins, every)]
     texts = "".join(
-        f'<text x="{min(max(place * WIDTH, 10), WIDTH - 12):.1f}" y="{HEIGHT - 6}">{f"{value:.0f}" if whole else f"{value:.2g}"}</text>'
+        (
+            f'<text x="{min(max(place * WIDTH, 10), WIDTH - 12):.1f}" '
+            f'y="{HEIGHT - 6}">{f"{value:.0f}" if whole else f"{value:.2g}"}</text>'
+        )
         for value, place in ticks
     )
     line = f'<path class="floor" d="M0,{floor}H{WIDTH}"/>'
@@ -68,8 +76,11 @@ def heat_map(matrix: NDArray[np.float32], titles: Sequence[str], label: str) -> 
             if value >= 0.05 and row != column:
                 title = f"{titles[row]} · {titles[column]}: {value:.2f}"
                 place = f'x="{column}" y="{row}"'
-                cells.append(f'<rect {place} fill-opacity="{min(value, 1):.2f}"><title>{Markup.escape(title)}</title></rect>')
+                cells.append(
+                    f'<rect {place} fill-opacity="{min(value, 1):.2f}"><title>{Markup.escape(title)}</title></rect>'
+                )
     diagonal = "".join(f'<rect class="self" x="{i}" y="{i}"/>' for i in range(side))
     return Markup(
-        f'<svg class="heat" viewBox="0 0 {side} {side}" role="img" aria-label="{Markup.escape(label)}">{diagonal}{"".join(cells)}</svg>'
+        f'<svg class="heat" viewBox="0 0 {side} {side}" role="img" '
+        f'aria-label="{Markup.escape(label)}">{diagonal}{"".join(cells)}</svg>'
     )

@@ -1,6 +1,8 @@
-"""Fills the catalogue: statistics and strongest images of each unit and sub-unit, and one thumbnail of each image that occurs.
+"""Fills the catalogue: statistics and strongest images of each unit and sub-unit, and one thumbnail of each image
+that occurs.
 
-Thumbnails show what the model saw (resized and cropped), so that a token's place on them is its place in the feature map.
+Thumbnails show what the model saw (resized and cropped), so that a token's place on them is its
+place in the feature map.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from elude.exporter.scoring.activity import UNITS, Activity
 from elude.exporter.images import ImageSource
-from elude.exporter.splitting.layer_split import LayerSplit
-from elude.exporter.scoring.measures import SUB_UNITS, Measures
 from elude.exporter.naming.evidence import Name
+from elude.exporter.scoring.activity import UNITS, Activity
+from elude.exporter.scoring.measures import SUB_UNITS, Measures
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.bundle.catalogue import write_catalogue
 from elude.handlers.bundle.catalogue_schema import ImageRow, SubUnitRow, Top, UnitRow
 from elude.handlers.images.preprocess import Preprocess
@@ -54,12 +56,16 @@ def write_atlas(
         UsageError: the file exists.
         ImageError: an image cannot be read.
     """
-    found = {(split.layer, name): _tops(activity[split.layer][name], tops) for split in splits for name in (UNITS, SUB_UNITS)}
+    found = {
+        (split.layer, name): _tops(activity[split.layer][name], tops) for split in splits for name in (UNITS, SUB_UNITS)
+    }
     used = sorted({top.image for features in found.values() for each in features for top in each})
     units = [row for split in splits for row in _unit_rows(split, found[split.layer, UNITS], measures)]
     sub_units: list[SubUnitRow] = []
     for split in splits:
-        rows = _sub_unit_rows(split, len(sub_units), activity[split.layer][SUB_UNITS], found[split.layer, SUB_UNITS], measures, names)
+        rows = _sub_unit_rows(
+            split, len(sub_units), activity[split.layer][SUB_UNITS], found[split.layer, SUB_UNITS], measures, names
+        )
         sub_units.extend(rows)
     write_catalogue(path, _image_rows(used, images, preprocess), units, sub_units)
 
@@ -68,18 +74,27 @@ def _tops(activity: Activity, count: int) -> list[tuple[Top, ...]]:
     strongest = activity.strongest(count)
     tops: list[tuple[Top, ...]] = []
     for feature, images in enumerate(strongest.T):
-        peaks = [(int(image), int(activity.token[image, feature]), float(activity.peak[image, feature])) for image in images]
+        peaks = [
+            (int(image), int(activity.token[image, feature]), float(activity.peak[image, feature])) for image in images
+        ]
         tops.append(tuple(Top(*peak) for peak in peaks if peak[2] > 0))
     return tops
 
 
 def _unit_rows(split: LayerSplit, tops: Sequence[tuple[Top, ...]], measures: Measures) -> list[UnitRow]:
     ms = measures.layers[split.layer][UNITS].ms
-    return [UnitRow(split.layer, unit, int(parts), _score(ms[unit]), tops[unit]) for unit, parts in enumerate(split.parts)]
+    return [
+        UnitRow(split.layer, unit, int(parts), _score(ms[unit]), tops[unit]) for unit, parts in enumerate(split.parts)
+    ]
 
 
 def _sub_unit_rows(
-    split: LayerSplit, first: int, activity: Activity, tops: Sequence[tuple[Top, ...]], measures: Measures, names: Mapping[int, Name]
+    split: LayerSplit,
+    first: int,
+    activity: Activity,
+    tops: Sequence[tuple[Top, ...]],
+    measures: Measures,
+    names: Mapping[int, Name],
 ) -> Iterator[SubUnitRow]:
     ms, omega, highest = measures.layers[split.layer][SUB_UNITS].ms, split.omega(), activity.peak.max(axis=0)
     for row, (unit, part) in enumerate(zip(split.parent.tolist(), split.part.tolist(), strict=True)):

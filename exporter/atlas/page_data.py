@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elude.exporter.atlas.token_places import Layout
 from elude.exporter.atlas.relations import Pair, Together, shared_inputs, together
+from elude.exporter.atlas.token_places import Layout
 from elude.exporter.scoring.bundle_activity import BundleActivity
 from elude.exporter.splitting.weights import load_splits
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
@@ -34,7 +34,8 @@ class Gathered:
         random: MS-Scores of the random control, if measured.
         together: what fires together, if there were images.
         shared: sub-units of unlike units that take the same inputs.
-        effects: float32 (sub-units, classes) and the classes' names, if measured; ``effect_images`` is on how many images each.
+        effects: float32 (sub-units, classes) and the classes' names, if measured; ``effect_images``
+            is on how many images each.
     """
 
     model: str
@@ -68,7 +69,10 @@ class Gathered:
 
 
 def gather(
-    bundle: Bundle, activity: BundleActivity | None = None, effects: NDArray[np.float32] | None = None, effect_images: int = 0
+    bundle: Bundle,
+    activity: BundleActivity | None = None,
+    effects: NDArray[np.float32] | None = None,
+    effect_images: int = 0,
 ) -> Gathered:
     """Read a bundle.
 
@@ -77,19 +81,30 @@ def gather(
     """
     catalogue = Catalogue(bundle.path("catalogue.sqlite"))
     try:
-        units, sub_units, images = catalogue.units(), catalogue.sub_units(), {image.id: image for image in catalogue.images()}
+        units, sub_units, images = (
+            catalogue.units(),
+            catalogue.sub_units(),
+            {image.id: image for image in catalogue.images()},
+        )
     finally:
         catalogue.close()
     layers, measures = bundle.manifest.layers, bundle.json("measures.json") if bundle.has("measures.json") else {}
     random = [
-        score for layer in measures.get("layers", {}).values() for score in layer.get("random", {}).get("each", {}).get("ms", []) if score
+        score
+        for layer in measures.get("layers", {}).values()
+        for score in layer.get("random", {}).get("each", {}).get("ms", [])
+        if score
     ]
     tokens, size = measures.get("tokens"), bundle.json("preprocess.json")["input_size"]
     labels = bundle.json("labels.json") if bundle.has("labels.json") else None
     count = 0 if effects is None else effects.shape[1]
     return Gathered(
         model=bundle.manifest.source.model,
-        facts={"artefact": bundle.artefact_sha256, "weights": bundle.manifest.source.weights_sha256, "layers": ", ".join(_names(layers))},
+        facts={
+            "artefact": bundle.artefact_sha256,
+            "weights": bundle.manifest.source.weights_sha256,
+            "layers": ", ".join(_names(layers)),
+        },
         layers=layers,
         units=units,
         sub_units=sub_units,
@@ -97,9 +112,13 @@ def gather(
         layout=Layout(size[1], size[2], tokens) if tokens else None,
         random=random,
         together=None if activity is None else relate(activity.peak, sub_units),
-        shared=shared_inputs(load_splits(bundle.path("disentangled.safetensors"))) if bundle.has("disentangled.safetensors") else (),
+        shared=shared_inputs(load_splits(bundle.path("disentangled.safetensors")))
+        if bundle.has("disentangled.safetensors")
+        else (),
         effects=effects,
-        classes=labels if isinstance(labels, list) and len(labels) == count else [str(number) for number in range(count)],
+        classes=labels
+        if isinstance(labels, list) and len(labels) == count
+        else [str(number) for number in range(count)],
         effect_images=effect_images,
     )
 
@@ -118,7 +137,9 @@ def class_lines(effects: NDArray[np.float32], classes: Sequence[str], shown: int
     order = np.argsort(-effects, kind="stable")
     chosen = list(dict.fromkeys([*order[:shown].tolist(), *order[-shown:].tolist()]))
     largest = float(np.abs(effects).max()) or 1.0
-    return [{"name": classes[i], "value": float(effects[i]), "part": 100 * abs(float(effects[i])) / largest} for i in chosen]
+    return [
+        {"name": classes[i], "value": float(effects[i]), "part": 100 * abs(float(effects[i])) / largest} for i in chosen
+    ]
 
 
 def _names(layers: Sequence[LayerInfo]) -> list[str]:

@@ -1,9 +1,11 @@
 """How sub-units relate: which fire together, which take the same inputs, and which say the same as another.
 
-Together: Pearson's correlation of the largest activation (above 0) in each image. Inputs: Jaccard index of the inputs that are a
-sub-unit's own, those that not all parts of its unit share. Groups: complete linkage at a correlation of ``GROUP``, so that *every* pair
-of a group is at least as alike. The split is made unit by unit, so several units may each have a part for one concept: ELUDe names this
-redundancy as a limit.
+Together: Pearson's correlation of the largest activation (above 0) in each image. Inputs: Jaccard
+    index of the inputs that are a
+sub-unit's own, those that not all parts of its unit share. Groups: complete linkage at a
+correlation of ``GROUP``, so that *every* pair of a group is at least as alike. The split is made
+unit by unit, so several units may each have a part for one concept: ELUDe names this redundancy as
+a limit.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.naming.neighbours import profiles
+from elude.exporter.splitting.layer_split import LayerSplit
 
 GROUP = 0.9  # least correlation of all pairs of a group
 MAP = 48  # sub-units of the heat map
@@ -94,19 +96,25 @@ def _pairs(values: NDArray[np.float32]) -> tuple[Pair, ...]:
     count = min(PAIRS, len(upper))
     best = np.argpartition(-upper, count - 1)[:count] if count else np.array([], np.int64)
     best = best[np.lexsort((best, -upper[best]))]
-    return tuple((*(int(i) for i in divmod(int(place), len(values))), float(upper[place])) for place in best if upper[place] > 0)  # type: ignore[misc]
+    rows, columns = np.divmod(best, len(values)) if len(values) else (best, best)
+    places = zip(rows.tolist(), columns.tolist(), upper[best].tolist(), strict=True)
+    return tuple((row, column, value) for row, column, value in places if value > 0)
 
 
 def _partners(across: NDArray[np.float32], live: set[int]) -> tuple[tuple[tuple[int, float], ...], ...]:
     found = []
     for index, row in enumerate(across):
-        best = np.argpartition(-row, min(PARTNERS, len(row) - 1))[:PARTNERS] if index in live else np.array([], np.int64)
+        best = (
+            np.argpartition(-row, min(PARTNERS, len(row) - 1))[:PARTNERS] if index in live else np.array([], np.int64)
+        )
         best = best[np.lexsort((best, -row[best]))]
         found.append(tuple((int(other), float(row[other])) for other in best if row[other] > 0))
     return tuple(found)
 
 
-def _groups(similar: NDArray[np.float32], live: NDArray[np.int64], parent: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
+def _groups(
+    similar: NDArray[np.float32], live: NDArray[np.int64], parent: NDArray[np.int64]
+) -> tuple[tuple[int, ...], ...]:
     if len(live) < 2:
         return ()
     condensed = squareform(1 - similar[np.ix_(live, live)], checks=False)

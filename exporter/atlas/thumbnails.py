@@ -1,4 +1,6 @@
-"""Thumbnails as the pages show them: as WebP, and the smaller the more there are, so that a full atlas stays easy to pass on."""
+"""Thumbnails as the pages show them: as WebP, and the smaller the more there are, so that a full atlas stays easy to
+pass on.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,15 @@ class Encoding:
 
 
 # The first that keeps within the budget is taken. Pages show thumbnails about 70 CSS pixels wide.
-LADDER = (Encoding(96, 75), Encoding(96, 60), Encoding(80, 55), Encoding(64, 50), Encoding(56, 45), Encoding(48, 40), Encoding(40, 30))
+LADDER = (
+    Encoding(96, 75),
+    Encoding(96, 60),
+    Encoding(80, 55),
+    Encoding(64, 50),
+    Encoding(56, 45),
+    Encoding(48, 40),
+    Encoding(40, 30),
+)
 
 
 def is_tiny(png: bytes) -> bool:
@@ -40,7 +50,8 @@ def encoded(png: bytes, encoding: Encoding) -> bytes:
 
 
 def encoding_for(pngs: Sequence[bytes], budget: int = BUDGET) -> Encoding:
-    """The best encoding with which all of them take ``budget`` bytes, told from every n-th; the smallest one if none does.
+    """The best encoding with which all of them take ``budget`` bytes, told from every n-th; the smallest one if none
+    does.
 
     Args:
         pngs: the thumbnails that are not tiny.

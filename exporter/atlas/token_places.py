@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from elude.handlers.bundle.catalogue import Top
 from elude.handlers.answers.heatmap import grid_of
+from elude.handlers.bundle.catalogue import Top
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
-"""Writing the pages: an overview with search, one page a unit, one page of relations. Nothing is fetched; all works from a file's address.
+"""Writing the pages: an overview with search, one page a unit, one page of relations.
 
-Thumbnails are files that the pages share, each image once. The search reads ``index.js``, a script rather than JSON, as a browser fetches
-no file from a file.
+Nothing is fetched; all works from a file's address.
+
+Thumbnails are files that the pages share, each image once. The search reads ``index.js``, a script
+rather than JSON, as a browser fetches no file from a file.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ import numpy as np
 
 from elude.exporter.atlas.charts import Series, heat_map, histogram
 from elude.exporter.atlas.page_data import Gathered, class_lines
-from elude.exporter.atlas.token_places import marker, shared_style
 from elude.exporter.atlas.thumbnails import encoded, encoding_for, is_tiny
+from elude.exporter.atlas.token_places import marker, shared_style
 from elude.handlers.bundle.catalogue import SubUnitRow, Top, UnitRow
 from elude.handlers.errors import UsageError
 
@@ -67,7 +69,10 @@ def write_pages(
     """
     target = Path(out)
     if target.exists() and not (overwrite and (target / _SIGN).is_file()):
-        raise UsageError(f"{target} already exists{'' if not overwrite else ' and is no atlas'}.", "Choose another place or --overwrite.")
+        raise UsageError(
+            f"{target} already exists{'' if not overwrite else ' and is no atlas'}.",
+            "Choose another place or --overwrite.",
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -87,10 +92,17 @@ class _Pages:
     def __init__(self, gathered: Gathered, folder: Path, settings: AtlasSettings) -> None:
         self.all, self.folder, self.settings = gathered, folder, settings
         self.environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(_FOLDER / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
-            trim_blocks=True, lstrip_blocks=True,
-        )  # fmt: skip
-        self.environment.globals |= {"model": gathered.model, "facts": gathered.facts, "layer_count": len(gathered.layers)}
+            loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.environment.globals |= {
+            "model": gathered.model,
+            "facts": gathered.facts,
+            "layer_count": len(gathered.layers),
+        }
         self.environment.filters |= {"score": _score, "percent": _percent, "signed": _signed}
         self.parts: dict[tuple[str, int], list[SubUnitRow]] = {}
         for row in gathered.sub_units:
@@ -109,11 +121,19 @@ class _Pages:
         self._page("relations.html", "relations.html.j2", root="", **self._relations())
         count = len(self.all.units)
         for number, unit in enumerate(self.all.units):
-            before, after = self.all.units[number - 1] if number else None, self.all.units[number + 1] if number + 1 < count else None
+            before, after = (
+                self.all.units[number - 1] if number else None,
+                self.all.units[number + 1] if number + 1 < count else None,
+            )
             path = page_of(unit.layer, unit.unit)
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
             self._page(
-                path, "unit.html.j2", root="../../", **self._unit(unit), before=before and _link(before), after=after and _link(after)
+                path,
+                "unit.html.j2",
+                root="../../",
+                **self._unit(unit),
+                before=before and _link(before),
+                after=after and _link(after),
             )
             if progress is not None:
                 progress(number + 1, count)
@@ -123,7 +143,9 @@ class _Pages:
         (self.folder / path).write_text(self.environment.get_template(template).render(**values), encoding="utf-8")
 
     def _write_pictures(self) -> None:
-        """Writes the thumbnail of each image that is shown: tiny ones as they are, others as WebP, which is a fraction of the size."""
+        """Writes the thumbnail of each image that is shown: tiny ones as they are, others as WebP, which is a
+        fraction of the size.
+        """
         rows: list[UnitRow | SubUnitRow] = [*self.all.units, *self.all.sub_units]
         shown = sorted({top.image for row in rows for top in self._shown(row)})
         images = [self.all.images[number] for number in shown]
@@ -139,7 +161,9 @@ class _Pages:
         return row.tops[: self.settings.images_of_many if many else self.settings.images_shown]
 
     def _index(self) -> str:
-        """Rows of the search: layer, unit, part, name, MS-Score, part of instances, most frequent class of the strongest images."""
+        """Rows of the search: layer, unit, part, name, MS-Score, part of instances, most frequent class of the
+        strongest images.
+        """
         names = [layer.name for layer in self.all.layers]
         number = {name: i for i, name in enumerate(names)}
         rows = []
@@ -157,7 +181,9 @@ class _Pages:
         order = sorted(split, key=lambda unit: -unit.parts)[: self.settings.most_split]
         before = [unit.ms_score for unit in split if unit.ms_score is not None]
         own = {(unit.layer, unit.unit) for unit in split}
-        after = [row.ms_score for row in gathered.sub_units if (row.layer, row.unit) in own and row.ms_score is not None]
+        after = [
+            row.ms_score for row in gathered.sub_units if (row.layer, row.unit) in own and row.ms_score is not None
+        ]
         series = [Series("random split", "random", gathered.random)] if gathered.random else []
         series += [Series("units", "units", before), Series("sub-units", "sub_units", after)]
         values = [value for one in series for value in one.values]
@@ -175,14 +201,21 @@ class _Pages:
             "rare_count": len(gathered.rare),
             "layers": gathered.layers,
             "parts_chart": histogram(
-                [Series("units", "sub_units", [unit.parts for unit in gathered.units])], 0.5, most + 0.5, most, whole=True,
-                label=f"How many units have how many sub-units: from 1 to {most}, mean {len(gathered.sub_units) / len(gathered.units):.2f}",
+                [Series("units", "sub_units", [unit.parts for unit in gathered.units])],
+                0.5,
+                most + 0.5,
+                most,
+                whole=True,
+                label=(
+                    f"How many units have how many sub-units: from 1 to {most}, mean "
+                    f"{len(gathered.sub_units) / len(gathered.units):.2f}"
+                ),
             ),
             "ms_chart": histogram(series, low, 1.0, 40, label="; ".join(map(_mean, filled))) if filled else None,
             "series": filled,
             "means": {one.title: float(np.mean(one.values)) for one in filled},
             "most_split": [self._row(unit) for unit in order],
-        }  # fmt: skip
+        }
 
     def _row(self, unit: UnitRow) -> dict[str, Any]:
         parts = self.parts[unit.layer, unit.unit]
@@ -203,14 +236,22 @@ class _Pages:
         def pair(one: tuple[int, int, float]) -> dict[str, Any]:
             return {"first": self._strip(rows[one[0]]), "second": self._strip(rows[one[1]]), "value": one[2]}
 
-        values: dict[str, Any] = {"shared": [pair(one) for one in self.all.shared], "images": None if found is None else found.images}
+        values: dict[str, Any] = {
+            "shared": [pair(one) for one in self.all.shared],
+            "images": None if found is None else found.images,
+        }
         if found is None:
             return values | {"pairs": [], "groups": [], "grouped": 0, "group_count": 0, "mapped": [], "map": None}
         mapped = [self._strip(rows[index]) for index in found.mapped]
-        label = f"Correlation of the {len(mapped)} most active sub-units; alike ones are side by side. The pairs are listed below."
+        label = (
+            f"Correlation of the {len(mapped)} most active sub-units; alike ones are side by side. "
+            "The pairs are listed below."
+        )
         return values | {
             "pairs": [pair(one) for one in found.pairs],
-            "groups": [[self._strip(rows[index]) for index in group[:12]] + [len(group)] for group in found.groups[:30]],
+            "groups": [
+                [self._strip(rows[index]) for index in group[:12]] + [len(group)] for group in found.groups[:30]
+            ],
             "group_count": len(found.groups),
             "grouped": sum(len(group) for group in found.groups),
             "mapped": mapped,
@@ -220,7 +261,9 @@ class _Pages:
     def _unit(self, unit: UnitRow) -> dict[str, Any]:
         parts = self.parts[unit.layer, unit.unit]
         scores = [row.ms_score for row in parts if row.ms_score is not None]
-        gain = float(np.mean(scores)) - unit.ms_score if scores and unit.ms_score is not None and unit.parts > 1 else None
+        gain = (
+            float(np.mean(scores)) - unit.ms_score if scores and unit.ms_score is not None and unit.parts > 1 else None
+        )
         whole = {"id": f"{unit.layer}/u{unit.unit}", "ms": unit.ms_score} | self._tops(unit)
         return {
             "layer": unit.layer,
@@ -234,11 +277,15 @@ class _Pages:
     def _part(self, row: SubUnitRow) -> dict[str, Any]:
         effects = self.all.effects
         partners = () if self.all.together is None else self.all.together.partners[row.index]
-        return self._strip(row) | self._tops(row) | {
-            "row": row,
-            "effects": [] if effects is None else class_lines(effects[row.index], self.all.classes),
-            "partners": [(self._strip(self.all.sub_units[other]), value) for other, value in partners],
-        }  # fmt: skip
+        return (
+            self._strip(row)
+            | self._tops(row)
+            | {
+                "row": row,
+                "effects": [] if effects is None else class_lines(effects[row.index], self.all.classes),
+                "partners": [(self._strip(self.all.sub_units[other]), value) for other, value in partners],
+            }
+        )
 
     def _tops(self, row: UnitRow | SubUnitRow) -> dict[str, Any]:
         tops = self._shown(row)
@@ -248,8 +295,14 @@ class _Pages:
         return {"pictures": pictures, "box": box, "labels": labels.most_common(5), "more": max(len(labels) - 5, 0)}
 
     def _strip(self, row: SubUnitRow) -> dict[str, Any]:
-        return {"id": row.id, "short": f"u{row.unit}.s{row.part}", "part": row.part, "name": row.name, "ms": row.ms_score,
-                "href": f"{page_of(row.layer, row.unit)}#s{row.part}"}  # fmt: skip
+        return {
+            "id": row.id,
+            "short": f"u{row.unit}.s{row.part}",
+            "part": row.part,
+            "name": row.name,
+            "ms": row.ms_score,
+            "href": f"{page_of(row.layer, row.unit)}#s{row.part}",
+        }
 
 
 def page_of(layer: str, unit: int) -> str:

@@ -32,9 +32,18 @@ import timm  # isort: skip
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
 ARCHITECTURE = "vit_tiny_patch16_224"
-# Average pooling, so that every token of the last block counts for the classes: a class token would be all that is read of it.
+# Average pooling, so that every token of the last block counts for the classes: a class token would
+# be all that is read of it.
 MODEL_ARGS: dict[str, Any] = dict(
-    img_size=28, patch_size=4, embed_dim=96, depth=6, num_heads=3, mlp_ratio=4, num_classes=10, class_token=False, global_pool="avg"
+    img_size=28,
+    patch_size=4,
+    embed_dim=96,
+    depth=6,
+    num_heads=3,
+    mlp_ratio=4,
+    num_classes=10,
+    class_token=False,
+    global_pool="avg",
 )
 MEAN, STD = 0.2860, 0.3530
 EPOCHS, LEARNING_RATE = 10, 2e-3
@@ -84,7 +93,10 @@ def model_input(x: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def accuracy(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     model.eval()
-    right = sum((model(model_input(a)).argmax(1) == b).sum().item() for a, b in zip(torch.split(x, 500), torch.split(y, 500), strict=True))
+    right = sum(
+        (model(model_input(a)).argmax(1) == b).sum().item()
+        for a, b in zip(torch.split(x, 500), torch.split(y, 500), strict=True)
+    )
     return float(right) / len(y)
 
 

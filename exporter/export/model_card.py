@@ -1,4 +1,7 @@
-"""The bundle's README.md: what was exported, from what, how, and what was measured. No time stamps: same input, same bytes."""
+"""The bundle's README.md: what was exported, from what, how, and what was measured.
+
+No time stamps: same input, same bytes.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from elude.handlers.bundle.bundle import LayerInfo
 _FAMILIES = {"units": "units", "random": "random split", "sub_units": "sub-units"}
 
 
-def model_card(loaded: LoadedModel, layers: Sequence[LayerInfo], parameters: int, measures: Measures, settings: Mapping[str, Any]) -> str:
+def model_card(
+    loaded: LoadedModel, layers: Sequence[LayerInfo], parameters: int, measures: Measures, settings: Mapping[str, Any]
+) -> str:
     """Markdown text of the model card.
 
     Args:
@@ -30,8 +35,14 @@ def model_card(loaded: LoadedModel, layers: Sequence[LayerInfo], parameters: int
         [
             f"# {source.model}, disentangled",
             "",
-            "The original image model, unchanged in what it predicts, with the units of some layers split into sub-units that can be",
-            "looked at and steered (ELUDe, arXiv 2605.31304). `model.onnx` is a drop-in replacement for the original: fed only",
+            (
+                "The original image model, unchanged in what it predicts, with the units of some layers split "
+                "into sub-units that can be"
+            ),
+            (
+                "looked at and steered (ELUDe, arXiv 2605.31304). `model.onnx` is a drop-in replacement for the "
+                "original: fed only"
+            ),
             "`pixel_values`, it returns the original's output. `equivalence.json` says how exactly.",
             "",
             f"- Original: `{source.model}`, architecture `{source.architecture}`, revision `{source.revision or '-'}`",
@@ -46,8 +57,14 @@ def model_card(loaded: LoadedModel, layers: Sequence[LayerInfo], parameters: int
             "",
             "## How alike the strongest images are",
             "",
-            f"Mean over the units that were split (and their sub-units), on {measures.images:,} images: {seen}. MS-Score of the top",
-            f"{measures.top} images as it is and mean-centred, and the part of the top images that are of one class. The random split has",
+            (
+                f"Mean over the units that were split (and their sub-units), on {measures.images:,} images: "
+                f"{seen}. MS-Score of the top"
+            ),
+            (
+                f"{measures.top} images as it is and mean-centred, and the part of the top images that are of "
+                "one class. The random split has"
+            ),
             "as many sub-units of each unit, with the inputs' roles permuted.",
             "",
             "| layer | | MS-Score | centred | class purity | left out |",
@@ -62,8 +79,14 @@ def model_card(loaded: LoadedModel, layers: Sequence[LayerInfo], parameters: int
             "",
             "## Limits",
             "",
-            "Sub-units describe what the layer responds to on the probing images; on other images they may respond to other things.",
-            "Steering changes predictions: measure a steered model before relying on it. The licences of the original model and of the",
+            (
+                "Sub-units describe what the layer responds to on the probing images; on other images they may "
+                "respond to other things."
+            ),
+            (
+                "Steering changes predictions: measure a steered model before relying on it. The licences of "
+                "the original model and of the"
+            ),
             "images whose thumbnails are in `catalogue.sqlite` still apply.",
             "",
         ]
@@ -72,7 +95,8 @@ def model_card(loaded: LoadedModel, layers: Sequence[LayerInfo], parameters: int
 
 def _layer_row(layer: LayerInfo) -> str:
     split = sum(parts > 1 for parts in layer.parts)
-    return f"| `{layer.name}` | {layer.kind} | {layer.units} | {split} | {layer.sub_units} | {layer.sub_units / layer.units:.2f} |"
+    factor = layer.sub_units / layer.units
+    return f"| `{layer.name}` | {layer.kind} | {layer.units} | {split} | {layer.sub_units} | {factor:.2f} |"
 
 
 def _measure_rows(layer: str, families: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -1,4 +1,6 @@
-"""The whole way from a folder of images to a bundle: one function that calls the steps of docs/architecture.md in order."""
+"""The whole way from a folder of images to a bundle: one function that calls the steps of docs/architecture.md in
+order.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +12,42 @@ from pathlib import Path
 from typing import Any
 
 from elude.exporter import engines
-from elude.exporter.scoring.activity import scan
 from elude.exporter.atlas.fill_catalogue import TOPS, write_atlas
+from elude.exporter.export.library_versions import installed
 from elude.exporter.export.model_card import model_card
+from elude.exporter.export.work_folder import work_folder
 from elude.exporter.images import ImageSource, open_images
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.models.layers import Layer, find_layers
 from elude.exporter.models.load import EMBEDDED, EMBEDDED_FOLDER, LoadedModel, load_model
-from elude.exporter.scoring.measures import SUB_UNITS, TOP, Measures, ms_scores
 from elude.exporter.naming.at_export import names_at_export
 from elude.exporter.naming.evidence import NAMES, Name
 from elude.exporter.probing.probe import Probe, collect
+from elude.exporter.scoring.activity import scan
+from elude.exporter.scoring.measures import SUB_UNITS, TOP, Measures, ms_scores
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.split_layer import SplitSettings, random_control, split_layer
-from elude.exporter.export.library_versions import installed
 from elude.exporter.splitting.weights import save_splits
-from elude.exporter.export.work_folder import work_folder
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
 from elude.handlers.errors import UsageError
 
 Progress = Callable[[str, int, int], None]  # step, done, of how many
 FEWEST_INSTANCES = 100
-METHODS = {"default": ("literal", "projected"), "paper": ("literal", "hdbscan")}  # margin rule, clusterer; docs/method.md says why
-_LIBRARIES = ("elude", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn", "pillow")
+METHODS = {
+    "default": ("literal", "projected"),
+    "paper": ("literal", "hdbscan"),
+}  # margin rule, clusterer; docs/method.md says why
+_LIBRARIES = (
+    "elude",
+    "torch",
+    "torchvision",
+    "timm",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "numpy",
+    "scikit-learn",
+    "pillow",
+)
 
 
 @dataclass(frozen=True)
@@ -39,11 +55,13 @@ class ExportSettings:
     """How a model is exported.
 
     Attributes:
-        max_images: probing images, at most; more are thinned out evenly. Bounds the memory of ``elude.exporter.probing.probe``.
+        max_images: probing images, at most; more are thinned out evenly. Bounds the memory of
+            ``elude.exporter.probing.probe``.
         tokens_per_image: instances kept of each probing image.
         top_k: instances per unit that are clustered; None: a twelfth of all, between 100 and 2,000.
         min_cluster_size: fewest instances of a sub-unit's cluster; None: 1 % of ``top_k``, at least 5.
-        method: one of ``METHODS``, which names margin rule and clusterer: ``default``, or ``paper`` for the paper's own.
+        method: one of ``METHODS``, which names margin rule and clusterer: ``default``, or ``paper``
+            for the paper's own.
         margin_rule: instead of the method's: ``literal``, ``smallest`` or ``signed`` (elude.exporter.splitting.margin).
         clusterer: instead of the method's: ``hdbscan`` or ``projected`` (elude.exporter.splitting.hdbscan).
         seed: of the choice of tokens, the clusterer and the random control.
@@ -128,22 +146,25 @@ def export(
 ) -> Bundle:
     """Split a model's layers and write the bundle; a failed check or any other error leaves none.
 
-    Activations are collected in a folder ``OUT.partial`` beside the bundle, which is removed at the end. After a kill the same call goes
-    on from there, and gives the same bytes.
+    Activations are collected in a folder ``OUT.partial`` beside the bundle, which is removed at the
+    end. After a kill the same call goes on from there, and gives the same bytes.
 
     Args:
         model_name: see ``elude.exporter.models.load.load_model``.
-        images: the probing set, an address as ``elude.exporter.images.open_images`` takes it; None: the embedded one, for the embedded model
-            only.
+        images: the probing set, an address as ``elude.exporter.images.open_images`` takes it; None:
+            the embedded one, for the embedded model only.
         layers_pattern: see ``elude.exporter.models.layers.find_layers``.
         out: where the bundle goes.
         settings: see ``ExportSettings``.
-        evaluation: images that were not probed, for the MS-Score; None: the embedded ones for the embedded model, else the probing set,
-            and ``measures.json`` then says that they were not held out.
+        evaluation: images that were not probed, for the MS-Score; None: the embedded ones for the
+            embedded model, else the probing set, and ``measures.json`` then says that they were not
+            held out.
         overwrite: replace a bundle at ``out``.
         progress: called with (step, done, of how many).
-        engine: ``local``, or ``ray`` to collect and to cluster on a Ray cluster (elude.exporter.engines); the bytes are the same.
-        workers: processes that cluster; 0 is threads of this process. Of ``ray``: processes of a cluster that is started here.
+        engine: ``local``, or ``ray`` to collect and to cluster on a Ray cluster
+            (elude.exporter.engines); the bytes are the same.
+        workers: processes that cluster; 0 is threads of this process. Of ``ray``: processes of a
+            cluster that is started here.
 
     Raises:
         UsageError, ImageError, UnsupportedLayerError: the arguments cannot be used.
@@ -162,7 +183,9 @@ def export(
         splits = _split(job, probing, folder)
     parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
     infos = layer_infos(layers, splits)
-    with write_bundle(out, source=loaded.source, layers=infos, parameters=parameters, versions=versions(), overwrite=overwrite) as folder:
+    with write_bundle(
+        out, source=loaded.source, layers=infos, parameters=parameters, versions=versions(), overwrite=overwrite
+    ) as folder:
         _write_graph(folder, job, splits, probing.limited(settings.verify_images))
         measures = _measure(job, splits, judging, held_out)
         _write_catalogue(folder, job, splits, measures, probing.limited(settings.atlas_images))
@@ -190,7 +213,10 @@ def _open(images: str | Path | ImageSource | None, model_name: str, embedded: st
     if isinstance(images, ImageSource):
         return images
     if images is None and model_name != EMBEDDED:
-        raise UsageError(f"No images are given, and only the model {EMBEDDED!r} brings its own.", "Give a folder, tar, list or data set.")
+        raise UsageError(
+            f"No images are given, and only the model {EMBEDDED!r} brings its own.",
+            "Give a folder, tar, list or data set.",
+        )
     return open_images(EMBEDDED_FOLDER / f"{embedded}.tar" if images is None else images)
 
 
@@ -229,7 +255,9 @@ def _split(job: _Job, probing: ImageSource, folder: Path) -> list[LayerSplit]:
         chosen, progress = settings.for_instances(len(probe.z), layer.name), job.progress(f"split {layer.name}")
         return split_layer(layer, probe, chosen, progress, workers=workers, engine=engine)
 
-    return [one(layer, probes.pop(layer.name)) for layer in job.layers]  # pop: a layer's probe is freed once it is split
+    return [
+        one(layer, probes.pop(layer.name)) for layer in job.layers
+    ]  # pop: a layer's probe is freed once it is split
 
 
 def _write_graph(folder: Path, job: _Job, splits: list[LayerSplit], images: ImageSource) -> None:
@@ -268,7 +296,9 @@ def _measure(job: _Job, splits: list[LayerSplit], images: ImageSource, held_out:
     )
 
 
-def _write_catalogue(folder: Path, job: _Job, splits: list[LayerSplit], measures: Measures, images: ImageSource) -> None:
+def _write_catalogue(
+    folder: Path, job: _Job, splits: list[LayerSplit], measures: Measures, images: ImageSource
+) -> None:
     preprocess = job.loaded.preprocess
     families = {SUB_UNITS: {split.layer: split for split in splits}}
     size, progress = job.settings.batch_size, job.progress("atlas")
@@ -278,7 +308,9 @@ def _write_catalogue(folder: Path, job: _Job, splits: list[LayerSplit], measures
         names, evidence = names_at_export(splits, activity, images)
         _write_json(folder / NAMES, evidence)
     path = folder / "catalogue.sqlite"
-    write_atlas(path, splits, activity, measures, images=images, preprocess=preprocess, tops=job.settings.tops, names=names)
+    write_atlas(
+        path, splits, activity, measures, images=images, preprocess=preprocess, tops=job.settings.tops, names=names
+    )
 
 
 def _write_json(path: Path, value: Any) -> None:

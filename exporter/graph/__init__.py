@@ -1,4 +1,6 @@
-"""Emit the ONNX graph: the plain export of the model, grafted so that any client can inspect and steer it (docs/graph.md)."""
+"""Emit the ONNX graph: the plain export of the model, grafted so that any client can inspect and steer it
+(docs/graph.md).
+"""
 
 from elude.exporter.graph.bake import bake
 from elude.exporter.graph.describe import describe

@@ -2,9 +2,10 @@
 
     W'_u = W_u + sum over edits (g - 1) w^s        b'_u = b_u + sum over edits ((g - 1) b^s + o)
 
-which is what live steering on all tokens computes, up to rounding (``elude.exporter.rewrite.bake`` does the same in torch). Where a batch
-normalisation is folded into the convolution, both changes are multiplied by its scale. An edit of the strongest patches depends on the
-image, and no weights can do it.
+which is what live steering on all tokens computes, up to rounding (``elude.exporter.rewrite.bake``
+does the same in torch). Where a batch normalisation is folded into the convolution, both changes
+are multiplied by its scale. An edit of the strongest patches depends on the image, and no weights
+can do it.
 """
 
 from __future__ import annotations
@@ -22,16 +23,20 @@ from elude.exporter.graph.steering import INPUTS
 from elude.exporter.graph.stored_weights import sub_unit_parameters
 from elude.exporter.graph.write_graph import EXTERNAL_ABOVE, save
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
-from elude.handlers.requests.edits import PADDING, Edit
-from elude.handlers.errors import BundleError, UsageError
 from elude.handlers.bundle.graph_metadata import read_layers
+from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.requests.edits import PADDING, Edit
 
 Array = NDArray[np.float64]
 _DOC = "The original model with edits of sub-units in its weights; see metadata_props['elude.baked']."
 
 
 def bake(
-    bundle_or_model: Bundle | Path | str, edits: Sequence[Edit] | str, out: Path | str, *, external_above: int = EXTERNAL_ABOVE
+    bundle_or_model: Bundle | Path | str,
+    edits: Sequence[Edit] | str,
+    out: Path | str,
+    *,
+    external_above: int = EXTERNAL_ABOVE,
 ) -> Path:
     """Write a graph that takes ``pixel_values``, gives the steered output, and does nothing else.
 
@@ -42,7 +47,8 @@ def bake(
         external_above: bytes of weights above which they are stored beside the file.
 
     Raises:
-        UsageError: an unknown preset or sub-unit, an edit that is limited to some patches or not finite, or ``out`` exists.
+        UsageError: an unknown preset or sub-unit, an edit that is limited to some patches or not
+            finite, or ``out`` exists.
         BundleError: the file is not one of this project's.
     """
     bundle = bundle_or_model if isinstance(bundle_or_model, Bundle) else None
@@ -69,11 +75,14 @@ def bake(
 
 
 def _preset(bundle: Bundle | None, name: str) -> tuple[Edit, ...]:
-    from elude.handlers.settings import Limits
     from elude.handlers.requests.steering import read_presets
+    from elude.handlers.settings import Limits
 
     if bundle is None:
-        raise UsageError(f"The preset {name!r} is named, but not its bundle.", "Name the bundle instead of its model.onnx, or give edits.")
+        raise UsageError(
+            f"The preset {name!r} is named, but not its bundle.",
+            "Name the bundle instead of its model.onnx, or give edits.",
+        )
     presets = read_presets(bundle, bundle.manifest.layers, None, Limits())
     if name not in presets:
         raise UsageError(f"The bundle has no preset {name!r}.", f"It has: {', '.join(presets) or 'none'}.")
@@ -90,7 +99,10 @@ def _check(edits: Sequence[Edit], total: int) -> None:
                 "Steer it live: weights act on all patches.",
             )
         if not np.isfinite([edit.gain, edit.offset]).all():
-            raise UsageError(f"The edit of sub-unit {edit.index} has gain {edit.gain} and offset {edit.offset}.", "Give finite numbers.")
+            raise UsageError(
+                f"The edit of sub-unit {edit.index} has gain {edit.gain} and offset {edit.offset}.",
+                "Give finite numbers.",
+            )
 
 
 def _bake_layer(graph: ir.Graph, path: Path, layer: LayerInfo, edits: Sequence[Edit]) -> None:
@@ -131,7 +143,9 @@ def _add(graph: ir.Graph, layer: LayerInfo, z: ir.Value, weight: Array, bias: Ar
     assert stored is not None
     old = _numbers(stored)
     transposed = old.shape != weight.shape or not _same_way(product)
-    product.replace_input_with(1, _constant(graph, f"{layer.name}.baked.weight", old + (weight.T if transposed else weight), stored))
+    product.replace_input_with(
+        1, _constant(graph, f"{layer.name}.baked.weight", old + (weight.T if transposed else weight), stored)
+    )
     if len(product.inputs) > 2 and product.inputs[2] is not None:
         own = product.inputs[2]
         product.replace_input_with(2, _constant(graph, f"{layer.name}.baked.bias", _numbers(own) + bias, own))
@@ -193,10 +207,18 @@ def _take_out(graph: ir.Graph, layers: Sequence[LayerInfo]) -> None:
     graph.outputs.extend(kept)
     names = {f"{layer.name}.elude.{kind}" for layer in layers for kind in ("steered", "inspected")}
     ends = ("elude/pixels", "elude/result")  # the casts of a graph of another type
-    graph.remove([node for node in graph if node.name in names or (str(node.name).startswith("elude/") and node.name not in ends)])
+    graph.remove(
+        [
+            node
+            for node in graph
+            if node.name in names or (str(node.name).startswith("elude/") and node.name not in ends)
+        ]
+    )
     inputs = [value for value in graph.inputs if value.name not in (*INPUTS, "inspect")]
     graph.inputs.clear()
     graph.inputs.extend(inputs)
-    used = {value.name for node in graph for value in node.inputs if value is not None} | {value.name for value in graph.outputs}
+    used = {value.name for node in graph for value in node.inputs if value is not None} | {
+        value.name for value in graph.outputs
+    }
     for name in [name for name in graph.initializers if name not in used]:
         graph.initializers.pop(name)

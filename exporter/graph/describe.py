@@ -12,8 +12,8 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from elude.handlers.errors import BundleError
 from elude.handlers.bundle.graph_metadata import read_layers
+from elude.handlers.errors import BundleError
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Description:
         opset: version of the ONNX operators.
         nodes: in the main graph; ``grafted``: of them, those that inspect and steer.
         inputs, outputs: in order.
-        layers: name, kind, units, inputs, sub-units, expansion factor, most parts of a unit, first index, bytes that the split adds.
+        layers: name, kind, units, inputs, sub-units, expansion factor, most parts of a unit, first
+            index, bytes that the split adds.
         metadata: the ``elude.*`` entries, parsed where they are JSON.
     """
 
@@ -57,16 +58,25 @@ class Description:
 
     def rows(self) -> dict[str, str]:
         """As rows of a table with two columns."""
-        found = {"file": f"{self.file}, {self.bytes / 1e6:.1f} MB, opset {self.opset}, {self.nodes} nodes ({self.grafted} grafted)"}
+        found = {
+            "file": (
+                f"{self.file}, {self.bytes / 1e6:.1f} MB, opset {self.opset}, {self.nodes} nodes "
+                f"({self.grafted} grafted)"
+            )
+        }
         found |= {f"sha256 of {name}": value for name, value in self.sha256.items()}
         for kind, values in (("input", self.inputs), ("output", self.outputs)):
             for value in values:
                 default = " (optional)" if value.optional else ""
-                found[f"{kind} {value.name}"] = f"{value.type} ({', '.join(map(str, value.shape))}){default}. {value.doc}".strip()
+                found[f"{kind} {value.name}"] = (
+                    f"{value.type} ({', '.join(map(str, value.shape))}){default}. {value.doc}".strip()
+                )
         for layer in self.layers:
             found[f"layer {layer['name']}"] = (
-                f"{layer['kind']}, {layer['units']} units of {layer['inputs']} inputs, {layer['sub_units']} sub-units from index "
-                f"{layer['first']}, EF {layer['expansion_factor']:.2f}, at most {layer['most_parts']} a unit, {layer['bytes'] / 1e6:.2f} MB"
+                f"{layer['kind']}, {layer['units']} units of {layer['inputs']} inputs, {layer['sub_units']} "
+                "sub-units from index "
+                f"{layer['first']}, EF {layer['expansion_factor']:.2f}, at most {layer['most_parts']} a "
+                f"unit, {layer['bytes'] / 1e6:.2f} MB"
             )
         shown = {key: value for key, value in self.metadata.items() if key != "elude.layers"}
         return found | {key: value if isinstance(value, str) else json.dumps(value) for key, value in shown.items()}
@@ -93,7 +103,11 @@ def describe(path: Path | str) -> Description:
     for info in infos:
         own = (f"{info.name}.sub_units.", f"{info.name}.elude.")
         known = {"name": info.name, "kind": info.kind, "units": info.units, "inputs": info.inputs, "first": info.first}
-        counts = {"sub_units": info.sub_units, "expansion_factor": info.sub_units / info.units, "most_parts": max(info.parts)}
+        counts = {
+            "sub_units": info.sub_units,
+            "expansion_factor": info.sub_units / info.units,
+            "most_parts": max(info.parts),
+        }
         layers.append(known | counts | {"bytes": sum(size for name, size in sizes.items() if name.startswith(own))})
     files = [path, *(item for item in [path.with_name(f"{path.name}.data")] if item.is_file())]
     return Description(

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 class Ops:
     """Makes nodes in order and collects them in ``nodes``; constants become initialisers of the main graph.
 
-    Initialisers of the main graph are visible in all its sub-graphs, so a constant is stored once and the sub-graphs of ``If``
-    nodes hold nothing but nodes.
+    Initialisers of the main graph are visible in all its sub-graphs, so a constant is stored once
+    and the sub-graphs of ``If`` nodes hold nothing but nodes.
 
     Args:
         graph: the main graph.
@@ -26,12 +26,20 @@ class Ops:
         self.prefix = prefix
         self.nodes: list[ir.Node] = []
 
-    def __call__(self, op: str, *inputs: ir.Value | None, name: str | None = None, doc: str | None = None, **attributes: Any) -> ir.Value:
+    def __call__(
+        self, op: str, *inputs: ir.Value | None, name: str | None = None, doc: str | None = None, **attributes: Any
+    ) -> ir.Value:
         """Append a node with one output and return the output."""
         return self.many(op, inputs, 1, name, doc, **attributes)[0]
 
     def many(
-        self, op: str, inputs: Sequence[ir.Value | None], outputs: int, name: str | None = None, doc: str | None = None, **attributes: Any
+        self,
+        op: str,
+        inputs: Sequence[ir.Value | None],
+        outputs: int,
+        name: str | None = None,
+        doc: str | None = None,
+        **attributes: Any,
     ) -> tuple[ir.Value, ...]:
         """Append a node with several outputs and return them."""
         label = name or f"{self.prefix}/{len(self.nodes)}.{op}"
@@ -48,12 +56,20 @@ class Ops:
             name = f"elude/{array.dtype}_{'x'.join(map(str, array.shape))}_{digits}"
         if name not in self.graph.initializers:
             tensor = ir.tensor(array, name=name)
-            value_info = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+            value_info = ir.Value(
+                name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            )
             self.graph.register_initializer(value_info)
         return self.graph.initializers[name]
 
-    def branch(self, condition: ir.Value, then: Callable[[Ops], list[ir.Value]], otherwise: Callable[[Ops], list[ir.Value]], name: str,
-               doc: str) -> tuple[ir.Value, ...]:  # fmt: skip
+    def branch(
+        self,
+        condition: ir.Value,
+        then: Callable[[Ops], list[ir.Value]],
+        otherwise: Callable[[Ops], list[ir.Value]],
+        name: str,
+        doc: str,
+    ) -> tuple[ir.Value, ...]:
         """An ``If``: only the branch that is taken costs anything."""
         graphs, counts = {}, set()
         for key, build in (("then_branch", then), ("else_branch", otherwise)):

@@ -1,7 +1,8 @@
 """The plain export of a model, and the place of each layer in it.
 
-Both graphs of a comparison come from here, so the graft is all that differs. The exporter's optimiser folds a batch normalisation into the
-convolution before it, for layers that are split as for all others: the site of such a layer is the folded convolution, with what undoes it.
+Both graphs of a comparison come from here, so the graft is all that differs. The exporter's
+optimiser folds a batch normalisation into the convolution before it, for layers that are split as
+for all others: the site of such a layer is the folded convolution, with what undoes it.
 """
 
 from __future__ import annotations
@@ -85,7 +86,14 @@ def plain_export(
     Raises:
         UnsupportedLayerError: the model cannot be exported, or a layer is not run exactly once.
     """
-    model = _export(module if dtype == torch.float32 else copy.deepcopy(module).to(dtype), input_size, output, opset, dtype, dynamic_size)
+    model = _export(
+        module if dtype == torch.float32 else copy.deepcopy(module).to(dtype),
+        input_size,
+        output,
+        opset,
+        dtype,
+        dynamic_size,
+    )
     found = {name: _output_of(model.graph, name) for name in layers}
     norms = {name: _norm_of(value) for name, value in found.items()}
     lost = {name: _lost(module.get_submodule(name), norm) for name, norm in norms.items() if norm is not None}
@@ -127,9 +135,13 @@ def _export(
             )
     except torch.onnx.OnnxExporterError as error:
         remedy = "Export it with a fixed image size." if dynamic_size else ""
-        raise UnsupportedLayerError(f"The model cannot be exported to ONNX: {str(error).splitlines()[0]}", remedy) from error
+        raise UnsupportedLayerError(
+            f"The model cannot be exported to ONNX: {str(error).splitlines()[0]}", remedy
+        ) from error
     if program is None or len(program.model.graph.outputs) != 1:
-        raise UnsupportedLayerError("The model does not return exactly one tensor.", "Wrap it in a module that returns its logits.")
+        raise UnsupportedLayerError(
+            "The model does not return exactly one tensor.", "Wrap it in a module that returns its logits."
+        )
     return program.model
 
 
@@ -141,7 +153,8 @@ def _try_other_size(module: nn.Module, input_size: tuple[int, int, int], dtype: 
             module(torch.zeros(1, channels, 2 * height, 2 * width, dtype=dtype))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UnsupportedLayerError(
-            f"The model takes images of {height} × {width} only: {str(error).splitlines()[0]}", "Export it with a fixed image size."
+            f"The model takes images of {height} × {width} only: {str(error).splitlines()[0]}",
+            "Export it with a fixed image size.",
         ) from error
 
 
@@ -151,7 +164,9 @@ def scopes(node: ir.Node) -> list[str]:
 
 
 def _output_of(graph: ir.Graph, layer: str) -> ir.Value:
-    """The one value that is made of the layer's product and used outside of the layer; shapes and constants may leave it too."""
+    """The one value that is made of the layer's product and used outside of the layer; shapes and constants may
+    leave it too.
+    """
     inside = [node for node in graph if layer in scopes(node)]
     members = set(inside)
     made: set[ir.Node] = set()
@@ -174,7 +189,9 @@ def _output_of(graph: ir.Graph, layer: str) -> ir.Value:
 
 
 def _norm_of(z: ir.Value) -> ir.Node | None:
-    """The batch normalisation that is alone in reading a convolution's output, which the optimiser will fold into it."""
+    """The batch normalisation that is alone in reading a convolution's output, which the optimiser will fold into
+    it.
+    """
     uses, producer = list(z.uses()), z.producer()
     if producer is None or producer.op_type != "Conv" or z.is_graph_output() or len(uses) != 1:
         return None
@@ -189,7 +206,11 @@ def _lost(conv: nn.Module, norm: ir.Node) -> dict[str, NDArray[np.float32]]:
     gamma, _, _, variance = (_numbers(value) for value in norm.inputs[1:])
     scale = gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
     bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
-    return {"weight": conv.weight.detach().float().numpy(), "bias": bias.float().numpy(), "scale": scale.astype(np.float32)}
+    return {
+        "weight": conv.weight.detach().float().numpy(),
+        "bias": bias.float().numpy(),
+        "scale": scale.astype(np.float32),
+    }
 
 
 def _numbers(value: ir.Value | None) -> NDArray[np.float64]:
@@ -209,7 +230,9 @@ def _site(graph: ir.Graph, layer: str, z: ir.Value, lost: dict[str, NDArray[np.f
         z = producer.inputs[0]  # it was not folded after all
     products = [node for node in _ancestors(z, layer) if node.op_type in PRODUCTS]
     if len(products) != 1 or products[0].inputs[0] is None:
-        raise UnsupportedLayerError(f"{layer} is {len(products)} matrix products or convolutions in the graph; it must be exactly one.")
+        raise UnsupportedLayerError(
+            f"{layer} is {len(products)} matrix products or convolutions in the graph; it must be exactly one."
+        )
     return Site(layer, products[0], products[0].inputs[0], z)
 
 

@@ -1,10 +1,13 @@
-"""The weights of sub-units as the graph computes them: from the layer's own weight and bit masks, so that neither is stored twice.
+"""The weights of sub-units as the graph computes them: from the layer's own weight and bit masks, so that neither is
+stored twice.
 
-    share = ((W / n) + W) - W,   rest = W - (n - 1) share,   w = rest for the last member of a sharing set, share for others, 0 else
+    share = ((W / n) + W) - W,   rest = W - (n - 1) share,   w = rest for the last member of a
+    sharing set, share for others, 0 else
 
-as ``elude.exporter.splitting.weights.shares_of`` computes them, by the same four operations, so to the same bits (but for the sign of a zero). For
-inspection the rows are fixed: ONNX Runtime folds the whole computation into one constant when it loads the file. For steering only the
-edited sub-units' rows are computed.
+as ``elude.exporter.splitting.weights.shares_of`` computes them, by the same four operations, so to
+the same bits (but for the sign of a zero). For inspection the rows are fixed: ONNX Runtime folds
+the whole computation into one constant when it loads the file. For steering only the edited
+sub-units' rows are computed.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ class Shares:
         weight: the layer's own, (units, inputs, *kernel) or, ``transposed``, (inputs, units); any floating-point type.
         transposed: see ``weight``.
         masks: unsigned integers (units, inputs), bit c for sub-unit c of the unit.
-        counts: uint8 (units, inputs), bits set in ``masks``: stored, as counting them for the edited rows took longer than all else there.
+        counts: uint8 (units, inputs), bits set in ``masks``: stored, as counting them for the
+            edited rows took longer than all else there.
         bias: float32 (sub_units,).
         kernel: (kh, kw) of a convolution, () of a linear layer.
     """
@@ -40,7 +44,15 @@ class Shares:
     kernel: tuple[int, ...]
 
 
-def store(ops: Ops, split: LayerSplit, weight: ir.Value, bias: NDArray[np.float32], *, transposed: bool, kernel: tuple[int, ...]) -> Shares:
+def store(
+    ops: Ops,
+    split: LayerSplit,
+    weight: ir.Value,
+    bias: NDArray[np.float32],
+    *,
+    transposed: bool,
+    kernel: tuple[int, ...],
+) -> Shares:
     """Put a layer's masks and sub-unit biases into the file."""
     most = int(split.parts.max())
     dtype = next(kind for kind in (np.uint8, np.uint16, np.uint32, np.uint64) if most <= np.iinfo(kind).bits)
@@ -87,7 +99,8 @@ def _one_where(ops: Ops, bits: ir.Value) -> ir.Value:
 def _own(ops: Ops, shares: Shares, unit: ir.Value) -> ir.Value:
     """The units' whole weights, float32 (…, inputs, *kernel)."""
     if shares.transposed:
-        # transposed as a whole, which ONNX Runtime does once, at loading; to gather columns takes it milliseconds in each run
+        # transposed as a whole, which ONNX Runtime does once, at loading; to gather columns takes
+        # it milliseconds in each run
         weight = ops("Gather", ops("Transpose", shares.weight, perm=[1, 0]), unit, axis=0)
     else:
         weight = ops("Gather", shares.weight, unit, axis=0)
@@ -109,5 +122,7 @@ def _bits(ops: Ops, masks: ir.Value, part: ir.Value) -> tuple[ir.Value, ir.Value
 
 
 def single(ops: Ops, value: ir.Value, like: ir.Value) -> ir.Value:
-    """``value`` in float32, given a value ``like`` it in type: sub-units are computed in float32 whatever the model's type."""
+    """``value`` in float32, given a value ``like`` it in type: sub-units are computed in float32 whatever the
+    model's type.
+    """
     return value if like.dtype in (None, ir.DataType.FLOAT) else ops("Cast", value, to=ir.DataType.FLOAT)

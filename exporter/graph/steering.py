@@ -1,9 +1,11 @@
 """Steering: add to the layer's output what the edits change, and nothing else.
 
-An edit turns activation a of a sub-unit into g·a + o. As a unit is the sum of its sub-units, that adds (g − 1)·a + o to the unit. The
-sum goes to the edited units only (a scatter, not a product with a one-hot matrix), so a NaN or an overflow stays where it was asked
-for. What an edit does not touch gets −0.0 added, which leaves every float as it is, the sign of zero included. Where the export folded a
-batch normalisation y = s z + t into the layer, the graph holds y only, and s times the same change is added to it.
+An edit turns activation a of a sub-unit into g·a + o. As a unit is the sum of its sub-units, that
+adds (g − 1)·a + o to the unit. The sum goes to the edited units only (a scatter, not a product with
+a one-hot matrix), so a NaN or an overflow stays where it was asked for. What an edit does not touch
+gets −0.0 added, which leaves every float as it is, the sign of zero included. Where the export
+folded a batch normalisation y = s z + t into the layer, the graph holds y only, and s times the
+same change is added to it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class Steering:
 
     Attributes:
         any_edit: bool (), whether there is any edit at all.
-        owner: int64 (batch, edits), number of the layer each edit belongs to, −1 for padding; (1, 0) without edits, as ``edited``.
+        owner: int64 (batch, edits), number of the layer each edit belongs to, −1 for padding; (1,
+            0) without edits, as ``edited``.
         edited: its sub-unit in that layer.
         gain, offset: float32 (batch or 1, edits); patches: int64 (batch or 1, edits). The graph's inputs.
         batch: int64 (1,), size of the batch.
@@ -42,13 +45,15 @@ class Steering:
     batch: ir.Value
 
 
-def prepare(ops: Ops, pixels: ir.Value, inputs: dict[str, ir.Value], places: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Steering:
+def prepare(
+    ops: Ops, pixels: ir.Value, inputs: dict[str, ir.Value], places: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+) -> Steering:
     """Look every edit up in a table of (layer, row in it, unit, part), once for all layers.
 
     ``places`` holds each layer's (unit, part) of its sub-units.
 
-    The table is as long as there are sub-units, so an index that is too large fails in the look-up instead of being ignored.
-    Its first column is for negative indices: padding.
+    The table is as long as there are sub-units, so an index that is too large fails in the look-up
+    instead of being ignored. Its first column is for negative indices: padding.
     """
     counts = [len(unit) for unit, _ in places]
     layer = np.concatenate([[-1], np.repeat(np.arange(len(counts)), counts)])
@@ -69,8 +74,11 @@ def prepare(ops: Ops, pixels: ir.Value, inputs: dict[str, ir.Value], places: lis
         unlike = inner("ReduceSum", inner("Abs", gaps), keepdims=0)
         zero = inner("Gather", inner.constant([0]), unlike, name="elude/the_four_steer_inputs_must_have_one_shape")
         column = inner("Add", inner("Max", index, inner.constant(-1)), inner("Add", inner.constant(1), zero))
-        found = inner("Gather", inner.constant(table, "elude/table"), column, axis=1, name="elude/steer_sub_unit_is_out_of_range")
-        # one set of edits for all is spelt out for each image: the products then have the same size, and bits, as when each has its own
+        found = inner(
+            "Gather", inner.constant(table, "elude/table"), column, axis=1, name="elude/steer_sub_unit_is_out_of_range"
+        )
+        # one set of edits for all is spelt out for each image: the products then have the same
+        # size, and bits, as when each has its own
         found = inner("Expand", found, inner("Concat", inner.constant([1]), batch, inner.constant([1]), axis=0))
         return [inner("Gather", found, inner.constant(number)) for number in range(len(table))]
 
@@ -78,7 +86,9 @@ def prepare(ops: Ops, pixels: ir.Value, inputs: dict[str, ir.Value], places: lis
         empty = inner.constant(np.zeros((1, 0), np.int64), "elude/no_edit")
         return [inner("Identity", empty) for _ in table]
 
-    owner, *edited = ops.branch(any_edit, look_up, nothing, "elude/edits", "The layer, row, unit and part of each edit.")
+    owner, *edited = ops.branch(
+        any_edit, look_up, nothing, "elude/edits", "The layer, row, unit and part of each edit."
+    )
     gain, offset, patches = others
     return Steering(any_edit, owner, Edited(*edited), gain, offset, patches, batch)
 
@@ -123,8 +133,12 @@ def _where(ops: Ops, layer: Grafted, a: ir.Value, patches: ir.Value) -> ir.Value
         nu = inner("Unsqueeze", patches, inner.constant([-1]))
         shape, tokens = inner("Shape", a), inner("Shape", a, start=2, end=3)
         k = inner("Min", inner("Unsqueeze", most, inner.constant([0])), tokens)
-        _, order = inner.many("TopK", [a, k], 2, axis=-1, largest=1, sorted=1)  # equal values: the lower index first, by the standard
-        place = inner("Expand", inner("Range", inner.constant(0), inner("Squeeze", k), inner.constant(1)), inner("Shape", order))
+        _, order = inner.many(
+            "TopK", [a, k], 2, axis=-1, largest=1, sorted=1
+        )  # equal values: the lower index first, by the standard
+        place = inner(
+            "Expand", inner("Range", inner.constant(0), inner("Squeeze", k), inner.constant(1)), inner("Shape", order)
+        )
         rank = inner("ScatterElements", inner("Expand", tokens, shape), order, place, axis=2)
         return [inner("Or", inner("LessOrEqual", nu, inner.constant(0)), inner("Less", rank, nu))]
 
@@ -132,7 +146,9 @@ def _where(ops: Ops, layer: Grafted, a: ir.Value, patches: ir.Value) -> ir.Value
         return [inner("Identity", inner.constant(np.ones((1, 1, 1), bool), "elude/everywhere"))]
 
     limited = ops("Greater", most, ops.constant(0))
-    (where,) = ops.branch(limited, strongest, all_tokens, f"{layer.site.name}.elude.where", "The tokens that each edit acts on.")
+    (where,) = ops.branch(
+        limited, strongest, all_tokens, f"{layer.site.name}.elude.where", "The tokens that each edit acts on."
+    )
     return where
 
 

@@ -1,6 +1,8 @@
-"""The sub-unit activations of a layer, a = w q + b, for all sub-units (inspection) or for the edited ones of each row (steering).
+"""The sub-unit activations of a layer, a = w q + b, for all sub-units (inspection) or for the edited ones of each
+row (steering).
 
-Three kinds of layer: a product over the last axis (Linear, Gemm), a convolution in one group, and one in several groups. All give
+Three kinds of layer: a product over the last axis (Linear, Gemm), a convolution in one group, and
+    one in several groups. All give
 and take tokens: (batch, tokens, …), where a map's tokens are its locations in row-major order.
 """
 
@@ -100,7 +102,9 @@ def every(ops: Ops, layer: Grafted, batch: ir.Value) -> ir.Value:
         q = batch_first(ops, layer.q(ops), layer.channels, batch)
         flat = ops("Reshape", q, ops.constant([-1, layer.channels]))
         a = ops("Gemm", flat, weights, layer.shares.bias, transB=1)
-        return ops("Reshape", a, ops("Concat", ops("Shape", q, start=0, end=2), ops.constant([layer.sub_units]), axis=0))
+        return ops(
+            "Reshape", a, ops("Concat", ops("Shape", q, start=0, end=2), ops.constant([layer.sub_units]), axis=0)
+        )
     q = layer.q(ops)
     group = 1
     if layer.groups > 1:  # sub-units per group differ, so each becomes a group of its own on its unit's channels
@@ -149,12 +153,18 @@ def _grouped(ops: Ops, layer: Grafted, w: ir.Value, sub_unit: ir.Value) -> ir.Va
     columns = _windows(ops, layer, ops("Reshape", picked, maps))  # (batch·edits, width·k, tokens)
     tokens = ops("Shape", columns, start=2, end=3)
     edits = ops("Shape", sub_unit, start=1, end=2)
-    columns = ops("Reshape", columns, ops("Concat", ops("Shape", q, start=0, end=1), edits, ops.constant([inputs]), tokens, axis=0))
+    columns = ops(
+        "Reshape",
+        columns,
+        ops("Concat", ops("Shape", q, start=0, end=1), edits, ops.constant([inputs]), tokens, axis=0),
+    )
     return ops("Squeeze", ops("MatMul", ops("Unsqueeze", w, ops.constant([2])), columns), ops.constant([2]))
 
 
 def _windows(ops: Ops, layer: Grafted, q: ir.Value) -> ir.Value:
-    """(batch, C, H, W) as (batch, C·kh·kw, tokens): what each location's window sees, made of shifted copies and no arithmetic."""
+    """(batch, C, H, W) as (batch, C·kh·kw, tokens): what each location's window sees, made of shifted copies and no
+    arithmetic.
+    """
     kh, kw = layer.shares.kernel
     attributes = layer.attributes()
     if attributes.get("auto_pad", "NOTSET") != "NOTSET":
@@ -167,16 +177,26 @@ def _windows(ops: Ops, layer: Grafted, q: ir.Value) -> ir.Value:
     flat = ops.constant([0, channels, 1, -1])
     if (kh, kw) == (1, 1):
         if list(strides) != [1, 1]:
-            q = ops("Slice", q, ops.constant([0, 0]), ops.constant([2**31 - 1] * 2), ops.constant([2, 3]), ops.constant(list(strides)))
+            q = ops(
+                "Slice",
+                q,
+                ops.constant([0, 0]),
+                ops.constant([2**31 - 1] * 2),
+                ops.constant([2, 3]),
+                ops.constant(list(strides)),
+            )
         return ops("Reshape", q, ops.constant([0, channels, -1]))
     shifts = []
     for y in range(kh):
         for x in range(kw):
             begin = [y * dilations[0], x * dilations[1]]
-            # the last window starts where its kernel still fits, so each shift stops as far from the end as it is from its kernel's end
+            # the last window starts where its kernel still fits, so each shift stops as far from
+            # the end as it is from its kernel's end
             stop = [begin[0] - (kh - 1) * dilations[0], begin[1] - (kw - 1) * dilations[1]]
             end = [value if value < 0 else 2**31 - 1 for value in stop]
-            shift = ops("Slice", q, ops.constant(begin), ops.constant(end), ops.constant([2, 3]), ops.constant(list(strides)))
+            shift = ops(
+                "Slice", q, ops.constant(begin), ops.constant(end), ops.constant([2, 3]), ops.constant(list(strides))
+            )
             shifts.append(ops("Reshape", shift, flat))
     stacked = ops("Concat", *shifts, axis=2)  # (batch, C, kh·kw, tokens)
     return ops("Reshape", stacked, ops("Concat", ops.constant([0, channels * kh * kw, -1]), axis=0))

@@ -31,8 +31,10 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 OPSET_BFLOAT16 = 22
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; protobuf ends at 2 GiB
 _DOC = (
-    "Fed pixel_values only, this graph is the original model. inspect=true adds the sub-unit activations of the layers named in "
-    "metadata_props['elude.layers']; the four steer_* inputs, all of one shape (batch or 1, edits), turn activation a of a "
+    "Fed pixel_values only, this graph is the original model. inspect=true adds the sub-unit activations of "
+    "the layers named in "
+    "metadata_props['elude.layers']; the four steer_* inputs, all of one shape (batch or 1, edits), turn "
+    "activation a of a "
     "sub-unit into gain*a + offset."
 )
 _INPUT_DOCS = {
@@ -70,8 +72,9 @@ def emit(
         source: where the model came from, for the metadata.
         preprocess: what the model expects, for the metadata.
         opset: ONNX operator set, default 18, and 22 for bfloat16.
-        dtype: ``float32``, ``float16`` or ``bfloat16``: of the model's weights and arithmetic. Inputs and outputs are float32
-            whatever it is, and so is all that sub-units and edits are computed with.
+        dtype: ``float32``, ``float16`` or ``bfloat16``: of the model's weights and arithmetic.
+            Inputs and outputs are float32 whatever it is, and so is all that sub-units and edits
+            are computed with.
         dynamic_size: leave the image's height and width open; the model must allow it.
         external_above: bytes of weights above which they are stored beside the file.
 
@@ -92,12 +95,17 @@ def emit(
         raise UsageError(f"opset {opset} is below {lowest}.", why)
     names = [split.layer for split in splits]
     if names != [layer.name for layer in layers] or len(set(names)) != len(names) or not names:
-        raise UsageError(f"splits of {names} do not fit layers {[layer.name for layer in layers]}: same layers, same order, once each.")
+        raise UsageError(
+            f"splits of {names} do not fit layers {[layer.name for layer in layers]}: same layers, same "
+            "order, once each."
+        )
     output = "embedding" if getattr(module, "num_classes", None) == 0 else "logits"
     model, sites = plain_export(
         module, input_size, layers=names, output=output, opset=opset, dtype=DTYPES[dtype], dynamic_size=dynamic_size
     )
-    grafts = [_grafted(model.graph, site, layer, split) for site, layer, split in zip(sites, layers, splits, strict=True)]
+    grafts = [
+        _grafted(model.graph, site, layer, split) for site, layer, split in zip(sites, layers, splits, strict=True)
+    ]
     _graft(model, grafts, splits)
     infos = layer_infos(splits, [layer.kind for layer in layers])
     model.metadata_props.update(metadata(source, preprocess, infos, splits, dtype))
@@ -116,7 +124,9 @@ def _grafted(graph: ir.Graph, site: Site, layer: Layer, split: LayerSplit) -> Gr
 
 
 def _own_weight(graph: ir.Graph, site: Site, layer: Layer) -> tuple[ir.Value, bool]:
-    """The layer's weight in the graph, and whether it lies there as (inputs, units); a copy where it is not there as it is."""
+    """The layer's weight in the graph, and whether it lies there as (inputs, units); a copy where it is not there as
+    it is.
+    """
     own = layer.module.weight.detach().float().numpy()
     if not np.isfinite(own).all() or np.abs(own).max(initial=0.0) > np.finfo(np.float32).max / 2:
         raise UnsupportedLayerError(
@@ -195,15 +205,23 @@ def _inspect(ops: Ops, graft: Grafted, inspect: ir.Value, steering: Steering) ->
 
     def closed(inner: Ops) -> list[ir.Value]:
         shapes = [(0, tokens or 0, width) for width in widths]
-        empty = [inner.constant(np.zeros(shape, np.float32), f"elude/nothing_{'x'.join(map(str, shape))}") for shape in shapes]
+        empty = [
+            inner.constant(np.zeros(shape, np.float32), f"elude/nothing_{'x'.join(map(str, shape))}")
+            for shape in shapes
+        ]
         return [inner("Identity", value) for value in empty]
 
-    results = ops.branch(inspect, opened, closed, f"{name}.elude.inspected", "Units and sub-units, computed only on demand.")
+    results = ops.branch(
+        inspect, opened, closed, f"{name}.elude.inspected", "Units and sub-units, computed only on demand."
+    )
     docs = ("pre-activations before any edit", "activations, which sum to the units")
     for value, kind, width, doc in zip(results, ("units", "sub_units"), widths, docs, strict=True):
         value.name, value.doc_string = f"{name}.{kind}", f"{name}: {doc}; empty unless inspect."
         # 'inspected' is the batch when inspecting, else 0
-        value.shape, value.type = ir.Shape(("inspected", tokens or f"{name}.tokens", width)), ir.TensorType(ir.DataType.FLOAT)
+        value.shape, value.type = (
+            ir.Shape(("inspected", tokens or f"{name}.tokens", width)),
+            ir.TensorType(ir.DataType.FLOAT),
+        )
     return results[0], results[1]
 
 
@@ -219,7 +237,9 @@ def _static_tokens(graft: Grafted) -> int | None:
 
 def save(model: ir.Model, path: Path, external_above: int) -> None:
     """Write a model, its weights beside it if they are large, and check it with full shape inference."""
-    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    weights = sum(
+        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
+    )
     if weights > external_above:
         ir.save(model, path, external_data=f"{path.name}.data")
     else:

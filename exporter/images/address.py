@@ -17,10 +17,12 @@ def open_images(address: str | Path, base: str | Path = ".", *, split: str | Non
     Args:
         address: one of
 
-            - a folder, or an uncompressed tar: the first folder level is the class; ``KEY.cls`` beside an image names it too
+            - a folder, or an uncompressed tar: the first folder level is the class; ``KEY.cls``
+              beside an image names it too
             - ``images-{000..009}.tar``, with ``wds:`` before it or not: WebDataset shards
             - a list (``.txt``, ``.lst``, ``.tsv``): one path a line, and the class behind a tab if it is known
-            - ``hf:OWNER/NAME[@REVISION][:SPLIT]`` or ``hf:FOLDER[:SPLIT]``: a Hugging Face data set (needs the extra ``hub``)
+            - ``hf:OWNER/NAME[@REVISION][:SPLIT]`` or ``hf:FOLDER[:SPLIT]``: a Hugging Face data set
+              (needs the extra ``hub``)
         base: the folder that paths are relative to.
         split: of a Hugging Face data set whose address names none.
 

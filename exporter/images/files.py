@@ -1,4 +1,7 @@
-"""Images of a folder or a plain tar. The same content gives the same sequence, packed or not; tars are read in place, never unpacked."""
+"""Images of a folder or a plain tar.
+
+The same content gives the same sequence, packed or not; tars are read in place, never unpacked.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ LAYOUT = "Give a folder or .tar of images, at best one sub-folder per class."
 def open_files(path: Path) -> ImageSource:
     """Open a folder or a tar.
 
-    In both, the first folder level is the class and files directly at the top have none, unless a file ``KEY.cls`` beside ``KEY.png`` (the
-    WebDataset layout) names it. Files that are no images by their suffix, and hidden ones, are passed over.
+    In both, the first folder level is the class and files directly at the top have none, unless a
+    file ``KEY.cls`` beside ``KEY.png`` (the WebDataset layout) names it. Files that are no images
+    by their suffix, and hidden ones, are passed over.
 
     Raises:
         UsageError: nothing there, not a plain tar, or no image in it.
@@ -36,7 +40,10 @@ def open_files(path: Path) -> ImageSource:
             label = name.parts[0] if len(name.parts) > 1 else None
             images.append(replace(entry, label=classes.get(str(name.with_suffix("")), label)))
     if not images:
-        raise UsageError(f"There are no images in {path}: none of its {len(files)} files ends in {', '.join(sorted(SUFFIXES))}.", LAYOUT)
+        raise UsageError(
+            f"There are no images in {path}: none of its {len(files)} files ends in {', '.join(sorted(SUFFIXES))}.",
+            LAYOUT,
+        )
     return ImageSource(str(path), tuple(sorted(images, key=lambda entry: entry.name)))
 
 

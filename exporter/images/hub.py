@@ -1,4 +1,6 @@
-"""Images of a Hugging Face data set, from the hub or from disk, read with the package ``datasets``; they stay encoded until needed."""
+"""Images of a Hugging Face data set, from the hub or from disk, read with the package ``datasets``; they stay
+encoded until needed.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ def open_hub(address: str, base: Path, split: str | None = None) -> HubSource:
     """Open a data set; its class is the column of class labels, if there is one.
 
     Args:
-        address: ``OWNER/NAME[@REVISION][:SPLIT]``, or a folder: one that ``save_to_disk`` wrote, or of Parquet or Arrow files.
+        address: ``OWNER/NAME[@REVISION][:SPLIT]``, or a folder: one that ``save_to_disk`` wrote, or
+            of Parquet or Arrow files.
         base: the folder that a folder is relative to.
         split: if the address does not name it; needed when there are several.
 
@@ -51,7 +54,9 @@ def open_hub(address: str, base: Path, split: str | None = None) -> HubSource:
     try:
         import datasets  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
-        raise UsageError(f"Reading hf:{address} needs the package datasets.", "Run: pip install 'elude[hub]'") from error
+        raise UsageError(
+            f"Reading hf:{address} needs the package datasets.", "Run: pip install 'elude[hub]'"
+        ) from error
     name, colon, part = address.rpartition(":")
     if colon and not (base / address).is_dir():
         address, split = name, part

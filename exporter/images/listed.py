@@ -8,14 +8,17 @@ from elude.exporter.images.source import SUFFIXES, Entry, ImageSource
 from elude.handlers.errors import UsageError
 
 LIST_SUFFIXES = (".txt", ".lst", ".tsv")
-_FORM = "Write PATH, or PATH and class with a tab between them, one image a line; paths are relative to the list's folder."
+_FORM = (
+    "Write PATH, or PATH and class with a tab between them, one image a line; paths are relative to the list's folder."
+)
 
 
 def open_list(path: Path) -> ImageSource:
     """Open a list; its order is kept.
 
-    A line is a path, or a path, a tab and a class. ``PATH CLASS`` with a space is understood where the path ends like an image and has no
-    space after that, as in the lists of ImageNet. Empty lines and those that begin with ``#`` are passed over.
+    A line is a path, or a path, a tab and a class. ``PATH CLASS`` with a space is understood where
+    the path ends like an image and has no space after that, as in the lists of ImageNet. Empty
+    lines and those that begin with ``#`` are passed over.
 
     Raises:
         UsageError: it cannot be read, is empty, names a file twice, or one that is not there; says the line.
@@ -31,7 +34,9 @@ def open_list(path: Path) -> ImageSource:
         name, label = _parse(line)
         file = path.parent / name
         if not file.is_file():
-            raise UsageError(f"Line {number} of {path} names {name!r}, which is no file in {path.parent.resolve()}.", _FORM)
+            raise UsageError(
+                f"Line {number} of {path} names {name!r}, which is no file in {path.parent.resolve()}.", _FORM
+            )
         if name in entries:
             raise UsageError(f"Line {number} of {path} names {name!r} again.", "Name each image once.")
         entries[name] = Entry(name, label, file)

@@ -41,8 +41,14 @@ def expand(pattern: str) -> list[str]:
         return [pattern]
     numbers = range(int(found[1]), int(found[2]) + 1)
     if not numbers:
-        raise UsageError(f"The pattern {pattern!r} names no shard: its numbers run backwards.", "Write the smaller number first.")
-    return [name for n in numbers for name in expand(pattern[: found.start()] + str(n).zfill(len(found[1])) + pattern[found.end() :])]
+        raise UsageError(
+            f"The pattern {pattern!r} names no shard: its numbers run backwards.", "Write the smaller number first."
+        )
+    return [
+        name
+        for n in numbers
+        for name in expand(pattern[: found.start()] + str(n).zfill(len(found[1])) + pattern[found.end() :])
+    ]
 
 
 def is_pattern(address: str) -> bool:

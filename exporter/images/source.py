@@ -65,7 +65,8 @@ class ImageSource:
             data = self.read(entry)
         except OSError as error:
             raise ImageError(
-                f"{entry.name} of {self.name} cannot be read: {error.strerror or error}.", "Check the file or remove it."
+                f"{entry.name} of {self.name} cannot be read: {error.strerror or error}.",
+                "Check the file or remove it.",
             ) from error
         return Example(entry.name, data, entry.label)
 
@@ -81,7 +82,9 @@ class ImageSource:
         return sorted({entry.label for entry in self.entries if entry.label is not None})
 
     def fingerprint(self) -> str:
-        """Another one when an entry or a file has changed: names, classes and places, and each file's size and time of change."""
+        """Another one when an entry or a file has changed: names, classes and places, and each file's size and time
+        of change.
+        """
         digest = hashlib.sha256(repr(self.entries).encode())
         for path in sorted({entry.path for entry in self.entries if entry.path.is_file()}):
             state = path.stat()
@@ -94,7 +97,9 @@ class ImageSource:
             return self
         return replace(self, entries=tuple(self.entries[index * len(self) // count] for index in range(count)))
 
-    def batches(self, preprocess: Preprocess, size: int, *, first: int = 0) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def batches(
+        self, preprocess: Preprocess, size: int, *, first: int = 0
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """The model's input, batch after batch. Threads decode the next batch while the caller works on this one.
 
         Memory: one batch as float32, and at most two as uint8.

@@ -52,8 +52,9 @@ def find_layers(model: nn.Module, pattern: str) -> list[Layer]:
 
     Args:
         model: any torch model.
-        pattern: a path, several separated by commas, or with ``*`` and ``?`` (which match dots too), e.g. ``blocks.*.fc2``. A pattern with
-            wildcards passes over modules of other kinds; ``last`` (or ``default``) is ``mlp.fc2`` of the last block.
+        pattern: a path, several separated by commas, or with ``*`` and ``?`` (which match dots
+            too), e.g. ``blocks.*.fc2``. A pattern with wildcards passes over modules of other
+            kinds; ``last`` (or ``default``) is ``mlp.fc2`` of the last block.
 
     Raises:
         UsageError: nothing matches.
@@ -64,7 +65,8 @@ def find_layers(model: nn.Module, pattern: str) -> list[Layer]:
     for part in (part.strip() for part in pattern.split(",")):
         matches = [_last(modules)] if part in _DEFAULTS else [name for name in modules if fnmatchcase(name, part)]
         reasons = {name: reason for name in matches if (reason := why_not(name, modules[name]))}
-        # Passing over a norm or an activation is what a wildcard is for; passing over a layer that looks splittable would mislead.
+        # Passing over a norm or an activation is what a wildcard is for; passing over a layer that
+        # looks splittable would mislead.
         odd = [name for name in reasons if isinstance(modules[name], (nn.Linear, nn.Conv2d))]
         if odd or (matches and len(reasons) == len(matches)):
             name = (odd or matches)[0]
@@ -78,7 +80,9 @@ def find_layers(model: nn.Module, pattern: str) -> list[Layer]:
 def why_not(name: str, module: nn.Module) -> str:
     """Why a module cannot be split; empty when it can."""
     if not isinstance(module, (nn.Linear, nn.Conv2d)):
-        return f"it is a {type(module).__name__}, and only linear layers and 2-d convolutions are sums of weighted inputs"
+        return (
+            f"it is a {type(module).__name__}, and only linear layers and 2-d convolutions are sums of weighted inputs"
+        )
     if parametrize.is_parametrized(module):
         return "its weights are computed from other parameters (parametrized)"
     if f"{type(module).__module__}.{type(module).__qualname__}" not in _PLAIN:
@@ -98,7 +102,11 @@ def _layer(name: str, module: nn.Module) -> Layer:
 
 
 def _last(modules: dict[str, nn.Module]) -> str:
-    names = [name for name, module in modules.items() if re.search(r"(^|\.)\d+\.mlp\.fc2$", name) and not why_not(name, module)]
+    names = [
+        name
+        for name, module in modules.items()
+        if re.search(r"(^|\.)\d+\.mlp\.fc2$", name) and not why_not(name, module)
+    ]
     if not names:
         raise UsageError("The model has no block with an 'mlp.fc2' to split by default.", _available(modules, "fc2"))
     return names[-1]

@@ -1,4 +1,7 @@
-"""Loads a model by name: the embedded one, any of timm, of a hub, or a local folder. Always float32, on the CPU, in eval mode."""
+"""Loads a model by name: the embedded one, any of timm, of a hub, or a local folder.
+
+Always float32, on the CPU, in eval mode.
+"""
 
 from __future__ import annotations
 
@@ -51,9 +54,10 @@ def load_model(name: str, *, pretrained: bool = True) -> LoadedModel:
     """Load a model.
 
     Args:
-        name: ``embedded``, a timm name (``vit_small_patch14_dinov2.lvd142m``), ``hf-hub:OWNER/NAME[@REVISION]``, or a folder in timm's
-            layout (``config.json`` and ``model.safetensors``), with or without ``local-dir:`` before it. ``random:`` before any of them
-            gives it random weights, the same ones each time.
+        name: ``embedded``, a timm name (``vit_small_patch14_dinov2.lvd142m``),
+            ``hf-hub:OWNER/NAME[@REVISION]``, or a folder in timm's layout (``config.json`` and
+            ``model.safetensors``), with or without ``local-dir:`` before it. ``random:`` before any
+            of them gives it random weights, the same ones each time.
         pretrained: False is the same as ``random:`` before the name.
 
     Raises:
@@ -73,7 +77,10 @@ def load_model(name: str, *, pretrained: bool = True) -> LoadedModel:
     module = module.to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
     cfg: dict[str, Any] = vars(module).get("pretrained_cfg", {})
     return LoadedModel(
-        module, _preprocess(name, module), _labels(cfg, module), _source(name if pretrained else RANDOM + name, address, cfg, module)
+        module,
+        _preprocess(name, module),
+        _labels(cfg, module),
+        _source(name if pretrained else RANDOM + name, address, cfg, module),
     )
 
 
@@ -97,10 +104,15 @@ def _address(name: str) -> str:
     if timm.is_model(name.partition(".")[0]):
         return name
     if "/" in name or "\\" in name:
-        raise UsageError(f"There is no model {name!r}: no such folder.", f"For a model of the Hugging Face hub write 'hf-hub:{name}'.")
+        raise UsageError(
+            f"There is no model {name!r}: no such folder.",
+            f"For a model of the Hugging Face hub write 'hf-hub:{name}'.",
+        )
     close = difflib.get_close_matches(name, [*timm.list_models(), *timm.list_pretrained(), EMBEDDED], 5)
     hint = (
-        f"Did you mean {', '.join(close)}?" if close else "timm.list_models() lists the names; a folder and 'hf-hub:OWNER/NAME' work too."
+        f"Did you mean {', '.join(close)}?"
+        if close
+        else "timm.list_models() lists the names; a folder and 'hf-hub:OWNER/NAME' work too."
     )
     raise UsageError(f"There is no model {name!r}.", hint)
 
@@ -108,10 +120,13 @@ def _address(name: str) -> str:
 def _cannot_reach(name: str, address: str, error: Exception) -> UsageError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     if address.startswith("local-dir:"):
-        return UsageError(f"Model {name!r} cannot be read: {reason}.", "The folder must hold config.json and model.safetensors.")
+        return UsageError(
+            f"Model {name!r} cannot be read: {reason}.", "The folder must hold config.json and model.safetensors."
+        )
     return UsageError(
         f"The weights of {name!r} cannot be fetched from the model hub: {reason}",
-        "Check the name and the network; or fetch the model elsewhere and give its folder (config.json and model.safetensors); "
+        "Check the name and the network; or fetch the model elsewhere and give its folder (config.json and "
+        "model.safetensors); "
         f"or go on with random weights (pretrained=False, or 'random:{name}'), which says nothing on meaning.",
     )
 
@@ -121,16 +136,23 @@ def _cannot_build(name: str, address: str, error: Exception) -> UsageError:
     if not address.startswith(_SCHEMES) and "tag" in reason:
         tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
         return UsageError(f"Model {name!r}: {reason}", f"Weights of this architecture: {', '.join(tags) or 'none'}.")
-    return UsageError(f"Model {name!r} cannot be built: {reason}", "Check its name, its config.json and that its weights belong to it.")
+    return UsageError(
+        f"Model {name!r} cannot be built: {reason}",
+        "Check its name, its config.json and that its weights belong to it.",
+    )
 
 
 def _preprocess(name: str, module: nn.Module) -> Preprocess:
     config: dict[str, Any] = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
     size = tuple(int(side) for side in config["input_size"])
     if len(size) != 3 or size[0] != 3:
-        raise UnsupportedLayerError(f"Model {name!r} takes {size[0]} channels.", "Only models of three-channel images are supported.")
+        raise UnsupportedLayerError(
+            f"Model {name!r} takes {size[0]} channels.", "Only models of three-channel images are supported."
+        )
     mean, std = (tuple(float(v) for v in config[key]) for key in ("mean", "std"))
-    return Preprocess((3, size[1], size[2]), config["interpolation"], float(config["crop_pct"]), config["crop_mode"], mean, std)
+    return Preprocess(
+        (3, size[1], size[2]), config["interpolation"], float(config["crop_pct"]), config["crop_mode"], mean, std
+    )
 
 
 def _labels(cfg: dict[str, Any], module: nn.Module) -> tuple[str, ...] | None:

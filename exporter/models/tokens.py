@@ -1,4 +1,7 @@
-"""One shape for the output of every kind of layer: (batch, tokens, units). A location of a feature map is a token, row by row."""
+"""One shape for the output of every kind of layer: (batch, tokens, units).
+
+A location of a feature map is a token, row by row.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ def to_tokens(z: Tensor, layer: Layer, batch: int | None = None) -> Tensor:
     """Lay out a layer's output as tokens.
 
     Args:
-        z: of a linear layer (N, features), (N, T, features) or (N, ..., features); of a convolution (N, features, h, w). Features are the
-            layer's units, or its sub-units.
+        z: of a linear layer (N, features), (N, T, features) or (N, ..., features); of a convolution
+            (N, features, h, w). Features are the layer's units, or its sub-units.
         layer: the layer it came from.
-        batch: number of images, when the layer runs on parts of them: windows of one image, folded into the batch one after another,
-            become further tokens of it.
+        batch: number of images, when the layer runs on parts of them: windows of one image, folded
+            into the batch one after another, become further tokens of it.
 
     Returns:
         (N, T, features), without copying where the layout allows it.

@@ -1,8 +1,9 @@
 """Makes ``import torchvision`` work where its compiled operators do not fit the installed torch. Import before timm.
 
-The torchvision on PyPI is built against the CUDA torch; beside a CPU-only torch its operators fail to load and the import dies with
-"operator torchvision::nms does not exist" (pytorch/vision #9085). timm needs only its transforms, which use none of these
-operators, so it is enough that the two names that are looked up at import exist.
+The torchvision on PyPI is built against the CUDA torch; beside a CPU-only torch its operators fail
+to load and the import dies with "operator torchvision::nms does not exist" (pytorch/vision #9085).
+timm needs only its transforms, which use none of these operators, so it is enough that the two
+names that are looked up at import exist.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ def _import_torchvision() -> torch.library.Library | None:
     """Import torchvision; declare the missing operators only when the native import fails.
 
     Returns:
-        The library that owns the declarations, which must be kept alive as they vanish with it; None when torchvision imported by itself.
+        The library that owns the declarations, which must be kept alive as they vanish with it;
+        None when torchvision imported by itself.
 
     Raises:
         RuntimeError: torchvision cannot be imported for another reason.

@@ -37,7 +37,8 @@ def walk(
         layers: of that model.
         images: in order.
         preprocess: of the model.
-        visit: called in inference mode with (position of the batch's first image, number of its images, calls of the layers).
+        visit: called in inference mode with (position of the batch's first image, number of its
+            images, calls of the layers).
         batch_size: images per forward pass.
         first: the image to begin with.
         progress: called with (images done, images) after each batch.
@@ -57,7 +58,9 @@ def walk(
 
 @contextmanager
 def watch(layers: Sequence[Layer]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """While inside, record copies of input and output of each call of each layer, by the layer's path; the reader clears it."""
+    """While inside, record copies of input and output of each call of each layer, by the layer's path; the reader
+    clears it.
+    """
     seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     def record(name: str, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from elude.exporter.scoring.activity import Activity
 from elude.exporter.images import ImageSource
-from elude.exporter.splitting.layer_split import LayerSplit
-from elude.exporter.scoring.measures import SUB_UNITS
 from elude.exporter.naming import labels
 from elude.exporter.naming.evidence import Name, names_json
 from elude.exporter.naming.labels import Labels, LabelSettings, names_from_labels
+from elude.exporter.scoring.activity import Activity
+from elude.exporter.scoring.measures import SUB_UNITS
+from elude.exporter.splitting.layer_split import LayerSplit
 
 
 def names_at_export(

@@ -1,14 +1,17 @@
-"""Names from a vocabulary, by an image-text encoder: CLIP-Dissect (Oikarinen and Weng, arXiv 2204.10965), with its similarity SoftWPMI.
+"""Names from a vocabulary, by an image-text encoder: CLIP-Dissect (Oikarinen and Weng, arXiv 2204.10965), with its
+similarity SoftWPMI.
 
-With P[x, m] the cosine of image x and word m, p(t_m | x) = softmax_m(a P[x, m]) and B_k the strongest images of sub-unit k,
+With P[x, m] the cosine of image x and word m, p(t_m | x) = softmax_m(a P[x, m]) and B_k the
+strongest images of sub-unit k,
 
     p(t_m | B_k) = prod over x of [1 + p(x in B_k) (p(t_m | x) - 1)],
     SoftWPMI(t_m, k) = log p(t_m | B_k) - lambda log mean over k of p(t_m | B_k).
 
-p(x in B_k) falls from 0.998 for the strongest image towards 0.97 for the last one and is 0 for all others, a = 10 and lambda = 1: the
-published implementation's values. The paper names every unit with its best word; here a name is kept only if its score is beyond that of
-random sets of as many images: p is the part of random sets whose best word scores as high, and all sub-units are judged together
-(Benjamini and Hochberg).
+p(x in B_k) falls from 0.998 for the strongest image towards 0.97 for the last one and is 0 for all
+others, a = 10 and lambda = 1: the published implementation's values. The paper names every unit
+with its best word; here a name is kept only if its score is beyond that of random sets of as many
+images: p is the part of random sets whose best word scores as high, and all sub-units are judged
+together (Benjamini and Hochberg).
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ class ClipSettings:
         sharpness: a of the module's docstring.
         commonness: lambda, how much words that fit everything lose.
         fdr: false discovery rate.
-        random_sets: random sets of images that the scores are held against; the smallest p-value is 1 / (1 + random_sets).
+        random_sets: random sets of images that the scores are held against; the smallest p-value is
+            1 / (1 + random_sets).
         seed: of the random sets.
     """
 
@@ -51,12 +55,15 @@ class ClipSettings:
     def __post_init__(self) -> None:
         if self.top < 2 or self.random_sets < 20 or not 0 < self.fdr < 1:
             raise UsageError(
-                f"top is {self.top}, random_sets is {self.random_sets}, fdr is {self.fdr}.", "Give at least 2 and 20, and 0 < fdr < 1."
+                f"top is {self.top}, random_sets is {self.random_sets}, fdr is {self.fdr}.",
+                "Give at least 2 and 20, and 0 < fdr < 1.",
             )
 
 
 def log_p_given_set(p: NDArray[np.float64], sets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """log p(t_m | B_k), float64 (sets, words), from p(t_m | x) (images, words) and sets of images (sets, size), strongest first."""
+    """log p(t_m | B_k), float64 (sets, words), from p(t_m | x) (images, words) and sets of images (sets, size),
+    strongest first.
+    """
     size = sets.shape[1]
     member = 0.998 - np.arange(size) / size * (0.998 - 0.97)
     found = np.empty((len(sets), p.shape[1]))
@@ -71,8 +78,12 @@ def log_p(given: NDArray[np.float64]) -> NDArray[np.float64]:
     return mean
 
 
-def soft_wpmi(similar: NDArray[np.float64], sets: NDArray[np.int64], settings: ClipSettings = ClipSettings()) -> NDArray[np.float64]:
-    """float64 (sub-units, words), the score of the module's docstring, from P (images, words) and the strongest images (sub-units, top)."""
+def soft_wpmi(
+    similar: NDArray[np.float64], sets: NDArray[np.int64], settings: ClipSettings = ClipSettings()
+) -> NDArray[np.float64]:
+    """float64 (sub-units, words), the score of the module's docstring, from P (images, words) and the strongest
+    images (sub-units, top).
+    """
     given = log_p_given_set(softmax(settings.sharpness * similar, axis=1), sets)
     return given - settings.commonness * log_p(given)
 
@@ -98,10 +109,15 @@ def names_from_vocabulary(
     """
     images = len(peak)
     if similar.shape != (images, len(words)) or len(words) < 2 or images < 2:
-        raise UsageError(f"Similarities {similar.shape} do not fit {images} images and {len(words)} words.", "Give at least two of each.")
+        raise UsageError(
+            f"Similarities {similar.shape} do not fit {images} images and {len(words)} words.",
+            "Give at least two of each.",
+        )
     top = min(settings.top, images // 2 or 1)
     order = np.argsort(-peak, axis=0, kind="stable")[:top]
-    live = np.flatnonzero((np.take_along_axis(peak, order, axis=0) > 0).all(axis=0))  # fewer images would make a score of another scale
+    live = np.flatnonzero(
+        (np.take_along_axis(peak, order, axis=0) > 0).all(axis=0)
+    )  # fewer images would make a score of another scale
     if not len(live):
         return []
     p = softmax(settings.sharpness * similar, axis=1)
@@ -119,7 +135,12 @@ def names_from_vocabulary(
     found = []
     for row in np.flatnonzero(q <= settings.fdr):
         second = int(np.argsort(-score[row], kind="stable")[1])
-        evidence = {"p": float(significance[row]), "q": float(q[row]), "second": words[second], "second_score": float(score[row, second])}
+        evidence = {
+            "p": float(significance[row]),
+            "q": float(q[row]),
+            "second": words[second],
+            "second_score": float(score[row, second]),
+        }
         found.append(Name(first + int(live[row]), words[best[row]], METHOD, float(highest[row]), evidence))
     return found
 

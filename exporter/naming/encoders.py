@@ -66,7 +66,10 @@ def cosines(
     for batch in pictures:
         vectors = _unit(encoder.encode_images(batch))
         if vectors.shape[1] != texts.shape[1]:
-            raise UsageError(f"Images become vectors of {vectors.shape[1]} numbers, texts of {texts.shape[1]}.", "Use one model's pair.")
+            raise UsageError(
+                f"Images become vectors of {vectors.shape[1]} numbers, texts of {texts.shape[1]}.",
+                "Use one model's pair.",
+            )
         rows.append(vectors @ texts.T)
         done += len(batch)
         if progress is not None:
@@ -92,12 +95,16 @@ class OnnxPair:
     def __init__(self, folder: str | Path) -> None:
         root = Path(folder)
         if missing := [name for name in _FILES if not (root / name).is_file()]:
-            raise UsageError(f"{root} is no encoder: it has no {', '.join(missing)}.", "See docs/names.md for what the folder holds.")
+            raise UsageError(
+                f"{root} is no encoder: it has no {', '.join(missing)}.", "See docs/names.md for what the folder holds."
+            )
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise UsageError("The package tokenizers is not installed.", "pip install 'elude[names]'") from error
-        self._image, self._text = (ort.InferenceSession(root / name, providers=["CPUExecutionProvider"]) for name in _FILES[:2])
+        self._image, self._text = (
+            ort.InferenceSession(root / name, providers=["CPUExecutionProvider"]) for name in _FILES[:2]
+        )
         length = self._text.get_inputs()[0].shape[1]
         self._tokenizer = Tokenizer.from_file(str(root / "tokenizer.json"))
         context = length if isinstance(length, int) else CONTEXT
@@ -131,7 +138,10 @@ class OpenClip:
 
     def __init__(self, model: str, pretrained: str) -> None:
         if not pretrained:
-            raise UsageError(f"'open_clip:{model}' names no weights.", "Write open_clip:MODEL/PRETRAINED, e.g. open_clip:ViT-B-32/openai.")
+            raise UsageError(
+                f"'open_clip:{model}' names no weights.",
+                "Write open_clip:MODEL/PRETRAINED, e.g. open_clip:ViT-B-32/openai.",
+            )
         import elude.exporter.models.torchvision_compat  # noqa: F401 - repairs torchvision, which open_clip imports
 
         try:
@@ -152,7 +162,9 @@ class OpenClip:
         import torch
 
         with torch.inference_mode():
-            found: NDArray[np.float32] = self._model.encode_image(torch.stack([self._transform(each) for each in pictures])).float().numpy()
+            found: NDArray[np.float32] = (
+                self._model.encode_image(torch.stack([self._transform(each) for each in pictures])).float().numpy()
+            )
         return found
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -31,5 +31,8 @@ class Name:
 def names_json(names: Iterable[Name], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Content of ``names.json``: how the names were found and what speaks for each."""
     listed = sorted(names, key=lambda each: each.index)
-    rows = [{"index": each.index, "name": each.name, "method": each.method, "score": each.score} | dict(each.evidence) for each in listed]
+    rows = [
+        {"index": each.index, "name": each.name, "method": each.method, "score": each.score} | dict(each.evidence)
+        for each in listed
+    ]
     return {"schema_version": 1, "settings": dict(settings), "names": rows}

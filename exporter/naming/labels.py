@@ -1,10 +1,14 @@
-"""Names from labels: a sub-unit is named after the class or attribute that is far more frequent among its strongest images than among all.
+"""Names from labels: a sub-unit is named after the class or attribute that is far more frequent among its strongest
+images than among all.
 
-Of M images with n strongest ones and a label on K of all, x of the strongest carry it: under no relation x is hypergeometric, and its
-upper tail P(X >= x) is the p-value (Fisher's exact test, one-sided). The p-values of all sub-units and labels are judged together by the
-method of Benjamini and Hochberg (J. R. Statist. Soc. B 57, 1995), so that of all names given at most the part ``fdr`` is expected to be
-chance. Significance alone is not enough for a name: with many images a label on a third of the strongest is beyond doubt no chance, yet
-the name would mislead. So at least the part ``purity`` of the strongest images must carry it; that part is the name's score.
+Of M images with n strongest ones and a label on K of all, x of the strongest carry it: under no
+    relation x is hypergeometric, and its
+upper tail P(X >= x) is the p-value (Fisher's exact test, one-sided). The p-values of all sub-units
+and labels are judged together by the method of Benjamini and Hochberg (J. R. Statist. Soc. B 57,
+1995), so that of all names given at most the part ``fdr`` is expected to be chance. Significance
+alone is not enough for a name: with many images a label on a third of the strongest is beyond doubt
+no chance, yet the name would mislead. So at least the part ``purity`` of the strongest images must
+carry it; that part is the name's score.
 """
 
 from __future__ import annotations
@@ -42,7 +46,9 @@ class LabelSettings:
         if self.top < 1 or self.fewest < 1:
             raise UsageError(f"top is {self.top} and fewest is {self.fewest}.", "Give at least 1 of each.")
         if not 0 < self.fdr < 1 or not 0 <= self.purity <= 1:
-            raise UsageError(f"fdr is {self.fdr} and purity is {self.purity}.", "Give 0 < fdr < 1 and a purity from 0 to 1.")
+            raise UsageError(
+                f"fdr is {self.fdr} and purity is {self.purity}.", "Give 0 < fdr < 1 and a purity from 0 to 1."
+            )
 
 
 @dataclass(frozen=True)
@@ -68,13 +74,19 @@ class Labels:
         return cls(names, carries)
 
 
-def tail(carrying: NDArray[np.int64], drawn: NDArray[np.int64], among: NDArray[np.int64], images: int) -> NDArray[np.float64]:
-    """P(X >= carrying) when ``drawn`` of ``images`` are drawn and ``among`` of them carry the label; arrays broadcast."""
+def tail(
+    carrying: NDArray[np.int64], drawn: NDArray[np.int64], among: NDArray[np.int64], images: int
+) -> NDArray[np.float64]:
+    """P(X >= carrying) when ``drawn`` of ``images`` are drawn and ``among`` of them carry the label; arrays
+    broadcast.
+    """
     found: NDArray[np.float64] = hypergeom.sf(carrying - 1, images, among, drawn)
     return found
 
 
-def names_from_labels(peak: NDArray[np.float32], labels: Labels, settings: LabelSettings = LabelSettings(), first: int = 0) -> list[Name]:
+def names_from_labels(
+    peak: NDArray[np.float32], labels: Labels, settings: LabelSettings = LabelSettings(), first: int = 0
+) -> list[Name]:
     """The sub-units that a label fits.
 
     Args:
@@ -88,7 +100,9 @@ def names_from_labels(peak: NDArray[np.float32], labels: Labels, settings: Label
     """
     images, count = peak.shape
     if len(labels.carries) != images:
-        raise UsageError(f"There are labels of {len(labels.carries)} images for activations of {images}.", "Use the same images.")
+        raise UsageError(
+            f"There are labels of {len(labels.carries)} images for activations of {images}.", "Use the same images."
+        )
     if not labels.names or not count:
         return []
     order = np.argsort(-peak, axis=0, kind="stable")[: settings.top]

@@ -11,9 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from elude.exporter.scoring.bundle_activity import BundleActivity, activity_of, images_for
 from elude.exporter.naming import clip, labels
-from elude.exporter.naming.write_names import rename
 from elude.exporter.naming.attributes import read_attributes
 from elude.exporter.naming.clip import ClipSettings, names_from_vocabulary
 from elude.exporter.naming.encoders import Encoder, cosines, open_encoder
@@ -21,6 +19,8 @@ from elude.exporter.naming.evidence import Name
 from elude.exporter.naming.labels import Labels, LabelSettings, names_from_labels
 from elude.exporter.naming.neighbours import names_from_neighbours
 from elude.exporter.naming.words import read_words
+from elude.exporter.naming.write_names import rename
+from elude.exporter.scoring.bundle_activity import BundleActivity, activity_of, images_for
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import UsageError
 from elude.handlers.images.decode import decode
@@ -94,7 +94,9 @@ def name_by_labels(
     known = [entry.name for entry in activity.images.entries]
     carried = read_attributes(attributes, known) if attributes is not None else Labels.of_classes(activity.classes)
     if not carried.names:
-        raise UsageError("The images have no labels.", "Sort them into one folder per class, give --attributes, or use --encoder.")
+        raise UsageError(
+            "The images have no labels.", "Sort them into one folder per class, give --attributes, or use --encoder."
+        )
     names = names_from_labels(activity.peak, carried, settings)
     return _finish(bundle, activity, names, labels.settings_json(settings, len(known)), naming)
 
@@ -128,14 +130,18 @@ def name_by_vocabulary(
     report = None if naming.progress is None else partial(_encoded, naming.progress, count)
     similar = cosines(opened, _pictures(activity), words, template, report)
     names = names_from_vocabulary(activity.peak, similar, words, settings)
-    facts = clip.settings_json(settings, count, len(words)) | {"encoder": encoder if isinstance(encoder, str) else type(encoder).__name__}
+    facts = clip.settings_json(settings, count, len(words)) | {
+        "encoder": encoder if isinstance(encoder, str) else type(encoder).__name__
+    }
     return _finish(bundle, activity, names, facts | {"template": template}, naming)
 
 
 def _activity(bundle: Bundle, images: str | Path | None, naming: Naming) -> BundleActivity:
     source = images_for(bundle, images)
     if source is None:
-        raise UsageError("No images are given, and only the embedded model brings its own.", "Give --images, a folder or .tar.")
+        raise UsageError(
+            "No images are given, and only the embedded model brings its own.", "Give --images, a folder or .tar."
+        )
     report = None if naming.progress is None else partial(naming.progress, "images")
     return activity_of(bundle, source, limit=naming.max_images, progress=report)
 
@@ -155,7 +161,9 @@ def _pictures(activity: BundleActivity) -> Iterator[Sequence[Image.Image]]:
         yield batch
 
 
-def _finish(bundle: Bundle, activity: BundleActivity, names: list[Name], settings: Mapping[str, Any], naming: Naming) -> Named:
+def _finish(
+    bundle: Bundle, activity: BundleActivity, names: list[Name], settings: Mapping[str, Any], naming: Naming
+) -> Named:
     if naming.neighbours is not None:
         names = names + names_from_neighbours(activity.peak, names, naming.neighbours)
     renamed, left_out = rename(bundle, names, {**settings, "neighbours": naming.neighbours}, keep=naming.keep)

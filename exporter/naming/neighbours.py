@@ -1,8 +1,9 @@
 """Names lent by neighbours: an unnamed sub-unit takes the name of the named one that answers to the images most alike.
 
-Alike is Pearson's correlation of the two sub-units' largest activations over all images. (Representatives live in the space of one unit's
-contributions, weight by weight, and are not comparable between units; activations are.) The name is flagged ``neighbour``, with the
-correlation as its score and the lender's index as evidence: it says less than a name of one's own.
+Alike is Pearson's correlation of the two sub-units' largest activations over all images.
+(Representatives live in the space of one unit's contributions, weight by weight, and are not
+comparable between units; activations are.) The name is flagged ``neighbour``, with the correlation
+as its score and the lender's index as evidence: it says less than a name of one's own.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ METHOD = "neighbour"
 
 
 def profiles(peak: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 (sub-units, images): activations above 0, centred and of length 1, so that products are correlations; 0 for constant ones."""
+    """float32 (sub-units, images): activations above 0, centred and of length 1, so that products are correlations;
+    0 for constant ones.
+    """
     values = np.maximum(peak.T, 0).astype(np.float64)
     values -= values.mean(axis=1, keepdims=True)
     length = np.linalg.norm(values, axis=1, keepdims=True)
-    scaled: NDArray[np.float32] = np.divide(values, length, out=np.zeros_like(values), where=length > 1e-12).astype(np.float32)
+    scaled: NDArray[np.float32] = np.divide(values, length, out=np.zeros_like(values), where=length > 1e-12).astype(
+        np.float32
+    )
     return scaled
 
 
@@ -48,5 +53,7 @@ def names_from_neighbours(peak: NDArray[np.float32], named: Sequence[Name], leas
     for row, lender in enumerate(nearest):
         score = float(min(similar[row, lender], 1.0))
         if score >= least:
-            found.append(Name(int(without[row]), lenders[lender].name, METHOD, score, {"lender": lenders[lender].index}))
+            found.append(
+                Name(int(without[row]), lenders[lender].name, METHOD, score, {"lender": lenders[lender].index})
+            )
     return found

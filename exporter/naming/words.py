@@ -1,4 +1,7 @@
-"""Vocabularies: one word or short phrase a line, ``#`` begins a comment. The shipped one was written for this project."""
+"""Vocabularies: one word or short phrase a line, ``#`` begins a comment.
+
+The shipped one was written for this project.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ def read_words(path: str | Path | None = None) -> list[str]:
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The vocabulary {source} cannot be read: {error}.", "Give a text file with one word a line.") from error
+        raise UsageError(
+            f"The vocabulary {source} cannot be read: {error}.", "Give a text file with one word a line."
+        ) from error
     words = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))
     if len(words) < 2:
         raise UsageError(f"The vocabulary {source} has {len(words)} words.", "Give at least two, one a line.")

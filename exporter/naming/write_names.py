@@ -1,7 +1,11 @@
-"""Writing names into a bundle. The catalogue decides what a concept steers, so it is part of the artefact: a renamed bundle is a new one.
+"""Writing names into a bundle.
 
-It is built whole beside the old one and takes its place in one rename. What was measured, judged or signed of the old artefact is left out,
-as it is about other bytes: evaluate and judge the bundle again.
+The catalogue decides what a concept steers, so it is part of the artefact: a renamed bundle is a
+new one.
+
+It is built whole beside the old one and takes its place in one rename. What was measured, judged or
+signed of the old artefact is left out, as it is about other bytes: evaluate and judge the bundle
+again.
 """
 
 from __future__ import annotations
@@ -16,14 +20,22 @@ from typing import Any
 from elude.exporter.naming.evidence import NAMES, Name, names_json
 from elude.handlers.bundle.bundle import Bundle, write_bundle
 from elude.handlers.bundle.catalogue import Catalogue, write_catalogue
-from elude.handlers.settings import Limits
 from elude.handlers.requests.steering import read_presets
+from elude.handlers.settings import Limits
 
 CATALOGUE = "catalogue.sqlite"
-STALE = ("quality.json", "verdict.json", "report.html", "signature.json", "presets_quality.json")  # about the old artefact only
+STALE = (
+    "quality.json",
+    "verdict.json",
+    "report.html",
+    "signature.json",
+    "presets_quality.json",
+)  # about the old artefact only
 
 
-def rename(bundle: Bundle, names: Sequence[Name], settings: Mapping[str, Any], *, keep: bool = False) -> tuple[Bundle, tuple[str, ...]]:
+def rename(
+    bundle: Bundle, names: Sequence[Name], settings: Mapping[str, Any], *, keep: bool = False
+) -> tuple[Bundle, tuple[str, ...]]:
     """Replace a bundle by the same one with other names.
 
     Args:
@@ -36,7 +48,8 @@ def rename(bundle: Bundle, names: Sequence[Name], settings: Mapping[str, Any], *
         the bundle with its new hash, and the files that were left out because they were about the old one.
 
     Raises:
-        BundleError: there is no catalogue, or a preset steers a concept that would no longer have a sub-unit. The bundle is as it was.
+        BundleError: there is no catalogue, or a preset steers a concept that would no longer have a
+            sub-unit. The bundle is as it was.
     """
     old = Catalogue(bundle.path(CATALOGUE))
     by_index = {name.index: name for name in names}
@@ -50,7 +63,9 @@ def rename(bundle: Bundle, names: Sequence[Name], settings: Mapping[str, Any], *
             elif not keep:
                 row = replace(row, name=None, name_method=None, name_score=None)  # noqa: PLW2901
             elif row.name is not None:
-                kept.append(Name(row.index, row.name, row.name_method or "", row.name_score or 0.0, earlier.get(row.index, {})))
+                kept.append(
+                    Name(row.index, row.name, row.name_method or "", row.name_score or 0.0, earlier.get(row.index, {}))
+                )
             rows.append(row)
         manifest, gone = bundle.manifest, tuple(name for name in STALE if bundle.has(name))
         with write_bundle(
@@ -81,7 +96,9 @@ def _copy(source: Path, target: Path) -> None:
 def _check_presets(bundle: Bundle, path: Path) -> None:
     renamed = Catalogue(path)
     try:
-        read_presets(bundle, bundle.manifest.layers, renamed, Limits(max_edits=bundle.manifest.layers[-1].first + 10**6))
+        read_presets(
+            bundle, bundle.manifest.layers, renamed, Limits(max_edits=bundle.manifest.layers[-1].first + 10**6)
+        )
     finally:
         renamed.close()
 

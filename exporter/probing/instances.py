@@ -48,7 +48,9 @@ def keep(layer: Layer, call: tuple[Tensor, Tensor], start: int, batch: int, per_
     """
     x, z = call[0], to_tokens(call[1], layer, batch)
     kept = min(per_image, z.shape[1])
-    choice = [np.random.default_rng([seed, start + image]).choice(z.shape[1], kept, replace=False) for image in range(batch)]
+    choice = [
+        np.random.default_rng([seed, start + image]).choice(z.shape[1], kept, replace=False) for image in range(batch)
+    ]
     tokens = np.sort(np.stack(choice), axis=1).ravel()
     image, token = torch.arange(batch).repeat_interleave(kept), torch.from_numpy(tokens)
     return Kept(gather_inputs(layer, x, image, token, batch).numpy(), z[image, token].numpy(), tokens)
@@ -79,5 +81,7 @@ def gather_inputs(layer: Layer, x: Tensor, image: Tensor, token: Tensor, batch: 
     width = (x.shape[3] - dilation_w * (kernel_w - 1) - 1) // stride_w + 1
     row = (token // width * stride_h)[:, None] + torch.arange(kernel_h) * dilation_h
     column = (token % width * stride_w)[:, None] + torch.arange(kernel_w) * dilation_w
-    windows = x[image[:, None, None], :, row[:, :, None], column[:, None, :]]  # (instances, kernel_h, kernel_w, channels)
+    windows = x[
+        image[:, None, None], :, row[:, :, None], column[:, None, :]
+    ]  # (instances, kernel_h, kernel_w, channels)
     return windows.flatten(1, 2).transpose(1, 2)

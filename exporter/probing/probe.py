@@ -1,11 +1,13 @@
 """What the layers to be split saw and gave on the probing images: one pass for all layers, a few tokens of each image.
 
-Which tokens are kept depends on the seed and the image's position only, never on the batch size or the engine; layers with as many tokens
-as each other keep the same ones.
+Which tokens are kept depends on the seed and the image's position only, never on the batch size or
+the engine; layers with as many tokens as each other keep the same ones.
 
-Memory is bounded, and taken at the first batch: ``collected_bytes`` in sum over the layers, that is ``min(tokens_per_image, T) * images *
-((groups * inputs * window + units) * 4 + 16)`` bytes a layer with T tokens, beside two batches of images and what the model and the layers
-make of one. With a ``folder`` this is its size on disk, and in memory is only what the system caches of it.
+Memory is bounded, and taken at the first batch: ``collected_bytes`` in sum over the layers, that is
+    ``min(tokens_per_image, T) * images *
+((groups * inputs * window + units) * 4 + 16)`` bytes a layer with T tokens, beside two batches of
+images and what the model and the layers make of one. With a ``folder`` this is its size on disk,
+and in memory is only what the system caches of it.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from torch import nn
 
 from elude.exporter import engines
 from elude.exporter.images import ImageSource
-from elude.exporter.probing.instances import Kept, keep
 from elude.exporter.models.layers import Layer
-from elude.exporter.probing.probe_store import Store
 from elude.exporter.models.walk import Calls, Progress, walk
+from elude.exporter.probing.instances import Kept, keep
+from elude.exporter.probing.probe_store import Store
 from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
 
@@ -37,7 +39,8 @@ class Probe:
 
     Attributes:
         layer: path of the module.
-        q: float32 (instances, groups * inputs, window), the layer's input at each instance; of a convolution the window it looks at.
+        q: float32 (instances, groups * inputs, window), the layer's input at each instance; of a
+            convolution the window it looks at.
         z: float32 (instances, units), its output before any nonlinearity.
         image: int64 (instances,), position of the image in the source.
         token: int64 (instances,), position of the token within the image.
@@ -89,10 +92,12 @@ def collect(
         seed: of the choice.
         batch_size: images per forward pass; does not change which instances are kept.
         progress: called with (images done, images) after each batch.
-        folder: where to collect, so that a collection that was killed goes on when it is called again with the same arguments; None: in
-            memory. A collection of anything else in it is replaced.
+        folder: where to collect, so that a collection that was killed goes on when it is called
+            again with the same arguments; None: in memory. A collection of anything else in it is
+            replaced.
         engine: ``local``, or ``ray``, whose machines must find the images under the same paths.
-        workers: of ``ray``, see ``elude.exporter.engines.run``. Locally the model runs in this process, and threads decode.
+        workers: of ``ray``, see ``elude.exporter.engines.run``. Locally the model runs in this
+            process, and threads decode.
 
     Returns:
         one probe per layer, by its path, in the order of ``layers``.
@@ -103,7 +108,9 @@ def collect(
         ImageError: an image cannot be read.
     """
     if tokens_per_image < 1 or batch_size < 1:
-        raise UsageError(f"tokens_per_image is {tokens_per_image} and batch_size {batch_size}.", "Give at least 1 for both.")
+        raise UsageError(
+            f"tokens_per_image is {tokens_per_image} and batch_size {batch_size}.", "Give at least 1 for both."
+        )
     engines.check(engine, workers)
     work = _Work(model, list(layers), images, preprocess, tokens_per_image, seed, batch_size, torch.get_num_threads())
     store = Store([layer.name for layer in layers], len(images), folder, "" if folder is None else _key(work))
@@ -118,21 +125,37 @@ def collect(
     if store.done < len(images):
         if engine == engines.RAY:
             starts = range(store.done, len(images), batch_size)
-            for start, kept in zip(starts, engines.run(_elsewhere, work, starts, engine=engine, workers=workers), strict=True):
+            for start, kept in zip(
+                starts, engines.run(_elsewhere, work, starts, engine=engine, workers=workers), strict=True
+            ):
                 put(start, min(batch_size, len(images) - start), kept)
         else:
-            walk(model, layers, images, preprocess, lambda *batch: put(*_keep(work, *batch)), batch_size=batch_size, first=store.done)
+            walk(
+                model,
+                layers,
+                images,
+                preprocess,
+                lambda *batch: put(*_keep(work, *batch)),
+                batch_size=batch_size,
+                first=store.done,
+            )
     return dict(_probes(work, store))
 
 
 def collected_bytes(layer: Layer, tokens: int, images: int, tokens_per_image: int) -> int:
     """Bytes of the probe of a layer with ``tokens`` tokens per image: its four arrays."""
-    return min(tokens_per_image, tokens) * images * ((layer.groups * layer.inputs * layer.window + layer.units) * 4 + 16)
+    return (
+        min(tokens_per_image, tokens) * images * ((layer.groups * layer.inputs * layer.window + layer.units) * 4 + 16)
+    )
 
 
 def _keep(work: _Work, start: int, batch: int, calls: Calls) -> tuple[int, int, dict[str, Kept]]:
     per_image, seed = work.tokens_per_image, work.seed
-    return start, batch, {layer.name: keep(layer, calls[layer.name], start, batch, per_image, seed) for layer in work.layers}
+    return (
+        start,
+        batch,
+        {layer.name: keep(layer, calls[layer.name], start, batch, per_image, seed) for layer in work.layers},
+    )
 
 
 def _elsewhere(work: _Work, start: int) -> dict[str, Kept]:

@@ -1,8 +1,9 @@
 """Where a collection grows: in memory, or in a folder that outlives a kill.
 
-In a folder there are, for the layer number i, the arrays ``i.q.npy``, ``i.z.npy`` and ``i.token.npy``, and ``state.json``: what the
-collection depends on and how many images are in. It is replaced in one step after each batch, when the arrays have been written. A
-collection that goes on where another ended computes the same batches, so the arrays get the same bytes.
+In a folder there are, for the layer number i, the arrays ``i.q.npy``, ``i.z.npy`` and
+``i.token.npy``, and ``state.json``: what the collection depends on and how many images are in. It
+is replaced in one step after each batch, when the arrays have been written. A collection that goes
+on where another ended computes the same batches, so the arrays get the same bytes.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Store:
     Args:
         layers: their paths.
         images: how many there will be.
-        folder: None keeps all in memory. A folder that holds a part of this very collection is gone on with; whatever else it holds of
-            a collection is removed.
+        folder: None keeps all in memory. A folder that holds a part of this very collection is gone
+            on with; whatever else it holds of a collection is removed.
         key: what the collection depends on.
 
     Attributes:
@@ -78,7 +79,8 @@ class Store:
             if found["key"] == self.key:
                 self.done = found["done"]
                 self._arrays = {
-                    layer: {part: np.load(self._path(folder, layer, part), mmap_mode="r+") for part in PARTS} for layer in self.layers
+                    layer: {part: np.load(self._path(folder, layer, part), mmap_mode="r+") for part in PARTS}
+                    for layer in self.layers
                 }
                 return
         shutil.rmtree(folder, ignore_errors=True)

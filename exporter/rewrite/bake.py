@@ -1,10 +1,12 @@
 """Edits that become weights: a fixed preset at no cost at run time.
 
-Editing sub-unit s of unit u from a to g a + o on all tokens adds (g - 1)(w^s q + b^s) + o to z_u, which is linear in q again:
+Editing sub-unit s of unit u from a to g a + o on all tokens adds (g - 1)(w^s q + b^s) + o to z_u,
+which is linear in q again:
 
     W'_u = W_u + sum over edits (g - 1) w^s        b'_u = b_u + sum over edits ((g - 1) b^s + o)
 
-An edit of the strongest patches only depends on the image and cannot be baked. The weights are those of live steering up to rounding.
+An edit of the strongest patches only depends on the image and cannot be baked. The weights are
+those of live steering up to rounding.
 """
 
 from __future__ import annotations
@@ -15,15 +17,16 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.rewrite.kinds import check_distinct, find
 from elude.exporter.rewrite.layer import SplitLayer
-from elude.handlers.requests.edits import PADDING, Edit
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.errors import UsageError
+from elude.handlers.requests.edits import PADDING, Edit
 
 
 def bake(model: nn.Module, splits: Sequence[LayerSplit], edits: Sequence[Edit]) -> nn.Module:
-    """A copy of ``model`` with ``edits`` in its weights; sub-unit indices count over all layers in the order of ``splits``.
+    """A copy of ``model`` with ``edits`` in its weights; sub-unit indices count over all layers in the order of
+    ``splits``.
 
     Raises:
         UsageError: if an index does not exist, an edit is limited to some patches, or a split does not fit the model.
@@ -36,7 +39,8 @@ def bake(model: nn.Module, splits: Sequence[LayerSplit], edits: Sequence[Edit]) 
             raise UsageError(f"There is no sub-unit {edit.index}.", f"Indices run from 0 to {total - 1}.")
         if edit.patches:
             raise UsageError(
-                f"The edit of sub-unit {edit.index} is limited to {edit.patches} patches.", "Steer it live: weights act on all patches."
+                f"The edit of sub-unit {edit.index} is limited to {edit.patches} patches.",
+                "Steer it live: weights act on all patches.",
             )
     steered = copy.deepcopy(model)
     first = 0

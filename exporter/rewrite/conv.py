@@ -1,13 +1,16 @@
-"""Convolutions: z_u(p) = sum_j sum_w W_ujw q_j(p + w) + b_u at every location p, over the input channels j of the unit's group.
+"""Convolutions: z_u(p) = sum_j sum_w W_ujw q_j(p + w) + b_u at every location p, over the input channels j of the
+unit's group.
 
-An input is a channel, so all weights of the kernel window of (u, j) share one mask, and the sub-unit's kernel is m_usj W_uj. As the masks'
-fractions sum to 1, sum_s w^s_jw = W_ujw for every window position, and as a convolution is linear in its kernel for any fixed stride,
-padding and dilation, sum_s z^s(p) = z_u(p) at every location. A 1x1 kernel is the linear layer at every location. In a grouped
-convolution the sub-unit stays in its unit's group; in a depthwise one a group has one channel. The sum must be taken before the
-normalisation (whose statistics and scale belong to the unit) and the nonlinearity that follow.
+An input is a channel, so all weights of the kernel window of (u, j) share one mask, and the
+sub-unit's kernel is m_usj W_uj. As the masks' fractions sum to 1, sum_s w^s_jw = W_ujw for every
+window position, and as a convolution is linear in its kernel for any fixed stride, padding and
+dilation, sum_s z^s(p) = z_u(p) at every location. A 1x1 kernel is the linear layer at every
+location. In a grouped convolution the sub-unit stays in its unit's group; in a depthwise one a
+group has one channel. The sum must be taken before the normalisation (whose statistics and scale
+belong to the unit) and the nonlinearity that follow.
 
-Groups may have unlike numbers of sub-units, but a grouped convolution wants equal ones: rows are padded with zero kernels up to
-the largest group and the real ones picked afterwards.
+Groups may have unlike numbers of sub-units, but a grouped convolution wants equal ones: rows are
+padded with zero kernels up to the largest group and the real ones picked afterwards.
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ class ConvRows(nn.Module):
         self.template.bias = nn.Parameter(module.weight.new_empty(0), requires_grad=False)
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor, group: Tensor) -> Tensor:
-        """(batch, rows, h, w): outputs of ``weight`` (rows, inputs, kh, kw), ``bias`` (rows,) in groups ``group`` (rows,) ascending."""
+        """(batch, rows, h, w): outputs of ``weight`` (rows, inputs, kh, kw), ``bias`` (rows,) in groups ``group``
+        (rows,) ascending.
+        """
         if self.groups == 1:
             return self._convolve(x, weight, bias)
         counts = torch.bincount(group, minlength=self.groups)
@@ -55,7 +60,8 @@ class ConvRows(nn.Module):
         """
         if values.shape[0] != batch:
             raise UnsupportedLayerError(
-                f"A split layer saw {values.shape[0]} rows for a batch of {batch} images.", "Split a layer that sees each image by itself."
+                f"A split layer saw {values.shape[0]} rows for a batch of {batch} images.",
+                "Split a layer that sees each image by itself.",
             )
         return values.flatten(2).transpose(1, 2)
 

@@ -1,4 +1,5 @@
-"""The explicit form, the paper's: each split layer becomes one of its sub-units followed by the sum over each unit's sub-units.
+"""The explicit form, the paper's: each split layer becomes one of its sub-units followed by the sum over each unit's
+sub-units.
 
     z = M (W' q + b'),   W' (sub-units, inputs), M (units, sub-units) with M_us = 1 where s is a sub-unit of u, else 0
 
@@ -12,13 +13,15 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.rewrite.kinds import check_distinct, find
 from elude.exporter.rewrite.layer import SplitLayer
+from elude.exporter.splitting.layer_split import LayerSplit
 
 
 class ExplicitLayer(nn.Module):
-    """Stands in the place of a split layer; sub-unit weights are its buffers, so that its parameters are not counted twice."""
+    """Stands in the place of a split layer; sub-unit weights are its buffers, so that its parameters are not counted
+    twice.
+    """
 
     def __init__(self, split: SplitLayer) -> None:
         super().__init__()

@@ -1,4 +1,7 @@
-"""The graft form: the model as it is, with sub-units computed beside it. Bit-identical to the original as long as nothing is edited."""
+"""The graft form: the model as it is, with sub-units computed beside it.
+
+Bit-identical to the original as long as nothing is edited.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.rewrite.kinds import check_distinct
 from elude.exporter.rewrite.twin import Disentangled
+from elude.exporter.splitting.layer_split import LayerSplit
 
 
 def graft(model: nn.Module, splits: Sequence[LayerSplit]) -> Disentangled:
@@ -21,5 +24,7 @@ def graft(model: nn.Module, splits: Sequence[LayerSplit]) -> Disentangled:
     """
     check_distinct(splits)
     twin = Disentangled(copy.deepcopy(model), splits)
-    twin.training = model.training  # its own flag only: sub-modules may each have their own, as frozen normalisations do
+    twin.training = (
+        model.training
+    )  # its own flag only: sub-modules may each have their own, as frozen normalisations do
     return twin

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.rewrite.conv import ConvRows
 from elude.exporter.rewrite.linear import LinearRows
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.errors import UnsupportedLayerError, UsageError
 
 # Subclasses are refused unless known: one that standardises or quantises its weights first is not linear in them.
@@ -39,7 +39,9 @@ def find(model: nn.Module, split: LayerSplit) -> nn.Module:
     try:
         module = model.get_submodule(split.layer)
     except AttributeError as error:
-        raise UsageError(f"The model has no layer {split.layer!r}.", "Use the split with the model it was made from.") from error
+        raise UsageError(
+            f"The model has no layer {split.layer!r}.", "Use the split with the model it was made from."
+        ) from error
     weight = getattr(module, "weight", None)
     if weight is None or tuple(weight.shape[:2]) != split.masks.shape:
         shape = None if weight is None else tuple(weight.shape)

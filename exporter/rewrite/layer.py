@@ -1,11 +1,12 @@
 """One split layer: its sub-units' weights, their activations, and the change that edits make to its output.
 
-Editing sub-unit s from a = z^s to g a + o changes its unit by (g - 1) a + o, as the unit is the sum of its sub-units. So the layer stays
-as it is and steering adds
+Editing sub-unit s from a = z^s to g a + o changes its unit by (g - 1) a + o, as the unit is the sum
+of its sub-units. So the layer stays as it is and steering adds
 
     delta_u(t) = sum over edits of sub-units of u of [t among the edit's tokens] ((g - 1) a_s(t) + o)
 
-to its output: only edited sub-units are computed, and without edits nothing is. Several edits of one sub-unit each start
+to its output: only edited sub-units are computed, and without edits nothing is. Several edits of
+    one sub-unit each start
 from its unedited activation, and their changes add.
 """
 
@@ -18,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.rewrite.kinds import rows_of
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
 from elude.handlers.requests.edits import Edit
 

@@ -4,9 +4,10 @@ With w^s the weights of sub-unit s, where the w^s of the sub-units of unit u sum
 
     sum_s z^s = sum_s (w^s q + b^s) = (sum_s w^s) q + sum_s b^s = W_u q + b_u = z_u
 
-so one Linear with the sub-units' weights as its rows, and a sum over each unit's rows, is the layer. The sum must be taken before anything
-nonlinear: f(z_u) is not sum_s f(z^s). What the layer feeds (GELU after fc1, softmax after q and k) does not matter, nor which
-linear layer it is: fc1, fc2, qkv, proj and head are all the same.
+so one Linear with the sub-units' weights as its rows, and a sum over each unit's rows, is the
+layer. The sum must be taken before anything nonlinear: f(z_u) is not sum_s f(z^s). What the layer
+feeds (GELU after fc1, softmax after q and k) does not matter, nor which linear layer it is: fc1,
+fc2, qkv, proj and head are all the same.
 """
 
 from __future__ import annotations
@@ -22,18 +23,23 @@ class LinearRows(nn.Module):
     groups = 1
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor, group: Tensor) -> Tensor:
-        """(…, rows): outputs of ``weight`` (rows, inputs) and ``bias`` (rows,) for ``x`` (…, inputs); ``group`` is not needed."""
+        """(…, rows): outputs of ``weight`` (rows, inputs) and ``bias`` (rows,) for ``x`` (…, inputs);
+
+        ``group`` is not needed.
+        """
         return nn.functional.linear(x, weight, bias)
 
     def tokens(self, values: Tensor, batch: int) -> Tensor:
         """(batch, tokens, features) of (batch, features), (batch, …, features) or (batch * windows, …, features).
 
         Raises:
-            UnsupportedLayerError: if the first axis is no multiple of the batch: the layer then does not work image by image.
+            UnsupportedLayerError: if the first axis is no multiple of the batch: the layer then
+                does not work image by image.
         """
         if values.shape[0] % batch:
             raise UnsupportedLayerError(
-                f"A split layer saw {values.shape[0]} rows for a batch of {batch} images.", "Split a layer that sees each image by itself."
+                f"A split layer saw {values.shape[0]} rows for a batch of {batch} images.",
+                "Split a layer that sees each image by itself.",
             )
         return values.reshape(batch, -1, values.shape[-1])
 

@@ -1,7 +1,8 @@
 """The disentangled twin of a model in graft form: the same model, with its sub-units to look at and to steer.
 
-Each split layer keeps computing z = W q + b itself; a forward hook on it computes sub-units on the side when asked, or adds the change of
-edits (elude.exporter.rewrite.layer). With neither the hook returns nothing and the output is bit-identical to the original's.
+Each split layer keeps computing z = W q + b itself; a forward hook on it computes sub-units on the
+side when asked, or adds the change of edits (elude.exporter.rewrite.layer). With neither the hook
+returns nothing and the output is bit-identical to the original's.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.rewrite.kinds import find
 from elude.exporter.rewrite.layer import SplitLayer
-from elude.handlers.requests.edits import PADDING, Edit
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.errors import UnsupportedLayerError, UsageError
+from elude.handlers.requests.edits import PADDING, Edit
 
 Rows = tuple[tuple[Edit, ...], ...]
 
@@ -39,7 +40,10 @@ class _Call:
 
 
 class _Graft:
-    """A split layer beside its module, and the hook that joins them. ``first``: index of its first sub-unit over all layers."""
+    """A split layer beside its module, and the hook that joins them.
+
+    ``first``: index of its first sub-unit over all layers.
+    """
 
     def __init__(self, split: SplitLayer, first: int, call: _Call) -> None:
         self.split, self.first, self.call = split, first, call
@@ -54,7 +58,10 @@ class _Graft:
             call.units[split.name] = split.rows.tokens(z, call.batch).clone()
         if call.sub_units is not None:
             call.sub_units[split.name] = split.rows.tokens(split.activations(args[0]), call.batch)
-        edits = [[self._own(edit) for edit in row if 0 <= edit.index - self.first < split.sub_unit_count] for row in call.rows]
+        edits = [
+            [self._own(edit) for edit in row if 0 <= edit.index - self.first < split.sub_unit_count]
+            for row in call.rows
+        ]
         if not any(edits):
             return None
         split.rows.tokens(z, call.batch)  # refuses a layer whose first axis is not made of images
@@ -65,7 +72,9 @@ class _Graft:
 
 
 class Disentangled(nn.Module):
-    """A model with split layers; made by ``elude.exporter.rewrite.graft``. One call at a time: edits are held while it runs.
+    """A model with split layers; made by ``elude.exporter.rewrite.graft``.
+
+    One call at a time: edits are held while it runs.
 
     Args:
         model: the model, which gets the hooks: hand over a copy.
@@ -100,14 +109,16 @@ class Disentangled(nn.Module):
         call.seen.clear()
         if len(call.rows) > 1 and len(call.rows) != call.batch:
             raise UsageError(
-                f"There are edits for {len(call.rows)} images, but {call.batch} images.", "Give one row of edits, or one an image."
+                f"There are edits for {len(call.rows)} images, but {call.batch} images.",
+                "Give one row of edits, or one an image.",
             )
         output = self.model(x, *args, **kwargs)
         for name in self.layers:
             count = call.seen.get(name, 0)
             if count != 1:
                 raise UnsupportedLayerError(
-                    f"{name} is called {count} times in one forward pass.", "Split a layer that the model calls exactly once."
+                    f"{name} is called {count} times in one forward pass.",
+                    "Split a layer that the model calls exactly once.",
                 )
         return output
 
@@ -131,14 +142,18 @@ class Disentangled(nn.Module):
 
     @contextmanager
     def steer(self, rows: Sequence[Sequence[Edit]]) -> Iterator[Disentangled]:
-        """Within the block, forward calls are edited: row i edits image i, a single row every image. Indices of -1 edit nothing.
+        """Within the block, forward calls are edited: row i edits image i, a single row every image.
+
+        Indices of -1 edit nothing.
 
         Raises:
-            UsageError: for an index that does not exist, a gain or offset that is not finite, a negative number of patches, or when
-                another ``steer`` block is active.
+            UsageError: for an index that does not exist, a gain or offset that is not finite, a
+                negative number of patches, or when another ``steer`` block is active.
         """
         if self._call.rows:
-            raise UsageError("The model is being steered already.", "Leave the other steer block first, or join the edits.")
+            raise UsageError(
+                "The model is being steered already.", "Leave the other steer block first, or join the edits."
+            )
         for edit in (edit for row in rows for edit in row):
             self._check(edit)
         active = tuple(tuple(edit for edit in row if edit.index != PADDING) for row in rows)
@@ -152,8 +167,12 @@ class Disentangled(nn.Module):
         if not PADDING <= edit.index < self.sub_unit_count:
             raise UsageError(f"There is no sub-unit {edit.index}.", f"Indices run from 0 to {self.sub_unit_count - 1}.")
         if not (math.isfinite(edit.gain) and math.isfinite(edit.offset)):
-            raise UsageError(f"The edit of sub-unit {edit.index} has gain {edit.gain} and offset {edit.offset}.", "Give finite numbers.")
+            raise UsageError(
+                f"The edit of sub-unit {edit.index} has gain {edit.gain} and offset {edit.offset}.",
+                "Give finite numbers.",
+            )
         if edit.patches < 0:
             raise UsageError(
-                f"The edit of sub-unit {edit.index} has {edit.patches} patches.", "Give 0 for all tokens, or a positive number."
+                f"The edit of sub-unit {edit.index} has {edit.patches} patches.",
+                "Give 0 for all tokens, or a positive number.",
             )

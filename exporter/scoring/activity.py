@@ -1,4 +1,5 @@
-"""How strongly each unit and sub-unit answers to each image: one streaming pass that both the measures and the atlas read.
+"""How strongly each unit and sub-unit answers to each image: one streaming pass that both the measures and the atlas
+read.
 
 Memory is 8 bytes per image and feature (a feature is a unit or sub-unit), beside one batch in flight.
 """
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from elude.exporter.images import ImageSource
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.models.layers import Layer
-from elude.exporter.rewrite.layer import SplitLayer
 from elude.exporter.models.tokens import to_tokens
 from elude.exporter.models.walk import Calls, Progress, walk
+from elude.exporter.rewrite.layer import SplitLayer
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.errors import EvaluationError
 from elude.handlers.images.preprocess import Preprocess
 
@@ -44,7 +45,9 @@ class Activity:
     tokens: int
 
     def strongest(self, count: int) -> NDArray[np.int64]:
-        """int64 (min(count, images), features): the images with the largest peak, strongest first, of equal ones the first."""
+        """int64 (min(count, images), features): the images with the largest peak, strongest first, of equal ones the
+        first.
+        """
         return np.argsort(-self.peak, axis=0, kind="stable")[:count]
 
 
@@ -63,7 +66,8 @@ def scan(
     Args:
         model: the original model.
         layers: of it.
-        families: name of a family of sub-units → layer → split; the units themselves are always there, as the family ``units``.
+        families: name of a family of sub-units → layer → split; the units themselves are always
+            there, as the family ``units``.
         images: any images.
         preprocess: of the model.
         batch_size: images per forward pass.
@@ -76,7 +80,11 @@ def scan(
         EvaluationError: an activation is not finite.
         UnsupportedLayerError: a layer does not run exactly once per forward pass.
     """
-    rows = {(layer.name, name): SplitLayer(layer.module, splits[layer.name]) for layer in layers for name, splits in families.items()}
+    rows = {
+        (layer.name, name): SplitLayer(layer.module, splits[layer.name])
+        for layer in layers
+        for name, splits in families.items()
+    }
     totals: dict[tuple[str, str], _Totals] = {}
 
     def count(start: int, batch: int, calls: Calls) -> None:
@@ -90,7 +98,10 @@ def scan(
                 totals[layer.name, name].add(start, values)
 
     walk(model, layers, images, preprocess, count, batch_size=batch_size, progress=progress)
-    return {layer.name: {name: totals[layer.name, name].finish(layer.name) for name in (UNITS, *families)} for layer in layers}
+    return {
+        layer.name: {name: totals[layer.name, name].finish(layer.name) for name in (UNITS, *families)}
+        for layer in layers
+    }
 
 
 class _Totals:
@@ -115,5 +126,9 @@ class _Totals:
     def finish(self, layer: str) -> Activity:
         """The activity of the layer named ``layer``."""
         if not np.isfinite(self.sum).all():
-            raise EvaluationError(f"An activation of {layer} is NaN or infinite.", "Check the model's weights and preprocessing.")
-        return Activity(self.peak, self.token, self.above / self.tokens, self.sum / self.tokens, self.tokens // len(self.peak))
+            raise EvaluationError(
+                f"An activation of {layer} is NaN or infinite.", "Check the model's weights and preprocessing."
+            )
+        return Activity(
+            self.peak, self.token, self.above / self.tokens, self.sum / self.tokens, self.tokens // len(self.peak)
+        )

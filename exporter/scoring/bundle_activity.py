@@ -1,4 +1,7 @@
-"""How strongly each sub-unit of a finished bundle answers to each image, by the very session that serves it. Loads no torch."""
+"""How strongly each sub-unit of a finished bundle answers to each image, by the very session that serves it.
+
+Loads no torch.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from numpy.typing import NDArray
 
 from elude.exporter.images import ImageSource, open_images
 from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
-from elude.handlers.bundle.session import GraphSession
 
 EMBEDDED = "embedded"  # the model that brings its own images, see elude.exporter.models.load
 _OWN_IMAGES = Path(__file__).parent / "embedded" / "probe.tar"
@@ -25,7 +28,8 @@ class BundleActivity:
 
     Attributes:
         images: the images, in order.
-        peak: float32 (images, sub-units), the largest activation over the tokens of each image, sub-units of all layers.
+        peak: float32 (images, sub-units), the largest activation over the tokens of each image,
+            sub-units of all layers.
     """
 
     images: ImageSource
@@ -45,7 +49,12 @@ def images_for(bundle: Bundle, path: str | Path | None) -> ImageSource | None:
 
 
 def activity_of(
-    bundle: Bundle, images: ImageSource, *, limit: int = 3_000, batch_size: int = 32, progress: Callable[[int, int], None] | None = None
+    bundle: Bundle,
+    images: ImageSource,
+    *,
+    limit: int = 3_000,
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
 ) -> BundleActivity:
     """Run at most ``limit`` of the images, spread evenly, through the bundle's graph.
 
@@ -60,7 +69,9 @@ def activity_of(
     peak = np.empty((len(images), session.sub_units), np.float32)
     for start, pixels in images.batches(preprocess, batch_size):
         found = session.run(pixels, inspect=True).sub_units
-        peak[start : start + len(pixels)] = np.concatenate([found[layer.name].max(axis=1) for layer in session.layers], axis=1)
+        peak[start : start + len(pixels)] = np.concatenate(
+            [found[layer.name].max(axis=1) for layer in session.layers], axis=1
+        )
         if progress is not None:
             progress(start + len(pixels), len(images))
     return BundleActivity(images, peak)

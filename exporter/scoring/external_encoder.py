@@ -1,7 +1,8 @@
 """MS-Scores in the space of another network, which knows nothing of the layer that was split.
 
-The embedding of an image is the other network's pooled feature of the whole image, so it tells scenes and things apart better than parts of
-them: a score on the layer's own output looks at one token, this one does not.
+The embedding of an image is the other network's pooled feature of the whole image, so it tells
+scenes and things apart better than parts of them: a score on the layer's own output looks at one
+token, this one does not.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from elude.exporter.scoring.activity import Activity
 from elude.exporter.images import ImageSource
 from elude.exporter.models.load import LoadedModel
-from elude.exporter.scoring.ms_score import peak_weights, ratio
 from elude.exporter.models.walk import Progress
+from elude.exporter.scoring.activity import Activity
+from elude.exporter.scoring.ms_score import peak_weights, ratio
 
 
-def embed(encoder: LoadedModel, images: ImageSource, *, batch_size: int = 64, progress: Progress | None = None) -> NDArray[np.float64]:
+def embed(
+    encoder: LoadedModel, images: ImageSource, *, batch_size: int = 64, progress: Progress | None = None
+) -> NDArray[np.float64]:
     """float64 (images, dimensions): the encoder's pooled features.
 
     Args:
@@ -43,7 +46,9 @@ def _features(module: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def external_scores(activity: Activity, embeddings: NDArray[np.float64], top: int) -> NDArray[np.float64]:
-    """float64 (features,): MS-Score of each feature's ``top`` images by ``embeddings`` (images, dimensions); NaN where 0/0.
+    """float64 (features,): MS-Score of each feature's ``top`` images by ``embeddings`` (images, dimensions);
+
+    NaN where 0/0.
 
     Give embeddings less their mean for the centred score.
     """

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elude.exporter.scoring.external_encoder import embed
+from elude.exporter.export.pipeline import ExportSettings
 from elude.exporter.images import ImageSource
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.models.layers import Layer, find_layers
 from elude.exporter.models.load import LoadedModel, load_model
-from elude.exporter.scoring.measures import ms_scores
-from elude.exporter.export.pipeline import ExportSettings
-from elude.exporter.probing.probe import collect
-from elude.exporter.rewrite.layer import SplitLayer
-from elude.exporter.splitting.split_layer import random_control, split_layer
-from elude.exporter.splitting.stability import stability
 from elude.exporter.models.tokens import to_tokens
 from elude.exporter.models.walk import Calls, walk
+from elude.exporter.probing.probe import collect
+from elude.exporter.rewrite.layer import SplitLayer
+from elude.exporter.scoring.external_encoder import embed
+from elude.exporter.scoring.measures import ms_scores
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.splitting.split_layer import random_control, split_layer
+from elude.exporter.splitting.stability import stability
 from elude.exporter.splitting.weights import load_splits
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EvaluationError, UsageError
@@ -38,7 +38,8 @@ class MeasureSettings:
 
     Attributes:
         held_out: whether the images were not among the probing images; only noted.
-        encoder: a model of ``elude.exporter.models.load.load_model`` in whose space the images are compared too; None: only in the layer's own.
+        encoder: a model of ``elude.exporter.models.load.load_model`` in whose space the images are
+            compared too; None: only in the layer's own.
         seeds: splits that are made anew from these images, each from other tokens, to see how alike they are; 0: none.
         max_images: images used, at most.
         top: strongest images per MS-Score; None: as at the export.
@@ -56,11 +57,16 @@ class MeasureSettings:
 
 
 def measure_bundle(
-    bundle: Bundle, images: ImageSource, settings: MeasureSettings = MeasureSettings(), *, progress: Progress | None = None
+    bundle: Bundle,
+    images: ImageSource,
+    settings: MeasureSettings = MeasureSettings(),
+    *,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Measure a bundle and store the result in its ``measures.json``, in place of what was there.
 
-    Per layer: MS-Scores, class purity and dead features of units, sub-units and a random split with as many sub-units; the expansion
+    Per layer: MS-Scores, class purity and dead features of units, sub-units and a random split with
+        as many sub-units; the expansion
     factor; R² of the units as sums of their sub-units; stability over token seeds.
 
     Args:
@@ -80,7 +86,8 @@ def measure_bundle(
     loaded, splits = load_model(bundle.manifest.source.model), load_splits(bundle.path("disentangled.safetensors"))
     if loaded.source.weights_sha256 != bundle.manifest.source.weights_sha256:
         raise EvaluationError(
-            f"{loaded.source.model} has other weights than {bundle.root} was made from.", "Bring the old weights back, or export again."
+            f"{loaded.source.model} has other weights than {bundle.root} was made from.",
+            "Bring the old weights back, or export again.",
         )
     layers = [find_layers(loaded.module, split.layer)[0] for split in splits]
     stored = bundle.json("measures.json")
@@ -117,7 +124,10 @@ def facts(measures: Mapping[str, Any]) -> dict[str, str | float | int]:
     where = "held out" if measures["held_out"] else "not known to be held out"
     rows: dict[str, str | float | int] = {"images": f"{measures['images']} ({where}), top {measures['top']}"}
     for layer, of in measures["layers"].items():
-        own: dict[str, str | float | int] = {"expansion factor": of["expansion_factor"], "R² of units as sums of sub-units": of["r2"]}
+        own: dict[str, str | float | int] = {
+            "expansion factor": of["expansion_factor"],
+            "R² of units as sums of sub-units": of["r2"],
+        }
         for measure, title in _TITLES.items():
             values = [(name, of[family].get(f"{measure}_mean_of_split_units")) for family, name in _FAMILIES.items()]
             if any(value is not None for _, value in values):
@@ -128,7 +138,8 @@ def facts(measures: Mapping[str, Any]) -> dict[str, str | float | int]:
         if "stability" in of and of["stability"]["cosine"] is not None:
             each = of["stability"]
             own["stability over token seeds"] = (
-                f"cosine {each['cosine']:.3f}; {100 * each['same_count']:.0f} % of {each['units']} units with as many sub-units"
+                f"cosine {each['cosine']:.3f}; {100 * each['same_count']:.0f} % of {each['units']} units "
+                "with as many sub-units"
             )
         rows |= {f"{layer}: {name}": value for name, value in own.items()}
     return rows
@@ -150,7 +161,9 @@ def _export_settings(stored: Mapping[str, Any]) -> ExportSettings:
     return ExportSettings(**{name: value for name, value in stored.items() if name in known})
 
 
-def _r2(loaded: LoadedModel, layers: Sequence[Layer], splits: Sequence[LayerSplit], images: ImageSource) -> dict[str, float]:
+def _r2(
+    loaded: LoadedModel, layers: Sequence[Layer], splits: Sequence[LayerSplit], images: ImageSource
+) -> dict[str, float]:
     """1 - |z - sum of sub-units|² / |z - mean z|² of each layer, over all tokens of some images."""
     rows = {split.layer: SplitLayer(layer.module, split) for layer, split in zip(layers, splits, strict=True)}
     errors = {layer.name: 0.0 for layer in layers}

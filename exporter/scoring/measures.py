@@ -1,8 +1,11 @@
-"""The measures of a split: MS-Score, centred MS-Score and class purity of units, of sub-units and of a random split with as many parts.
+"""The measures of a split: MS-Score, centred MS-Score and class purity of units, of sub-units and of a random split
+with as many parts.
 
-Without the random control a gain may be mere expansion. On narrow data every output points the same way and the MS-Score saturates; so it
-is also given for outputs less their mean over all tokens and images, and, where images have labels, as class purity: the part of the top
-images that are of the most frequent class among them. Features that are never above 0, or whose score is 0/0, are left out and counted.
+Without the random control a gain may be mere expansion. On narrow data every output points the same
+way and the MS-Score saturates; so it is also given for outputs less their mean over all tokens and
+images, and, where images have labels, as class purity: the part of the top images that are of the
+most frequent class among them. Features that are never above 0, or whose score is 0/0, are left out
+and counted.
 """
 
 from __future__ import annotations
@@ -15,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from elude.exporter.images import ImageSource
+from elude.exporter.models.layers import Layer
+from elude.exporter.models.walk import Progress
 from elude.exporter.scoring.activity import UNITS, Activity, scan
 from elude.exporter.scoring.external_encoder import external_scores
-from elude.exporter.images import ImageSource
-from elude.exporter.splitting.layer_split import LayerSplit
-from elude.exporter.models.layers import Layer
 from elude.exporter.scoring.ms_score import choose, concentrate
-from elude.exporter.models.walk import Progress
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.images.preprocess import Preprocess
 
 SUB_UNITS, RANDOM = "sub_units", "random"
@@ -38,7 +41,8 @@ class Scores:
         centred: MS-Score of the output less its mean.
         purity: part of the top images that are of one class; all NaN where no image has a label.
         of_split_unit: bool (features,), whether the feature is, or belongs to, a unit that was split.
-        external: MS-Score of the embeddings of another network (elude.exporter.scoring.external_encoder), if there is one.
+        external: MS-Score of the embeddings of another network
+            (elude.exporter.scoring.external_encoder), if there is one.
         external_centred: the same with embeddings less their mean.
     """
 
@@ -87,7 +91,10 @@ class Measures:
 
     def to_json(self) -> dict[str, Any]:
         """As the content of ``measures.json``."""
-        layers = {layer: {name: scores.to_json() for name, scores in families.items()} for layer, families in self.layers.items()}
+        layers = {
+            layer: {name: scores.to_json() for name, scores in families.items()}
+            for layer, families in self.layers.items()
+        }
         facts = {"images": self.images, "held_out": self.held_out, "top": self.top, "tokens": self.tokens}
         return {"schema_version": 1, **facts, "layers": layers}
 
@@ -119,7 +126,8 @@ def ms_scores(
         top: images per score.
         batch_size: images per forward pass.
         progress: called with (images done, twice the images).
-        embeddings: (images, dimensions), of another network (elude.exporter.scoring.external_encoder.embed), for the external scores.
+        embeddings: (images, dimensions), of another network
+            (elude.exporter.scoring.external_encoder.embed), for the external scores.
 
     Raises:
         EvaluationError: an activation is not finite.
@@ -131,13 +139,18 @@ def ms_scores(
     activity = scan(model, layers, families, images, preprocess, batch_size=batch_size, progress=first)
     chosen = {(layer, name): choose(of, top) for layer, each in activity.items() for name, of in each.items()}
     centres = {layer: each[UNITS].mean for layer, each in activity.items()}
-    similar = concentrate(model, layers, chosen, centres, images=images, preprocess=preprocess, batch_size=batch_size, progress=second)
+    similar = concentrate(
+        model, layers, chosen, centres, images=images, preprocess=preprocess, batch_size=batch_size, progress=second
+    )
     labels = [entry.label for entry in images.entries]
     result: dict[str, dict[str, Scores]] = {}
     for layer, each in activity.items():
         split = splits[layer].parts > 1
         of_split_unit = {UNITS: split, SUB_UNITS: split[splits[layer].parent], RANDOM: split[splits[layer].parent]}
-        result[layer] = {name: _scores(of, similar[layer, name], labels, of_split_unit[name], embeddings, top) for name, of in each.items()}
+        result[layer] = {
+            name: _scores(of, similar[layer, name], labels, of_split_unit[name], embeddings, top)
+            for name, of in each.items()
+        }
     tokens = {layer: each[UNITS].tokens for layer, each in activity.items()}
     return Measures(count, held_out, min(top, count), tokens, result)
 
@@ -159,7 +172,10 @@ def _scores(
 
 
 def purity(images: NDArray[np.int64], labels: list[str | None]) -> NDArray[np.float64]:
-    """float64 (features,): part of the images (top, features) that are of the most frequent class; NaN when no image has a class."""
+    """float64 (features,): part of the images (top, features) that are of the most frequent class;
+
+    NaN when no image has a class.
+    """
     names = sorted({label for label in labels if label is not None})
     if not names:
         return np.full(images.shape[1], np.nan)

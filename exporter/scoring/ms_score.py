@@ -1,12 +1,14 @@
 """MS-Score: how alike are the images that a unit or sub-unit answers to most?
 
-Of the evaluation images take the K with the largest activation (over tokens); e_i is the layer's output at that token, of unit length; w_i
-the activation, min-max normalised over all evaluation images. The score is the weighted mean cosine similarity of all pairs,
+Of the evaluation images take the K with the largest activation (over tokens); e_i is the layer's
+output at that token, of unit length; w_i the activation, min-max normalised over all evaluation
+images. The score is the weighted mean cosine similarity of all pairs,
 
     MS = sum_{i != j} w_i w_j e_i.e_j / sum_{i != j} w_i w_j = (|sum w e|^2 - sum w^2 |e|^2) / ((sum w)^2 - sum w^2)
 
-(ELUDe, arXiv 2605.31304, section 4). The right-hand side needs sums only, so the outputs are never stored: a second pass over the images
-adds each e where it is needed. Memory is two arrays (features, units) per layer and family.
+(ELUDe, arXiv 2605.31304, section 4). The right-hand side needs sums only, so the outputs are never
+stored: a second pass over the images adds each e where it is needed. Memory is two arrays
+(features, units) per layer and family.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from elude.exporter.scoring.activity import Activity
 from elude.exporter.images import ImageSource
 from elude.exporter.models.layers import Layer
 from elude.exporter.models.tokens import to_tokens
 from elude.exporter.models.walk import Calls, Progress, walk
+from elude.exporter.scoring.activity import Activity
 from elude.handlers.images.preprocess import Preprocess
 
 Key = tuple[str, str]  # layer, family
@@ -64,7 +66,9 @@ class Chosen:
 
 
 def choose(activity: Activity, top: int) -> Chosen:
-    """The ``top`` strongest images of each feature, with weights that are 0 throughout where a feature is the same everywhere."""
+    """The ``top`` strongest images of each feature, with weights that are 0 throughout where a feature is the same
+    everywhere.
+    """
     images, weights = activity.strongest(top), peak_weights(activity, top)
     order = np.argsort(images, axis=None, kind="stable")
     features = np.broadcast_to(np.arange(images.shape[1]), images.shape)
@@ -105,10 +109,14 @@ def concentrate(
         progress: called with (images done, images).
 
     Returns:
-        of each layer and family two arrays (features,): the score of outputs as they are, and of centred ones; NaN where 0/0.
+        of each layer and family two arrays (features,): the score of outputs as they are, and of
+        centred ones; NaN where 0/0.
     """
     sums = {
-        key: [_Sum(of.weights.shape[1], len(centres[key[0]]), centre) for centre in (None, torch.from_numpy(centres[key[0]]))]
+        key: [
+            _Sum(of.weights.shape[1], len(centres[key[0]]), centre)
+            for centre in (None, torch.from_numpy(centres[key[0]]))
+        ]
         for key, of in chosen.items()
     }
     by_name = {layer.name: layer for layer in layers}
@@ -122,7 +130,9 @@ def concentrate(
                 part.add(outputs, torch.from_numpy(of.feature[rows]), torch.from_numpy(of.weight[rows]))
 
     walk(model, layers, images, preprocess, add, batch_size=batch_size, progress=progress)
-    return {key: (parts[0].finish(chosen[key].weights), parts[1].finish(chosen[key].weights)) for key, parts in sums.items()}
+    return {
+        key: (parts[0].finish(chosen[key].weights), parts[1].finish(chosen[key].weights)) for key, parts in sums.items()
+    }
 
 
 class _Sum:

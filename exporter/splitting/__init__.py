@@ -1,1 +1,3 @@
-"""Splitting: contribution vectors of a unit, their clusters, and the margin rule that shares its weights among sub-units."""
+"""Splitting: contribution vectors of a unit, their clusters, and the margin rule that shares its weights among
+sub-units.
+"""

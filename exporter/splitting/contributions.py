@@ -1,8 +1,9 @@
 """Contribution vectors: what each input added to one unit at one activation instance.
 
-For a linear layer z = W q + b, unit u at one instance gets c_j = W_uj q_j from input j, and the sum of c is exactly z_u - b_u
-(the bias is left out). For a convolution the input is a channel of the unit's group and c_j sums the products over the kernel
-window, so a 1x1 convolution is the linear case at every location. (ELUDe, arXiv 2605.31304, section 3.)
+For a linear layer z = W q + b, unit u at one instance gets c_j = W_uj q_j from input j, and the sum
+of c is exactly z_u - b_u (the bias is left out). For a convolution the input is a channel of the
+unit's group and c_j sums the products over the kernel window, so a 1x1 convolution is the linear
+case at every location. (ELUDe, arXiv 2605.31304, section 3.)
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def layer_bias(layer: Layer) -> NDArray[np.float32]:
 
 
 def contributions(layer: Layer, probe: Probe, unit: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """float32 (rows, inputs): what each input of the unit's group added to ``unit`` at the instances ``rows``; not normalised."""
+    """float32 (rows, inputs): what each input of the unit's group added to ``unit`` at the instances ``rows``; not
+    normalised.
+    """
     group = unit // (layer.units // layer.groups)
     inputs = slice(group * layer.inputs, (group + 1) * layer.inputs)
     weight = layer_weight(layer)[unit]
@@ -47,13 +50,16 @@ def contributions(layer: Layer, probe: Probe, unit: int, rows: NDArray[np.int64]
 
 
 def top_rows(activations: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """int64 (min(count, instances),): the instances with the largest activation, ascending; ties go to the lowest instance.
+    """int64 (min(count, instances),): the instances with the largest activation, ascending; ties go to the lowest
+    instance.
 
     Raises:
         UsageError: if an activation is not finite.
     """
     if not np.isfinite(activations).all():
-        raise UsageError("An activation of the layer is NaN or infinite.", "Check the model's weights and the images' preprocessing.")
+        raise UsageError(
+            "An activation of the layer is NaN or infinite.", "Check the model's weights and the images' preprocessing."
+        )
     if count >= len(activations):
         return np.arange(len(activations), dtype=np.int64)
     threshold = np.partition(activations, len(activations) - count)[len(activations) - count]
@@ -65,7 +71,8 @@ def top_rows(activations: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 def normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """float32 (rows, inputs): each row over its Euclidean length; rows of zeros stay zero.
 
-    Each row is first divided by its largest magnitude, so that neither huge nor denormal values over- or underflow when squared.
+    Each row is first divided by its largest magnitude, so that neither huge nor denormal values
+    over- or underflow when squared.
     """
     vectors = np.asarray(vectors, np.float32)
     peak = np.abs(vectors).max(axis=1, keepdims=True, initial=0.0)

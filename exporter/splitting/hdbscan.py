@@ -1,8 +1,9 @@
 """Clusters of one unit's contribution vectors: each cluster is a reason for which the unit fires.
 
-``hdbscan`` is the paper's way (ELUDe, arXiv 2605.31304, section 3): HDBSCAN with leaf selection on the L2-normalised vectors.
-``projected`` first maps the normalised vectors to 64 dimensions with one Gaussian matrix, the same for every unit of a layer; by the
-Johnson-Lindenstrauss lemma distances keep within some ten percent, and the quadratic number of distances no longer costs `inputs` each.
+``hdbscan`` is the paper's way (ELUDe, arXiv 2605.31304, section 3): HDBSCAN with leaf selection on
+the L2-normalised vectors. ``projected`` first maps the normalised vectors to 64 dimensions with one
+Gaussian matrix, the same for every unit of a layer; by the Johnson-Lindenstrauss lemma distances
+keep within some ten percent, and the quadratic number of distances no longer costs `inputs` each.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import HDBSCAN
 
+from elude.exporter.splitting.contributions import normalise
 from elude.exporter.splitting.hdbscan_leaves import leaf_clusters
 from elude.exporter.splitting.hdbscan_reach import reach
-from elude.exporter.splitting.contributions import normalise
 from elude.exporter.splitting.layer_split import MAX_PARTS
 from elude.handlers.errors import UsageError
 
@@ -42,7 +43,9 @@ class Clusters:
         return int(self.labels.max(initial=NOISE)) + 1
 
 
-def cluster_unit(vectors: NDArray[np.float32], *, min_cluster_size: int, clusterer: str = "hdbscan", seed: int = 0) -> Clusters:
+def cluster_unit(
+    vectors: NDArray[np.float32], *, min_cluster_size: int, clusterer: str = "hdbscan", seed: int = 0
+) -> Clusters:
     """Cluster the contribution vectors of one unit.
 
     Args:
@@ -52,8 +55,8 @@ def cluster_unit(vectors: NDArray[np.float32], *, min_cluster_size: int, cluster
         seed: of the projection; the exact clusterer has no randomness.
 
     Returns:
-        At most 64 clusters (the bits of a mask): of more, the largest stay and the others become noise. Rows of zeros point
-        nowhere: they are noise.
+        At most 64 clusters (the bits of a mask): of more, the largest stay and the others become
+        noise. Rows of zeros point nowhere: they are noise.
 
     Raises:
         UsageError: for an unknown ``clusterer``.
@@ -72,13 +75,17 @@ def cluster_unit(vectors: NDArray[np.float32], *, min_cluster_size: int, cluster
             points = points @ _projection(points.shape[1], seed)
         labels[some], probabilities[some] = leaf_clusters(reach(points, min_cluster_size), min_cluster_size)
     else:
-        fitted = HDBSCAN(min_cluster_size=min_cluster_size, algorithm="brute", cluster_selection_method="leaf", copy=True).fit(points)
+        fitted = HDBSCAN(
+            min_cluster_size=min_cluster_size, algorithm="brute", cluster_selection_method="leaf", copy=True
+        ).fit(points)
         labels[some], probabilities[some] = fitted.labels_, fitted.probabilities_
     return _largest(Clusters(labels, probabilities), MAX_PARTS)
 
 
 def representatives(vectors: NDArray[np.float32], clusters: Clusters) -> NDArray[np.float32]:
-    """float32 (clusters, inputs): r_c = normalise(sum over cluster c of p * c / |c|), the mean direction of each cluster."""
+    """float32 (clusters, inputs): r_c = normalise(sum over cluster c of p * c / |c|), the mean direction of each
+    cluster.
+    """
     weights = np.zeros((clusters.count, len(vectors)), np.float32)
     member = np.flatnonzero(clusters.labels != NOISE)
     weights[clusters.labels[member], member] = clusters.probabilities[member]

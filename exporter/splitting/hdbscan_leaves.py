@@ -1,10 +1,12 @@
 """The leaf clusters of HDBSCAN, from the order in which points join.
 
-Cut the order at its largest step, each side again at its largest, and so on: that is the tree of single linkage, upside down. Read from
-the top (McInnes, Healy and Astels, 2017), a cut with ``min_cluster_size`` points on both sides splits a cluster in two; a smaller side only
-falls out of it, at the density 1 / step, and when both sides are smaller the cluster ends. Leaves are the clusters that never split; a
-set that never splits at all has none. A point's membership probability is the density at which it fell out, over the largest such density
-of its leaf.
+Cut the order at its largest step, each side again at its largest, and so on: that is the tree of
+    single linkage, upside down. Read from
+the top (McInnes, Healy and Astels, 2017), a cut with ``min_cluster_size`` points on both sides
+splits a cluster in two; a smaller side only falls out of it, at the density 1 / step, and when both
+sides are smaller the cluster ends. Leaves are the clusters that never split; a set that never
+splits at all has none. A point's membership probability is the density at which it fell out, over
+the largest such density of its leaf.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ def leaf_clusters(joined: Reach, min_cluster_size: int) -> tuple[NDArray[np.int6
         top = density.max()
         members = joined.order[start:stop]
         labels[members] = label
-        probabilities[members] = np.divide(density, top, out=np.ones_like(density), where=np.isfinite(density) & (top > 0))
+        probabilities[members] = np.divide(
+            density, top, out=np.ones_like(density), where=np.isfinite(density) & (top > 0)
+        )
     return labels, probabilities
 
 
@@ -70,7 +74,10 @@ def _leaves(steps: NDArray[np.float64], count: int, smallest: int) -> list[tuple
 
 
 def _tree(steps: NDArray[np.float64]) -> tuple[list[int], list[int], int]:
-    """Below each cut the largest cut to its left and right (-1: none), and the largest of all. Equal steps keep the order of a sort."""
+    """Below each cut the largest cut to its left and right (-1: none), and the largest of all.
+
+    Equal steps keep the order of a sort.
+    """
     rank = np.empty(len(steps), np.int64)
     rank[np.argsort(steps)] = np.arange(len(steps))
     left, right = [-1] * len(steps), [-1] * len(steps)

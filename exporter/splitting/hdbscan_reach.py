@@ -1,12 +1,14 @@
 """The order in which points join when a set grows from one point by the nearest other, and how far each step is.
 
-Distances are those of mutual reachability (Campello, Moulavi and Sander, 2013): the distance of two points, but at least each one's core
-distance, that to its ``min_samples``-th neighbour (itself included). This is Prim's algorithm without its edges. The steps alone hold the
-whole hierarchy of single linkage: the level at which two points meet is the largest step between them in the order.
+Distances are those of mutual reachability (Campello, Moulavi and Sander, 2013): the distance of two
+points, but at least each one's core distance, that to its ``min_samples``-th neighbour (itself
+included). This is Prim's algorithm without its edges. The steps alone hold the whole hierarchy of
+single linkage: the level at which two points meet is the largest step between them in the order.
 
-With ``n`` points of ``d`` dimensions this takes 1.5 n² d multiply-adds in matrix products and some n² comparisons, and no more memory
-than a few copies of the points: distances are computed twice, in blocks of rows for the core distances and then, row by row among the
-points that have not joined, rather than kept. Keeping all n² of them was measured to be slower as well.
+With ``n`` points of ``d`` dimensions this takes 1.5 n² d multiply-adds in matrix products and some
+n² comparisons, and no more memory than a few copies of the points: distances are computed twice, in
+blocks of rows for the core distances and then, row by row among the points that have not joined,
+rather than kept. Keeping all n² of them was measured to be slower as well.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ def _core(points: Array, length: Array, min_samples: int) -> Array:
         rows = slice(start, min(start + _BLOCK, len(points)))
         block = points[rows] @ scaled
         block += length
-        block[np.arange(len(block)), np.arange(rows.start, rows.stop)] = -length[rows]  # a point is at 0 from itself, without rounding
+        block[np.arange(len(block)), np.arange(rows.start, rows.stop)] = -length[
+            rows
+        ]  # a point is at 0 from itself, without rounding
         block.partition(min_samples - 1, axis=1)
         core[rows] = block[:, min_samples - 1] + length[rows]
     return np.maximum(core, 0)

@@ -1,9 +1,10 @@
 """How one layer is split: which sub-units share each weight. All that later steps read, and all that goes to disk.
 
-A layer is z = W q + b with W (units, inputs). Sub-unit c of unit u gets the share m[u, c, j] = [c in S_uj] / |S_uj| of W[u, j],
-where S_uj is the set of sub-units that share input j. As sum_c m[u, c, j] = 1 for every j, sum_c w^c = W_u whatever the sets
-are: the split can be poor, but never wrong. S_uj is stored as a bit mask. The bias is shared as omega_c = mean_j m[u, c, j], which
-sums to 1 as well. (ELUDe, arXiv 2605.31304, section 3.)
+A layer is z = W q + b with W (units, inputs). Sub-unit c of unit u gets the share m[u, c, j] = [c
+in S_uj] / |S_uj| of W[u, j], where S_uj is the set of sub-units that share input j. As sum_c m[u,
+c, j] = 1 for every j, sum_c w^c = W_u whatever the sets are: the split can be poor, but never
+wrong. S_uj is stored as a bit mask. The bias is shared as omega_c = mean_j m[u, c, j], which sums
+to 1 as well. (ELUDe, arXiv 2605.31304, section 3.)
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class LayerSplit:
         parts: int64 (units,), number of sub-units of each unit, 1 for a unit that stays whole.
         masks: uint64 (units, inputs), bit c set where sub-unit c of the unit shares that input's weight. Never 0.
         rho: float32 (units,), the margin found for each unit, NaN for whole units.
-        representatives: float32 (sub_units, inputs), unit-length mean contribution of each sub-unit's cluster, 0 for whole units.
+        representatives: float32 (sub_units, inputs), unit-length mean contribution of each
+            sub-unit's cluster, 0 for whole units.
     """
 
     layer: str
@@ -37,9 +39,14 @@ class LayerSplit:
     def __post_init__(self) -> None:
         units, _ = self.masks.shape
         if self.parts.shape != (units,) or self.rho.shape != (units,):
-            raise ValueError(f"{self.layer}: parts {self.parts.shape} and rho {self.rho.shape} do not fit {units} units")
+            raise ValueError(
+                f"{self.layer}: parts {self.parts.shape} and rho {self.rho.shape} do not fit {units} units"
+            )
         if self.parts.min() < 1 or self.parts.max() > MAX_PARTS:
-            raise ValueError(f"{self.layer}: a unit has between 1 and {MAX_PARTS} sub-units, not {self.parts.min()}…{self.parts.max()}")
+            raise ValueError(
+                f"{self.layer}: a unit has between 1 and {MAX_PARTS} sub-units, not "
+                f"{self.parts.min()}…{self.parts.max()}"
+            )
         full = full_masks(self.parts)[:, None]
         if not np.all((self.masks & ~full) == 0) or not np.all(self.masks):
             raise ValueError(f"{self.layer}: a mask names a sub-unit that its unit does not have, or none")

@@ -1,18 +1,22 @@
 """The margin rule: which clusters share the weight of one input.
 
-With r_c the clusters' representatives and a margin rho in (0, 1], a proper, non-empty set S of clusters wins input j when
+With r_c the clusters' representatives and a margin rho in (0, 1], a proper, non-empty set S of
+clusters wins input j when
 
     rho * min over S of |r_c[j]|  >  max outside S of |r_c[j]|                     (ELUDe, arXiv 2605.31304, section 3).
 
-As rho <= 1, every member of a winning set is larger than every non-member, so only prefixes of the clusters sorted by falling |r_c[j]|
-can win: K-1 comparisons of neighbours instead of 2^K - 2 sets. Equal neighbours never win, so ties need no rule.
+As rho <= 1, every member of a winning set is larger than every non-member, so only prefixes of the
+clusters sorted by falling |r_c[j]| can win: K-1 comparisons of neighbours instead of 2^K - 2 sets.
+Equal neighbours never win, so ties need no rule.
 
-``literal`` is the paper's: exactly one winning set shares the input, otherwise all clusters do. ``smallest`` takes the smallest winning set
-when there are several. Where no set wins (also where all representatives are 0) all clusters share under both.
+``literal`` is the paper's: exactly one winning set shares the input, otherwise all clusters do.
+``smallest`` takes the smallest winning set when there are several. Where no set wins (also where
+all representatives are 0) all clusters share under both.
 
-``signed`` is not the paper's and knows no margin: the input goes to the cluster with the largest r_c[j], sign and all (of equal ones the
-first). The choice maximises the sum over c of w^c . (own mean - mean of the others), as that sum is linear in the shares: an input that
-holds the unit back goes to the cluster that it holds back least. docs/method.md has what it gains and what it costs.
+``signed`` is not the paper's and knows no margin: the input goes to the cluster with the largest
+r_c[j], sign and all (of equal ones the first). The choice maximises the sum over c of w^c . (own
+mean - mean of the others), as that sum is linear in the shares: an input that holds the unit back
+goes to the cluster that it holds back least. docs/method.md has what it gains and what it costs.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
 """From a layer's probed activations to its split: per unit top instances, clusters, margin, masks.
 
-The margin is the one at which each sub-unit fires most on its own cluster and least on the others: the largest mean over clusters c of
-(own_c - other_c) / (own_c + other_c), with own_c and other_c the mean ReLU activation of sub-unit c on its own cluster's instances and on
-those of all other clusters together, and 0 where both are 0. Of equal margins the smallest is taken. The paper describes the aim but not
-the measure (ELUDe, arXiv 2605.31304, section 3); this one is bounded and free of the unit's scale.
+The margin is the one at which each sub-unit fires most on its own cluster and least on the others:
+the largest mean over clusters c of (own_c - other_c) / (own_c + other_c), with own_c and other_c
+the mean ReLU activation of sub-unit c on its own cluster's instances and on those of all other
+clusters together, and 0 where both are 0. Of equal margins the smallest is taken. The paper
+describes the aim but not the measure (ELUDe, arXiv 2605.31304, section 3); this one is bounded and
+free of the unit's scale.
 
-A unit stays whole when it has fewer than two clusters, or when the best margin leaves every input shared by all: its sub-units would all be
+A unit stays whole when it has fewer than two clusters, or when the best margin leaves every input
+    shared by all: its sub-units would all be
 the same fraction of the unit and follow no concept of their own.
 """
 
@@ -22,8 +25,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from elude.exporter import engines
-from elude.exporter.splitting.hdbscan import CLUSTERERS, Clusters, cluster_unit, representatives
 from elude.exporter.splitting.contributions import contributions, layer_bias, top_rows
+from elude.exporter.splitting.hdbscan import CLUSTERERS, Clusters, cluster_unit, representatives
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks, whole
 from elude.exporter.splitting.margin import MARGIN_RULES, MARGINS, winning_masks
 from elude.handlers.errors import UsageError
@@ -58,10 +61,13 @@ class SplitSettings:
             raise UsageError(f"min_cluster_size is {self.min_cluster_size}.", "Give at least 2.")
         if self.top_k < 2 * self.min_cluster_size:
             raise UsageError(
-                f"top_k is {self.top_k}, too few for two clusters of {self.min_cluster_size}.", "Give at least twice min_cluster_size."
+                f"top_k is {self.top_k}, too few for two clusters of {self.min_cluster_size}.",
+                "Give at least twice min_cluster_size.",
             )
         if self.margin_rule not in MARGIN_RULES:
-            raise UsageError(f"There is no margin rule {self.margin_rule!r}.", f"Choose one of {', '.join(MARGIN_RULES)}.")
+            raise UsageError(
+                f"There is no margin rule {self.margin_rule!r}.", f"Choose one of {', '.join(MARGIN_RULES)}."
+            )
         if self.clusterer not in CLUSTERERS:
             raise UsageError(f"There is no clusterer {self.clusterer!r}.", f"Choose one of {', '.join(CLUSTERERS)}.")
 
@@ -91,9 +97,10 @@ def split_layer(
         probe: its activations, q (instances, groups * inputs, window) and z (instances, units).
         settings: see ``SplitSettings``.
         progress: called in this thread with (units done, units) after each unit.
-        workers: processes; 0 with ``local`` is threads of this process, one per processor. The result does not depend on it.
-        engine: ``local`` or ``ray`` (elude.exporter.engines). Other processes and machines get each unit's contribution vectors, so they need
-            to see neither model nor images.
+        workers: processes; 0 with ``local`` is threads of this process, one per processor. The
+            result does not depend on it.
+        engine: ``local`` or ``ray`` (elude.exporter.engines). Other processes and machines get each
+            unit's contribution vectors, so they need to see neither model nor images.
 
     Raises:
         UsageError: if the probe does not fit the layer or holds values that are not finite; an unknown engine.
@@ -121,7 +128,11 @@ def split_layer(
 
 
 def _answers(
-    job: Callable[[int], tuple[NDArray[np.float32], float]], units: range, settings: SplitSettings, engine: str, workers: int
+    job: Callable[[int], tuple[NDArray[np.float32], float]],
+    units: range,
+    settings: SplitSettings,
+    engine: str,
+    workers: int,
 ) -> Iterator[UnitSplit | None]:
     """The units' splits in order; BLAS has one thread everywhere: sums would otherwise depend on how many there are."""
     if engine == engines.RAY or workers > 0:
@@ -140,14 +151,21 @@ def _one(settings: SplitSettings, job: tuple[NDArray[np.float32], float]) -> Uni
 def split_unit(vectors: NDArray[np.float32], bias: float, settings: SplitSettings) -> UnitSplit | None:
     """Split one unit given its contributions (rows, inputs) and bias; None when it stays whole."""
     if not np.isfinite(vectors).all():
-        raise UsageError("A contribution of the layer is NaN or infinite.", "Check the model's weights and the images' preprocessing.")
-    clusters = cluster_unit(vectors, min_cluster_size=settings.min_cluster_size, clusterer=settings.clusterer, seed=settings.seed)
+        raise UsageError(
+            "A contribution of the layer is NaN or infinite.",
+            "Check the model's weights and the images' preprocessing.",
+        )
+    clusters = cluster_unit(
+        vectors, min_cluster_size=settings.min_cluster_size, clusterer=settings.clusterer, seed=settings.seed
+    )
     if clusters.count < 2:
         return None
     means = representatives(vectors, clusters)
     masks = winning_masks(means, MARGINS, settings.margin_rule)
     tried, first = np.unique(masks, axis=0, return_index=True)
-    tried = tried[np.argsort(first)]  # margins that give the same masks are the same split: each is tried once, smallest margin first
+    tried = tried[
+        np.argsort(first)
+    ]  # margins that give the same masks are the same split: each is tried once, smallest margin first
     scores = separation(vectors, clusters, bias, tried)
     best = int(scores.argmax())
     if np.all(tried[best] == full_masks(np.array([clusters.count]))):
@@ -155,8 +173,11 @@ def split_unit(vectors: NDArray[np.float32], bias: float, settings: SplitSetting
     return UnitSplit(tried[best], float(MARGINS[np.sort(first)[best]]), means)
 
 
-def separation(vectors: NDArray[np.float32], clusters: Clusters, bias: float, masks: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """float64 (candidates,): how well each candidate's sub-units tell the clusters apart, from -1 to 1 (the module's measure).
+def separation(
+    vectors: NDArray[np.float32], clusters: Clusters, bias: float, masks: NDArray[np.uint64]
+) -> NDArray[np.float64]:
+    """float64 (candidates,): how well each candidate's sub-units tell the clusters apart, from -1 to 1 (the module's
+    measure).
 
     Args:
         vectors: (rows, inputs), contributions, not normalised.
@@ -184,9 +205,11 @@ def separation(vectors: NDArray[np.float32], clusters: Clusters, bias: float, ma
 
 
 def random_control(split: LayerSplit, seed: int) -> LayerSplit:
-    """The same split with its clusters' meaning destroyed: each unit's masks (and representatives) permuted over the inputs.
+    """The same split with its clusters' meaning destroyed: each unit's masks (and representatives) permuted over the
+    inputs.
 
-    Parts, expansion factor and each unit's histogram of masks stay, so that what the split gains beyond mere expansion shows.
+    Parts, expansion factor and each unit's histogram of masks stay, so that what the split gains
+    beyond mere expansion shows.
     """
     generator = np.random.default_rng(seed)
     masks, means = split.masks.copy(), split.representatives.copy()

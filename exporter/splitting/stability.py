@@ -1,7 +1,8 @@
 """How much a split depends on which tokens were kept: two splits of the same layer, matched sub-unit by sub-unit.
 
-Within each unit the sub-units of one split are assigned to those of the other so that the sum of the cosines of their representatives is
-largest (the Hungarian method; Kuhn 1955). Units that are whole in either split have nothing to match and are counted only.
+Within each unit the sub-units of one split are assigned to those of the other so that the sum of
+the cosines of their representatives is largest (the Hungarian method; Kuhn 1955). Units that are
+whole in either split have nothing to match and are counted only.
 """
 
 from __future__ import annotations

@@ -1,15 +1,19 @@
-"""Weights of sub-units that add up to the unit's own, bit for bit, in whatever order they are added; and splits on disk.
+"""Weights of sub-units that add up to the unit's own, bit for bit, in whatever order they are added; and splits on
+disk.
 
 A weight W of spacing 2^e (its last bit) that n sub-units share is dealt out as
 
     share = ((W / n) + W) - W     to each but the last,        rest = W - (n - 1) share     to the last.
 
-W / n + W is rounded to a multiple of the spacing of W or of twice that, so share is one too, and so are all partial sums of shares and
-rest: integers times 2^e between 0 and W or next to it, which floating-point numbers of W's type hold exactly. So the sum is W. A share is
-off from W / n by at most two spacings, the rest by less than 2 n (in float16 for n up to 32). The same holds for denormal numbers. The
-formula is plain arithmetic, so the file stores no sub-unit weights: exporter/graph/shares.py writes the same operations into the graph.
+W / n + W is rounded to a multiple of the spacing of W or of twice that, so share is one too, and so
+are all partial sums of shares and rest: integers times 2^e between 0 and W or next to it, which
+floating-point numbers of W's type hold exactly. So the sum is W. A share is off from W / n by at
+most two spacings, the rest by less than 2 n (in float16 for n up to 32). The same holds for
+denormal numbers. The formula is plain arithmetic, so the file stores no sub-unit weights:
+exporter/graph/shares.py writes the same operations into the graph.
 
-The bias is shared by fractions omega that are not 1 / n: M omega truncated to an integer, M 2^e the bias; the last sub-unit gets the rest.
+The bias is shared by fractions omega that are not 1 / n: M omega truncated to an integer, M 2^e the
+bias; the last sub-unit gets the rest.
 """
 
 from __future__ import annotations
@@ -40,7 +44,8 @@ def sub_unit_weights(weight: NDArray[Float], split: LayerSplit) -> NDArray[Float
         split: how to share them.
 
     Raises:
-        UnsupportedLayerError: if the weights do not fit the split, are not all finite or beyond half of their type's largest number.
+        UnsupportedLayerError: if the weights do not fit the split, are not all finite or beyond
+            half of their type's largest number.
     """
     if weight.shape[:2] != split.masks.shape:
         raise UnsupportedLayerError(
@@ -51,13 +56,17 @@ def sub_unit_weights(weight: NDArray[Float], split: LayerSplit) -> NDArray[Float
     kernel = (1,) * (weight.ndim - 2)
     share, rest = shares_of(weight, np.bitwise_count(split.masks).reshape(*split.masks.shape, *kernel))
     members = split.members.reshape(split.sub_units, split.masks.shape[1], *kernel)
-    higher = (split.masks[split.parent] >> split.part.astype(np.uint64)[:, None]) > 1  # a higher bit is set: not the set's last member
+    higher = (
+        split.masks[split.parent] >> split.part.astype(np.uint64)[:, None]
+    ) > 1  # a higher bit is set: not the set's last member
     higher = higher.reshape(members.shape)
     return np.where(members, np.where(higher, share[split.parent], rest[split.parent]), np.zeros((), weight.dtype))
 
 
 def shares_of(weight: NDArray[Float], count: NDArray[np.integer]) -> tuple[NDArray[Float], NDArray[Float]]:
-    """What each sub-unit but the last, and what the last gets of weights that ``count`` sub-units share; the module says why."""
+    """What each sub-unit but the last, and what the last gets of weights that ``count`` sub-units share; the module
+    says why.
+    """
     n = count.astype(weight.dtype)
     share = (weight / n + weight) - weight
     return share, weight - (n - 1) * share
@@ -92,21 +101,27 @@ def _share(values: NDArray[Float], shares: NDArray[np.float64], split: LayerSpli
 
 def _check_range(values: NDArray[Float], split: LayerSplit) -> None:
     if not np.isfinite(values).all():
-        raise UnsupportedLayerError(f"{split.layer}: a weight or bias is NaN or infinite.", "Repair the model before splitting it.")
+        raise UnsupportedLayerError(
+            f"{split.layer}: a weight or bias is NaN or infinite.", "Repair the model before splitting it."
+        )
     if values.size and np.abs(values).max() > np.finfo(values.dtype).max / 2:
         raise UnsupportedLayerError(
-            f"{split.layer}: a weight or bias is more than half of the largest {values.dtype}.", "Repair the model before splitting it."
+            f"{split.layer}: a weight or bias is more than half of the largest {values.dtype}.",
+            "Repair the model before splitting it.",
         )
 
 
 def save_splits(splits: Sequence[LayerSplit], path: Path) -> None:
     """Write splits as safetensors, in their order; the same splits give the same bytes.
 
-    The header's metadata holds one entry only (``elude``, JSON): the order of several is not defined by the library. Masks are stored
-    as unsigned 64-bit integers; a reader without that type may view them as signed ones, the bits are the same.
+    The header's metadata holds one entry only (``elude``, JSON): the order of several is not
+    defined by the library. Masks are stored as unsigned 64-bit integers; a reader without that type
+    may view them as signed ones, the bits are the same.
     """
     header = json.dumps({"schema_version": SCHEMA_VERSION, "layers": [split.layer for split in splits]}, sort_keys=True)
-    tensors = {f"{split.layer}/{field}": np.ascontiguousarray(getattr(split, field)) for split in splits for field in _FIELDS}
+    tensors = {
+        f"{split.layer}/{field}": np.ascontiguousarray(getattr(split, field)) for split in splits for field in _FIELDS
+    }
     path.write_bytes(safetensors.numpy.save(tensors, metadata={"elude": header}))
 
 
@@ -121,7 +136,12 @@ def load_splits(path: Path) -> list[LayerSplit]:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("elude", "{}"))
             if header.get("schema_version") != SCHEMA_VERSION:
-                raise BundleError(f"{path.name} is of schema version {header.get('schema_version')}, not {SCHEMA_VERSION}.", remedy)
-            return [LayerSplit(layer, *(file.get_tensor(f"{layer}/{field}") for field in _FIELDS)) for layer in header["layers"]]
+                raise BundleError(
+                    f"{path.name} is of schema version {header.get('schema_version')}, not {SCHEMA_VERSION}.", remedy
+                )
+            return [
+                LayerSplit(layer, *(file.get_tensor(f"{layer}/{field}") for field in _FIELDS))
+                for layer in header["layers"]
+            ]
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise BundleError(f"{path.name} holds no readable splits: {error}", remedy) from error

@@ -1,6 +1,7 @@
 """The check itself: run the original, its twin in float32 and float64, and the file, on the same inputs, and compare.
 
-What is checked is the file: the sub-unit weights that it computes are added up, and its outputs come from the session class
+What is checked is the file: the sub-unit weights that it computes are added up, and its outputs
+    come from the session class
 that serves it.
 """
 
@@ -19,15 +20,15 @@ from torch import nn
 
 from elude.exporter.graph.metadata import split_sha256
 from elude.exporter.graph.write_graph import DTYPES
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.rewrite import Disentangled
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.verify.compare import OWN_ERROR, Array, Run, compare, errors, fan_in, rounding, rule, scale_of
 from elude.exporter.verify.divergence import first_divergence
 from elude.exporter.verify.report import Comparison, Equivalence, Sums
 from elude.exporter.verify.stored_sums import sums_of_weights
-from elude.handlers.requests.edits import Edit
-from elude.handlers.errors import EquivalenceError, UsageError
 from elude.handlers.bundle.session import GraphSession
+from elude.handlers.errors import EquivalenceError, UsageError
+from elude.handlers.requests.edits import Edit
 
 if TYPE_CHECKING:
     from elude.exporter.models.layers import Layer
@@ -60,7 +61,9 @@ class _Case:
         """The rule of ``elude.exporter.verify.compare`` for one output."""
         exact = self.exact[name]
         own = errors(self.own[name], exact).max()
-        return rounding(terms, scale_of(self.twin[name]), self.dtype) + OWN_ERROR * (float(own) if np.isfinite(own) else 0.0)
+        return rounding(terms, scale_of(self.twin[name]), self.dtype) + OWN_ERROR * (
+            float(own) if np.isfinite(own) else 0.0
+        )
 
 
 def verify(
@@ -82,8 +85,8 @@ def verify(
         onnx_path: the emitted file.
         splits: the splits, in the order that numbers the sub-units.
         layers: the split layers, in the same order.
-        pixel_values: float32 (N, 3, H, W), preprocessed real images; the first ``BATCH`` are compared in full, the first ``images`` by
-            their unedited output.
+        pixel_values: float32 (N, 3, H, W), preprocessed real images; the first ``BATCH`` are
+            compared in full, the first ``images`` by their unedited output.
         images: see above.
         seed: of the random inputs and edits.
 
@@ -92,7 +95,9 @@ def verify(
         UsageError: no images, or splits and layers do not fit.
     """
     if len(pixel_values) == 0 or [split.layer for split in splits] != [layer.name for layer in layers]:
-        raise UsageError(f"{len(pixel_values)} images and {len(splits)} splits for {len(layers)} layers cannot be verified.")
+        raise UsageError(
+            f"{len(pixel_values)} images and {len(splits)} splits for {len(layers)} layers cannot be verified."
+        )
     path = Path(onnx_path)
     sessions = {name: GraphSession(path, optimise=optimise) for name, optimise in SETTINGS.items()}
     _check_split(next(iter(sessions.values())), splits)
@@ -113,7 +118,9 @@ def verify(
                 runs = [_merged(run, split) for run in got[f"{split.layer}.sub_units"]]
                 units = [run.got for run in got[f"{split.layer}.units"]]
                 pairs = [Run(run.got, unit, run.first) for run, unit in zip(runs, units, strict=True)]
-                activations[split.layer].append(compare(f"{split.layer}.sub_units, merged", case.kind, setting, pairs, tolerance))
+                activations[split.layer].append(
+                    compare(f"{split.layer}.sub_units, merged", case.kind, setting, pairs, tolerance)
+                )
             if case.kind == "real":
                 got["output"] += _more(session, original, pixel_values[BATCH:images])
             for name, runs in got.items():
@@ -145,7 +152,12 @@ def _check_split(session: GraphSession, splits: Sequence[LayerSplit]) -> None:
 
 
 def _cases(
-    original: nn.Module, twin: Disentangled, splits: Sequence[LayerSplit], real: NDArray[np.float32], seed: int, dtype: str
+    original: nn.Module,
+    twin: Disentangled,
+    splits: Sequence[LayerSplit],
+    real: NDArray[np.float32],
+    seed: int,
+    dtype: str,
 ) -> list[_Case]:
     rng = np.random.default_rng(seed)
     real = np.resize(real, (BATCH, *real.shape[1:])) if len(real) < BATCH else real[:BATCH]
@@ -170,7 +182,9 @@ def _cases(
 
 
 def _edits(rng: np.random.Generator, splits: Sequence[LayerSplit], count: int) -> list[Edit]:
-    """One edit in every layer and random ones besides, on all tokens: which tokens are largest may hang on the last bit."""
+    """One edit in every layer and random ones besides, on all tokens: which tokens are largest may hang on the last
+    bit.
+    """
     first = np.cumsum([0, *[split.sub_units for split in splits]])
     index = [int(rng.integers(first[i], first[i + 1])) for i in range(len(splits))]
     index += rng.integers(0, count, max(EDITS - len(index), 0)).tolist()
@@ -178,7 +192,9 @@ def _edits(rng: np.random.Generator, splits: Sequence[LayerSplit], count: int) -
             zip(index, rng.uniform(-2, 3, (len(index), 2)), strict=True)]  # fmt: skip
 
 
-def _torch(twin: Disentangled, pixels: Array, edits: list[list[Edit]], dtype: torch.dtype = torch.float32) -> dict[str, Array]:
+def _torch(
+    twin: Disentangled, pixels: Array, edits: list[list[Edit]], dtype: torch.dtype = torch.float32
+) -> dict[str, Array]:
     x = torch.from_numpy(pixels).to(dtype)
     with torch.inference_mode():
         answers = {"output": twin(x)}

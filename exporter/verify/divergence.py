@@ -1,4 +1,6 @@
-"""Where a file first leaves torch: the outputs of modules, one after another, against the values that the graph makes for them."""
+"""Where a file first leaves torch: the outputs of modules, one after another, against the values that the graph
+makes for them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from elude.exporter.verify.report import Divergence
 WINDOW = 2  # a folded normalisation's value may stand for the module after it
 
 
-def first_divergence(original: nn.Module, path: Path, pixels: NDArray[np.float32], terms: int, dtype: str) -> Divergence | None:
+def first_divergence(
+    original: nn.Module, path: Path, pixels: NDArray[np.float32], terms: int, dtype: str
+) -> Divergence | None:
     """Compare module by module, not optimised; None if no value that can be compared is off.
 
     Args:
@@ -50,7 +54,9 @@ def first_divergence(original: nn.Module, path: Path, pixels: NDArray[np.float32
 
 @contextmanager
 def _watch(model: nn.Module, called: list[tuple[str, Array]]) -> Iterator[None]:
-    """Record the output of every module without children, in the order in which they end; only modules that run once."""
+    """Record the output of every module without children, in the order in which they end; only modules that run
+    once.
+    """
     counts: dict[str, int] = {}
 
     def record(name: str) -> object:

@@ -12,15 +12,31 @@ _STYLE = (
     "table{border-collapse:collapse;width:100%}.no{color:#a00;font-weight:bold}"
     "td,th{border-bottom:1px solid #ccc;padding:.3em .6em;text-align:left;font-variant-numeric:tabular-nums}"
 )
-_COLUMNS = ("claim", "output", "inputs", "setting", "max_abs", "mean_abs", "p99_abs", "max_rel", "tolerance", "worst", "top1", "passed")
+_COLUMNS = (
+    "claim",
+    "output",
+    "inputs",
+    "setting",
+    "max_abs",
+    "mean_abs",
+    "p99_abs",
+    "max_rel",
+    "tolerance",
+    "worst",
+    "top1",
+    "passed",
+)
 
 
 def rows(report: dict[str, Any]) -> list[dict[str, str]]:
-    """Every comparison of ``Equivalence.to_json()``, one row each, in the order of the claims; numbers as short text, "–" for none."""
+    """Every comparison of ``Equivalence.to_json()``, one row each, in the order of the claims; numbers as short
+    text, "–" for none.
+    """
     claims = report["claims"]
     found = []
     for layer in claims["sums"]["layers"]:
-        weights = {"claim": "sums", "output": f"{layer['layer']}: {layer['weights']} weights and biases", "inputs": "–", "setting": "file",
+        weights = {"claim": "sums", "output": (f"{layer['layer']}: {layer['weights']} weights and "
+                                              "biases"), "inputs": "–", "setting": "file",
                    "max_abs": layer["largest"], "tolerance": 0.0, "passed": layer["mismatches"] == 0}  # fmt: skip
         found += [_row(weights), *(_row({"claim": "sums", **item}) for item in layer["activations"])]
     for claim in ("rewrite", "runtime"):
@@ -39,22 +55,28 @@ def summary(report: dict[str, Any]) -> dict[str, str]:
     if report["divergence"] is not None:
         off = report["divergence"]
         found["first off"] = (
-            f"node {off['node']} ({off['op']}) of {off['module']}: {_text(off['max_abs'])}, allowed {_text(off['tolerance'])}"
+            f"node {off['node']} ({off['op']}) of {off['module']}: {_text(off['max_abs'])}, allowed "
+            f"{_text(off['tolerance'])}"
         )
     return found
 
 
 def html(report: dict[str, Any], title: str) -> str:
     """One self-contained page."""
-    lines = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in summary(report).items())
+    lines = "".join(
+        f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in summary(report).items()
+    )
     head = "".join(f"<th>{escape(name)}</th>" for name in _COLUMNS)
     body = "".join(
-        f"<tr{'' if row['passed'] == 'yes' else ' class=no'}>" + "".join(f"<td>{escape(row[name])}</td>" for name in _COLUMNS) + "</tr>"
+        f"<tr{'' if row['passed'] == 'yes' else ' class=no'}>"
+        + "".join(f"<td>{escape(row[name])}</td>" for name in _COLUMNS)
+        + "</tr>"
         for row in rows(report)
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
-        f"<h1>{escape(title)}</h1><table>{lines}</table><h2>Every comparison</h2><table><tr>{head}</tr>{body}</table></html>\n"
+        f"<h1>{escape(title)}</h1><table>{lines}</table><h2>Every "
+        f"comparison</h2><table><tr>{head}</tr>{body}</table></html>\n"
     )
 
 

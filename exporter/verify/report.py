@@ -105,7 +105,10 @@ class Divergence:
     checked: int
 
     def __str__(self) -> str:
-        return f"first off at node {self.node} ({self.op}) of {self.module}, by {self.max_abs:.3g} (allowed: {self.tolerance:.3g})"
+        return (
+            f"first off at node {self.node} ({self.op}) of {self.module}, by {self.max_abs:.3g} "
+            f"(allowed: {self.tolerance:.3g})"
+        )
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,10 @@ class Equivalence:
 
     @property
     def top1(self) -> float | None:
-        """Smallest share of images, of any kind and setting, on which ONNX Runtime and torch agree; None for a model without classes."""
+        """Smallest share of images, of any kind and setting, on which ONNX Runtime and torch agree;
+
+        None for a model without classes.
+        """
         return min((item.top1 for item in self.runtime if item.top1 is not None), default=None)
 
     def to_json(self) -> dict[str, Any]:
@@ -179,14 +185,17 @@ class Equivalence:
             return
         where = "" if self.divergence is None else f"; {self.divergence}"
         raise EquivalenceError(
-            f"{self._failure()}{where}.", "The export is not lossless and was refused; its report has every number.", self.to_json()
+            f"{self._failure()}{where}.",
+            "The export is not lossless and was refused; its report has every number.",
+            self.to_json(),
         )
 
     def _failure(self) -> str:
         for layer in self.sums:
             if layer.mismatches:
                 return (
-                    f"Claim {CLAIMS['sums']} fails for {layer.layer}: {layer.mismatches} of {layer.weights} weights and biases in the file "
+                    f"Claim {CLAIMS['sums']} fails for {layer.layer}: {layer.mismatches} of {layer.weights} "
+                    "weights and biases in the file "
                     f"do not sum, by up to {layer.largest:.3g} (allowed: 0)"
                 )
         claims = (
@@ -196,8 +205,10 @@ class Equivalence:
         )
         name, worst = next((name, item) for name, items in claims for item in items if not item.passed)
         return (
-            f"Claim {CLAIMS[name]} fails for {worst.output} on {worst.inputs} inputs, {worst.setting}: off by {worst.max_abs:.3g} "
-            f"(allowed: {worst.tolerance:.3g}), worst at image {worst.worst['image']} in a batch of {worst.worst['batch']}"
+            f"Claim {CLAIMS[name]} fails for {worst.output} on {worst.inputs} inputs, {worst.setting}: off "
+            f"by {worst.max_abs:.3g} "
+            f"(allowed: {worst.tolerance:.3g}), worst at image {worst.worst['image']} in a batch of "
+            f"{worst.worst['batch']}"
         )
 
 

@@ -16,7 +16,9 @@ from elude.exporter.verify.compare import errors
 
 
 def sums_of_weights(path: Path, original: nn.Module, split: LayerSplit, dtype: str) -> tuple[int, int, float]:
-    """Number of weights and biases of a layer, how many of them the file's sub-units do not add up to, and by how much at most."""
+    """Number of weights and biases of a layer, how many of them the file's sub-units do not add up to, and by how
+    much at most.
+    """
     module = original.get_submodule(split.layer)
     assert isinstance(module, (nn.Linear, nn.Conv2d))
     bias = torch.zeros(len(split.parts)) if module.bias is None else module.bias.detach()
@@ -34,4 +36,6 @@ def sums_of_weights(path: Path, original: nn.Module, split: LayerSplit, dtype: s
 
 def _folds(path: Path, layer: str) -> bool:
     """Whether the layer's weight is in the file once more, as it was before a normalisation was folded into it."""
-    return any(tensor.name == f"{layer}.elude.weight" for tensor in onnx.load(path, load_external_data=False).graph.initializer)
+    return any(
+        tensor.name == f"{layer}.elude.weight" for tensor in onnx.load(path, load_external_data=False).graph.initializer
+    )

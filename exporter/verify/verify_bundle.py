@@ -17,8 +17,8 @@ from elude.exporter.rewrite import graft
 from elude.exporter.verify.check import verify
 from elude.exporter.verify.report import Equivalence
 from elude.handlers.bundle.bundle import Bundle, Source
-from elude.handlers.errors import EquivalenceError, UsageError
 from elude.handlers.bundle.session import GraphSession
+from elude.handlers.errors import EquivalenceError, UsageError
 
 if TYPE_CHECKING:
     from elude.exporter.models.load import LoadedModel
@@ -33,13 +33,14 @@ def verify_file(
 
     Args:
         path: a bundle or a ``model.onnx``. Of a bundle, every file is held against its manifest first.
-        images: a folder or .tar of real images; by default the embedded ones for the embedded model, else random ones stand in for
-            the "real" inputs.
+        images: a folder or .tar of real images; by default the embedded ones for the embedded
+            model, else random ones stand in for the "real" inputs.
         model: the original; by default it is loaded by the name in the file.
         count: images, at most.
 
     Raises:
-        EquivalenceError: it does not equal the original, with the report; or the original's weights are others than the file names.
+        EquivalenceError: it does not equal the original, with the report; or the original's weights
+            are others than the file names.
         BundleError, UsageError, ImageError: it cannot be read at all.
     """
     path = Path(path)
@@ -49,7 +50,8 @@ def verify_file(
     loaded = model or load_model(source.model)
     if loaded.source.weights_sha256 != source.weights_sha256:
         raise EquivalenceError(
-            f"{source.model} has other weights than the file was made from: sha256 {loaded.source.weights_sha256[:12]}…, "
+            f"{source.model} has other weights than the file was made from: sha256 "
+            f"{loaded.source.weights_sha256[:12]}…, "
             f"not {source.weights_sha256[:12]}….",
             "Export it again, or bring the old weights back.",
         )
@@ -59,7 +61,9 @@ def verify_file(
     return verify(loaded.module, graft(loaded.module, splits), file, splits, layers, pixels, images=count)
 
 
-def _pixels(images: Path | str | None, loaded: LoadedModel, source: Source, session: GraphSession, count: int) -> NDArray[np.float32]:
+def _pixels(
+    images: Path | str | None, loaded: LoadedModel, source: Source, session: GraphSession, count: int
+) -> NDArray[np.float32]:
     if count < 1:
         raise UsageError(f"count is {count}.", "Use 1 or more images.")
     if images is None and source.model == EMBEDDED:

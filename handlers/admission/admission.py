@@ -1,4 +1,7 @@
-"""May this bundle be served? Its verdict, its signature and its presets are checked again where it runs. Loads no torch."""
+"""May this bundle be served? Its verdict, its signature and its presets are checked again where it runs.
+
+Loads no torch.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from datetime import date
 from typing import Any
 
 from elude.handlers.admission import clock
+from elude.handlers.admission.requirements import Requirements
+from elude.handlers.admission.trust import SIGNATURE, TrustedKey, check_signature
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError, GateError
-from elude.handlers.admission.requirements import Requirements
 from elude.handlers.requests.steering import PRESETS
-from elude.handlers.admission.trust import SIGNATURE, TrustedKey, check_signature
 
 VERDICT = "verdict.json"
 _JUDGE_AGAIN = "Run 'elude gate' on this bundle."
@@ -30,7 +33,8 @@ class Admission:
         refused: of the presets that the verdict stopped or does not cover, why.
         signed_by: owner of the key that signed, None if no trusted key did.
         signature: what is known of the signature, in words.
-        valid_until: last day on which verdict and key hold, None without end. A server that runs longer must ask ``current``.
+        valid_until: last day on which verdict and key hold, None without end. A server that runs
+            longer must ask ``current``.
         required: whether only an admitted bundle may be served here.
         free_steering: whether requests may bring edits of their own.
     """
@@ -62,8 +66,14 @@ class Admission:
     def to_json(self) -> dict[str, Any]:
         """For ``describe``; what is not known is left out."""
         held = self.admitted and self.current()
-        known = {"signed_by": self.signed_by, "valid_until": None if self.valid_until is None else self.valid_until.isoformat()}
-        state = {"admitted": held, "reason": self.reason if held or not self.admitted else f"ended on {self.valid_until}"}
+        known = {
+            "signed_by": self.signed_by,
+            "valid_until": None if self.valid_until is None else self.valid_until.isoformat(),
+        }
+        state = {
+            "admitted": held,
+            "reason": self.reason if held or not self.admitted else f"ended on {self.valid_until}",
+        }
         state |= {"required": self.required, "signature": self.signature, "free_steering": self.free_steering}
         lists = {"presets": sorted(self.presets), "refused_presets": dict(self.refused)}
         return state | lists | {name: value for name, value in known.items() if value is not None}
@@ -98,7 +108,9 @@ def _ruling(bundle: Bundle, requirements: Requirements, today: date) -> Admissio
     except GateError as error:
         if requirements.any:
             raise
-        return Admission(False, str(error).replace(str(bundle.root), "this bundle"))  # callers need not know the server's folders
+        return Admission(
+            False, str(error).replace(str(bundle.root), "this bundle")
+        )  # callers need not know the server's folders
     presets = admitted_presets(bundle, verdict)
     return Admission(
         True,
@@ -110,17 +122,22 @@ def _ruling(bundle: Bundle, requirements: Requirements, today: date) -> Admissio
 
 
 def require_archive(contents: bytes, requirements: Requirements) -> None:
-    """Hold an archive's ``contents.json``, whose hashes were compared with the files, against the archives that may be loaded.
+    """Hold an archive's ``contents.json``, whose hashes were compared with the files, against the archives that may
+    be loaded.
 
     Raises:
         GateError: it is none of them.
     """
     if requirements.archives is not None and hashlib.sha256(contents).hexdigest() not in requirements.archives:
-        raise GateError("This archive was never admitted.", "Admit its bundle to the store, and serve the archive from there.")
+        raise GateError(
+            "This archive was never admitted.", "Admit its bundle to the store, and serve the archive from there."
+        )
 
 
 def _signer(bundle: Bundle, requirements: Requirements, day: date) -> tuple[TrustedKey | None, str]:
-    """The trusted key that signed, and the state in words; where no signature is required, what is wrong with it is only said."""
+    """The trusted key that signed, and the state in words; where no signature is required, what is wrong with it is
+    only said.
+    """
     if not requirements.signature and not bundle.has(SIGNATURE):
         return None, "not signed"
     if not requirements.signature and not requirements.keys:
@@ -148,23 +165,42 @@ def check_verdict(bundle: Bundle, policies: Sequence[str] = (), *, today: date |
         outcomes = [check["outcome"] for check in checks]
         until = None if verdict["valid_until"] is None else date.fromisoformat(verdict["valid_until"])
         found = (subject["quality_sha256"], subject["equivalence_sha256"])
-        claimed, state, artefact, version = verdict["passed"], verdict["state"], subject["artefact_sha256"], verdict["schema_version"]
+        claimed, state, artefact, version = (
+            verdict["passed"],
+            verdict["state"],
+            subject["artefact_sha256"],
+            verdict["schema_version"],
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise GateError(f"The verdict of {bundle.root} cannot be used: {error!r}.", _JUDGE_AGAIN) from error
     if type(version) is not int or version != 1:
-        raise GateError(f"The verdict of {bundle.root} cannot be used: schema_version {version!r} is not 1.", _JUDGE_AGAIN)
+        raise GateError(
+            f"The verdict of {bundle.root} cannot be used: schema_version {version!r} is not 1.", _JUDGE_AGAIN
+        )
     if artefact != bundle.artefact_sha256:
-        raise GateError(f"The verdict is about artefact {str(artefact)[:12]}, not {bundle.artefact_sha256[:12]}.", _JUDGE_AGAIN)
+        raise GateError(
+            f"The verdict is about artefact {str(artefact)[:12]}, not {bundle.artefact_sha256[:12]}.", _JUDGE_AGAIN
+        )
     if found != (bundle.manifest.files.get("quality.json"), bundle.manifest.files.get("equivalence.json")):
         raise GateError("The verdict is about other measurements than the bundle's.", _JUDGE_AGAIN)
-    if claimed is not True or state != "judged" or not outcomes or any(outcome not in _OUTCOMES for outcome in outcomes):
-        raise GateError(f"The gate stopped this bundle ({str(state).replace('_', ' ')}).", "Read verdict.json or report.html.")
+    if (
+        claimed is not True
+        or state != "judged"
+        or not outcomes
+        or any(outcome not in _OUTCOMES for outcome in outcomes)
+    ):
+        raise GateError(
+            f"The gate stopped this bundle ({str(state).replace('_', ' ')}).", "Read verdict.json or report.html."
+        )
     if "fail" in outcomes:
         raise GateError("The verdict says that it passed, and one of its checks failed.", _JUDGE_AGAIN)
     if until is not None and until < (today or clock.today()):
         raise GateError(f"The verdict rests on a waiver that ended on {until}.", _JUDGE_AGAIN)
     if policies and policy not in policies:
-        raise GateError(f"The verdict was given by policy {str(policy)[:12]}, which does not count here.", "Judge it by one that does.")
+        raise GateError(
+            f"The verdict was given by policy {str(policy)[:12]}, which does not count here.",
+            "Judge it by one that does.",
+        )
     return verdict
 
 
@@ -177,7 +213,9 @@ def preset_hashes(bundle: Bundle) -> dict[str, str]:
     presets = bundle.json(PRESETS) if bundle.has(PRESETS) else {}
     if not isinstance(presets, dict):
         raise BundleError(f"{bundle.root}: {PRESETS} must be an object of named lists of edits.")
-    return {name: hashlib.sha256(json.dumps(edits, sort_keys=True).encode()).hexdigest() for name, edits in presets.items()}
+    return {
+        name: hashlib.sha256(json.dumps(edits, sort_keys=True).encode()).hexdigest() for name, edits in presets.items()
+    }
 
 
 def admitted_presets(bundle: Bundle, verdict: Mapping[str, Any]) -> frozenset[str]:
@@ -200,5 +238,9 @@ def _why_refused(verdict: Mapping[str, Any], name: str) -> str:
     if not isinstance(ruling, dict):
         return "The verdict does not rule on it."
     checks = ruling.get("checks")
-    failed = [check for check in checks if isinstance(check, dict) and check.get("outcome") == "fail"] if isinstance(checks, list) else []
+    failed = (
+        [check for check in checks if isinstance(check, dict) and check.get("outcome") == "fail"]
+        if isinstance(checks, list)
+        else []
+    )
     return str(failed[0].get("reason")) if failed else "The verdict's ruling is not about it as it is now."

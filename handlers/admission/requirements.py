@@ -1,6 +1,7 @@
 """What a server, or a store, asks of a bundle before it serves it.
 
-It comes from the server's configuration, never from the archive: whoever can put an archive in place must not be able to lower the bar.
+It comes from the server's configuration, never from the archive: whoever can put an archive in
+place must not be able to lower the bar.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elude.handlers.errors import UsageError
 from elude.handlers.admission.trust import TrustedKey, read_keys
+from elude.handlers.errors import UsageError
 
 ENVIRONMENT = "ELUDE_ADMISSION"  # path of the requirements file
 
@@ -26,9 +27,10 @@ class Requirements:
         verdict: it must have passed the gate; ``signature`` includes that.
         signature: one of ``keys`` must have signed it.
         policies: sha256 of the policies that count; empty for any. Else a lax policy of one's own would do.
-        archives: sha256 of the ``contents.json`` of the archives that may be loaded, None for any. That file names every byte of an
-            archive, the code included.
-        free_steering: whether requests may bring edits of their own, on which no gate can rule. None: only where nothing is required.
+        archives: sha256 of the ``contents.json`` of the archives that may be loaded, None for any.
+            That file names every byte of an archive, the code included.
+        free_steering: whether requests may bring edits of their own, on which no gate can rule.
+            None: only where nothing is required.
     """
 
     verdict: bool = False
@@ -61,15 +63,30 @@ class Requirements:
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
-            raise UsageError(f"{ENVIRONMENT}={path} cannot be read: {error}.", "Name a file as docs/store.md describes it.") from error
+            raise UsageError(
+                f"{ENVIRONMENT}={path} cannot be read: {error}.", "Name a file as docs/store.md describes it."
+            ) from error
 
     @classmethod
     def from_json(cls, data: Any) -> Requirements:
-        """From the content of a requirements file; unknown keys are refused, as a misspelt one would require nothing."""
+        """From the content of a requirements file; unknown keys are refused, as a misspelt one would require
+        nothing.
+        """
         remedy = "See docs/store.md for its form."
-        known = {"schema_version", "require_verdict", "require_signature", "policies", "trust", "archives", "free_steering"}
+        known = {
+            "schema_version",
+            "require_verdict",
+            "require_signature",
+            "policies",
+            "trust",
+            "archives",
+            "free_steering",
+        }
         if not isinstance(data, dict) or not set(data) <= known or data.get("schema_version") != 1:
-            raise UsageError(f"The admission requirements are not of schema_version 1 with keys out of {', '.join(sorted(known))}.", remedy)
+            raise UsageError(
+                f"The admission requirements are not of schema_version 1 with keys out of {', '.join(sorted(known))}.",
+                remedy,
+            )
         verdict, signature = data.get("require_verdict", True), data.get("require_signature", False)
         free = data.get("free_steering")
         if type(verdict) is not bool or type(signature) is not bool or (free is not None and type(free) is not bool):
@@ -85,7 +102,11 @@ class Requirements:
         """As ``from_json`` reads it."""
         content = {"schema_version": 1, "require_verdict": self.verdict, "require_signature": self.signature}
         lists = {"policies": list(self.policies), "trust": [key.to_json() for key in self.keys]}
-        return content | lists | {"archives": None if self.archives is None else list(self.archives), "free_steering": self.free_steering}
+        return (
+            content
+            | lists
+            | {"archives": None if self.archives is None else list(self.archives), "free_steering": self.free_steering}
+        )
 
 
 def _hashes(value: Any, name: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Who vouches for a bundle: trusted keys, and the signature that travels in it.
 
-``signature.json`` is a DSSE envelope (github.com/secure-systems-lab/dsse) around an in-toto statement, signed with Ed25519. It is about
-the manifest, and so about every file but itself.
+``signature.json`` is a DSSE envelope (github.com/secure-systems-lab/dsse) around an in-toto
+statement, signed with Ed25519. It is about the manifest, and so about every file but itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 @dataclass(frozen=True)
 class TrustedKey:
-    """A public Ed25519 key, 32 bytes, whose signatures count until the end of the day ``valid_until`` (None: always)."""
+    """A public Ed25519 key, 32 bytes, whose signatures count until the end of the day ``valid_until`` (None:
+    always).
+    """
 
     key_id: str
     public_key: bytes
@@ -52,9 +54,15 @@ def read_keys(data: Any) -> tuple[TrustedKey, ...]:
         for entry in data:
             public = base64.b64decode(entry["public_key"], validate=True)
             until = entry.get("valid_until")
-            keys.append(TrustedKey(entry["key_id"], public, str(entry["owner"]), None if until is None else date.fromisoformat(until)))
+            keys.append(
+                TrustedKey(
+                    entry["key_id"], public, str(entry["owner"]), None if until is None else date.fromisoformat(until)
+                )
+            )
             if len(public) != 32 or entry["key_id"] != key_id_of(public):
-                raise UsageError(f"Trusted key {entry['key_id']!r} does not name its own public key.", "Make it with 'elude keygen'.")
+                raise UsageError(
+                    f"Trusted key {entry['key_id']!r} does not name its own public key.", "Make it with 'elude keygen'."
+                )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"The trusted keys cannot be used: {error!r}.", "Make them with 'elude keygen'.") from error
     return tuple(keys)
@@ -66,7 +74,9 @@ def key_id_of(public_key: bytes) -> str:
 
 
 def signed_content(bundle: Bundle) -> dict[str, str]:
-    """What a signature is about: the manifest without the signature, which hashes every other file, and the artefact."""
+    """What a signature is about: the manifest without the signature, which hashes every other file, and the
+    artefact.
+    """
     files = {name: sha256 for name, sha256 in bundle.manifest.files.items() if name != SIGNATURE}
     manifest = hashlib.sha256(bundle.manifest.with_files(files).to_bytes()).hexdigest()
     return {MANIFEST: manifest, "artefact": bundle.artefact_sha256}
@@ -89,7 +99,9 @@ def check_signature(bundle: Bundle, keys: Sequence[TrustedKey], *, today: date |
     try:
         envelope = json.loads(bundle.path(SIGNATURE).read_bytes())
         payload = base64.b64decode(envelope["payload"], validate=True)
-        signatures = [(entry["keyid"], base64.b64decode(entry["sig"], validate=True)) for entry in envelope["signatures"]]
+        signatures = [
+            (entry["keyid"], base64.b64decode(entry["sig"], validate=True)) for entry in envelope["signatures"]
+        ]
         subjects = {entry["name"]: entry["digest"]["sha256"] for entry in json.loads(payload)["subject"]}
         payload_type = envelope["payloadType"]
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
@@ -115,7 +127,9 @@ def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     except ImportError as error:
-        raise GateError("Signatures cannot be checked: 'cryptography' is not installed.", "pip install cryptography") from error
+        raise GateError(
+            "Signatures cannot be checked: 'cryptography' is not installed.", "pip install cryptography"
+        ) from error
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
     except InvalidSignature:

@@ -1,6 +1,7 @@
 """The files of an unpacked archive, compared with their hashes again and again while they are served.
 
-A model that is served for months outlives its disk's promises; a file that changes under it must end the service, not its honesty.
+A model that is served for months outlives its disk's promises; a file that changes under it must
+end the service, not its honesty.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ class Watch:
     """
 
     def __init__(
-        self, check: Callable[[Path], None], folder: Path, every_s: float, busy: threading.Lock, end: Callable[[], None] | None = None
+        self,
+        check: Callable[[Path], None],
+        folder: Path,
+        every_s: float,
+        busy: threading.Lock,
+        end: Callable[[], None] | None = None,
     ) -> None:
         self._check, self._folder, self._every, self._busy = check, folder, every_s, busy
         self._end = end or (lambda: os._exit(1))

@@ -10,12 +10,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from elude.handlers.bundle.bundle import LayerInfo
-from elude.handlers.requests.edits import Edit
 from elude.handlers.errors import EludeError, RequestError
+from elude.handlers.requests.edits import Edit
 
 _ROWS = 16  # of one pass of ``effects_of``: bounds memory, and more rows are no faster on one core
 _STATE = vars(ort.capi.onnxruntime_pybind11_state).values()
-# Every exception of ONNX Runtime derives from Exception alone; what its own checks and an exhausted memory raise is added.
+# Every exception of ONNX Runtime derives from Exception alone; what its own checks and an exhausted
+# memory raise is added.
 FAILURES: tuple[type[Exception], ...] = (
     *(kind for kind in _STATE if isinstance(kind, type) and issubclass(kind, Exception)),
     EludeError,
@@ -43,14 +44,16 @@ class Session(Protocol):
     def layers(self) -> tuple[LayerInfo, ...]: ...
     @property
     def output_name(self) -> str: ...
-    def run(self, pixel_values: NDArray[np.float32], edits: Sequence[Sequence[Edit]] | None = None, inspect: bool = False) -> Result: ...
+    def run(
+        self, pixel_values: NDArray[np.float32], edits: Sequence[Sequence[Edit]] | None = None, inspect: bool = False
+    ) -> Result: ...
 
 
 class Row(NamedTuple):
     """One row of a pass: output (C,), and by layer units (T, U) and sub-units (T, S), empty unless inspected.
 
-    If ``output`` are logits, ``probabilities`` (C,) is their softmax and ``ranking`` (C,) the classes by falling probability; of an
-    embedding both mean nothing.
+    If ``output`` are logits, ``probabilities`` (C,) is their softmax and ``ranking`` (C,) the
+    classes by falling probability; of an embedding both mean nothing.
     """
 
     output: NDArray[np.float32]
@@ -82,7 +85,11 @@ def run_rows(
             return [row for pixels, own in rows for row in run_rows(session, pixels[None], [own], inspect)]
         if isinstance(error, RequestError):
             return [error]
-        return [RequestError(f"The model could not be run on this request: {type(error).__name__}.", "See the server's log.", 500)]
+        return [
+            RequestError(
+                f"The model could not be run on this request: {type(error).__name__}.", "See the server's log.", 500
+            )
+        ]
     likely = probabilities(result.output)
     ranking = np.argsort(-likely, axis=1, kind="stable")
     units, sub_units = result.units.items(), result.sub_units.items()
@@ -102,11 +109,18 @@ def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def effects_of(
-    session: Session, pixel_values: NDArray[np.float32], base: Sequence[Edit], candidates: Sequence[int], target: int, plain: Row
+    session: Session,
+    pixel_values: NDArray[np.float32],
+    base: Sequence[Edit],
+    candidates: Sequence[int],
+    target: int,
+    plain: Row,
 ) -> dict[int, float]:
-    """How much each sub-unit adds to a class: the class's logit minus its logit with the sub-unit ablated on all tokens.
+    """How much each sub-unit adds to a class: the class's logit minus its logit with the sub-unit ablated on all
+    tokens.
 
-    Exact for each sub-unit alone (a forward pass, not a gradient); effects of several do not add up, as the layers behind are not linear.
+    Exact for each sub-unit alone (a forward pass, not a gradient); effects of several do not add
+    up, as the layers behind are not linear.
 
     Args:
         session: runs the graph.
@@ -123,7 +137,9 @@ def effects_of(
     for start in range(0, len(candidates), _ROWS):
         some = candidates[start : start + _ROWS]
         edits = [(*(edit for edit in base if edit.index != index), Edit.ablate(index)) for index in some]
-        for index, row in zip(some, run_rows(session, np.repeat(pixel_values, len(some), axis=0), edits, False), strict=True):
+        for index, row in zip(
+            some, run_rows(session, np.repeat(pixel_values, len(some), axis=0), edits, False), strict=True
+        ):
             if isinstance(row, RequestError):
                 raise row
             found[index] = float(plain.output[target]) - float(row.output[target])

@@ -25,8 +25,8 @@ class Grid:
 def grid_of(tokens: int, height: int, width: int) -> Grid:
     """The grid of a layer's tokens over an image of ``height`` × ``width`` pixels.
 
-    The largest grid of square patches that holds no more than ``tokens``; what is left over is the prefix. A layer whose tokens
-    fit no grid is one row.
+    The largest grid of square patches that holds no more than ``tokens``; what is left over is the
+    prefix. A layer whose tokens fit no grid is one row.
     """
     side = math.isqrt(tokens)
     if height == width and side * side == tokens:
@@ -50,16 +50,22 @@ def heat_maps(activations: NDArray[np.float32], grid: Grid, form: str) -> list[d
         form: ``grid`` for nested lists, ``png`` for a base64 greyscale PNG of one pixel a token.
 
     Returns:
-        of each map ``rows``, ``columns``, ``maximum`` (the activation that 255 stands for, 0 if none is above 0) and ``values`` or ``png``.
+        of each map ``rows``, ``columns``, ``maximum`` (the activation that 255 stands for, 0 if
+        none is above 0) and ``values`` or ``png``.
     """
     places = np.maximum(activations[grid.prefix :].T, 0)
     maxima = places.max(axis=1, keepdims=True)
     scale = np.divide(255, maxima, out=np.zeros_like(maxima), where=maxima > 0)
     with np.errstate(invalid="ignore"):  # of an activation that is not finite, which no answer can tell
         values = np.rint(places * scale).astype(np.uint8).reshape(-1, grid.rows, grid.columns)
-    shown = [("values", map_) for map_ in values.tolist()] if form == "grid" else [("png", _png(map_)) for map_ in values]
+    shown = (
+        [("values", map_) for map_ in values.tolist()] if form == "grid" else [("png", _png(map_)) for map_ in values]
+    )
     size = {"rows": grid.rows, "columns": grid.columns}
-    return [{**size, "maximum": maximum, name: map_} for maximum, (name, map_) in zip(maxima[:, 0].tolist(), shown, strict=True)]
+    return [
+        {**size, "maximum": maximum, name: map_}
+        for maximum, (name, map_) in zip(maxima[:, 0].tolist(), shown, strict=True)
+    ]
 
 
 def _png(values: NDArray[np.uint8]) -> str:

@@ -21,11 +21,16 @@ class Written(list[Any]):
 def compact(content: Any) -> bytes:
     """JSON on one line."""
     if isinstance(content, dict) and any(isinstance(value, Written) for value in content.values()):
-        members = (f"{_compact(key)}: {value.text if isinstance(value, Written) else _compact(value)}" for key, value in content.items())
+        members = (
+            f"{_compact(key)}: {value.text if isinstance(value, Written) else _compact(value)}"
+            for key, value in content.items()
+        )
         return f"{{{', '.join(members)}}}".encode()
     return _compact(content).encode()
 
 
 def indented(content: dict[str, float]) -> bytes:
-    """As ``json.dumps(content, indent=2)``, which is how TorchServe's own classifier answers, but by the encoder that is written in C."""
+    """As ``json.dumps(content, indent=2)``, which is how TorchServe's own classifier answers, but by the encoder
+    that is written in C.
+    """
     return f"{{\n  {_lines(content)[1:-1]}\n}}".encode()

@@ -20,7 +20,9 @@ from elude.handlers.requests.steering import index_of
 def need(catalogue: Catalogue | None) -> Catalogue:
     """The catalogue; RequestError 404 if the bundle has none."""
     if catalogue is None:
-        raise RequestError("This model was exported without a catalogue.", "Export it with images to get names and examples.", 404)
+        raise RequestError(
+            "This model was exported without a catalogue.", "Export it with images to get names and examples.", 404
+        )
     return catalogue
 
 
@@ -45,16 +47,19 @@ def search(request: Search, catalogue: Catalogue) -> dict[str, Any]:
 def search_by_image(
     request: Search, sub_units: dict[str, NDArray[np.float32]], layers: Sequence[LayerInfo], catalogue: Catalogue
 ) -> dict[str, Any]:
-    """The sub-units that this image activates most, compared with the largest activation each had on the probing images.
+    """The sub-units that this image activates most, compared with the largest activation each had on the probing
+    images.
 
-    ``relative`` is the quotient of the two, 1 where the image is as strong as the strongest known; sub-units that never were above 0 on
-    the probing images are left out.
+    ``relative`` is the quotient of the two, 1 where the image is as strong as the strongest known;
+    sub-units that never were above 0 on the probing images are left out.
     """
     peaks = np.concatenate([sub_units[layer.name].max(axis=0) for layer in layers]).astype(np.float64)
     maxima = np.array(catalogue.maxima())
     relative = np.divide(peaks, maxima, out=np.full_like(peaks, -np.inf), where=maxima > 0)
     order = [int(i) for i in np.argsort(-relative, kind="stable")[: request.limit] if np.isfinite(relative[i])]
-    found = [_summary(catalogue.sub_unit(i)) | {"activation": float(peaks[i]), "relative": float(relative[i])} for i in order]
+    found = [
+        _summary(catalogue.sub_unit(i)) | {"activation": float(peaks[i]), "relative": float(relative[i])} for i in order
+    ]
     return {"query": None, "sub_units": found}
 
 

@@ -28,16 +28,25 @@ def openapi(limits: Limits = Limits()) -> _Schema:
     schemas: _Schema = {"Edit": _object(EditRequest, limits)}
     for name, kind in OPERATIONS.items():
         schema = _object(kind, limits)
-        schema["properties"] = {"op": {"const": name, "description": "Left out, it is 'predict'."}} | schema["properties"]
+        schema["properties"] = {"op": {"const": name, "description": "Left out, it is 'predict'."}} | schema[
+            "properties"
+        ]
         schema["required"] = ([] if name == "predict" else ["op"]) + schema["required"]
         schemas[f"{kind.__name__}Request"], schemas[f"{kind.__name__}Answer"] = schema, ANSWERS[name]
     schemas |= SHARED | _kserve(limits)
-    asked = {"oneOf": [_ref(f"{kind.__name__}Request") for kind in OPERATIONS.values()] + [_ref("V1Request"), _ref("V2Request")]}
-    answered = {"anyOf": [_ref(f"{kind.__name__}Answer") for kind in OPERATIONS.values()] + [_ref("V1Answer"), _ref("V2Answer")]}
+    asked = {
+        "oneOf": [_ref(f"{kind.__name__}Request") for kind in OPERATIONS.values()]
+        + [_ref("V1Request"), _ref("V2Request")]
+    }
+    answered = {
+        "anyOf": [_ref(f"{kind.__name__}Answer") for kind in OPERATIONS.values()] + [_ref("V1Answer"), _ref("V2Answer")]
+    }
     image = {"schema": {"type": "string", "contentMediaType": "image/*", "maxLength": limits.max_bytes}}
     bodies = {"application/octet-stream": image, "image/*": image}
     predict = _operation("predict", "Any operation; raw image bytes are 'predict'.", bodies | _json(asked), answered)
-    explain = _operation("explain", "The sub-units behind a prediction.", bodies | _json(_ref("InspectRequest")), _ref("InspectAnswer"))
+    explain = _operation(
+        "explain", "The sub-units behind a prediction.", bodies | _json(_ref("InspectRequest")), _ref("InspectAnswer")
+    )
     model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     version = {
         "name": "version",
@@ -50,12 +59,23 @@ def openapi(limits: Limits = Limits()) -> _Schema:
     v2 = _operation("inferV2", "KServe V2 (open inference).", _json(_ref("V2Request")), _ref("V2Answer"))
     paths = {
         "/predictions/{model}": {"parameters": [model], "post": predict},
-        "/predictions/{model}/{version}": {"parameters": [model, version], "post": predict | {"operationId": "predictVersion"}},
+        "/predictions/{model}/{version}": {
+            "parameters": [model, version],
+            "post": predict | {"operationId": "predictVersion"},
+        },
         "/explanations/{model}": {"parameters": [model], "post": explain},
-        "/explanations/{model}/{version}": {"parameters": [model, version], "post": explain | {"operationId": "explainVersion"}},
+        "/explanations/{model}/{version}": {
+            "parameters": [model, version],
+            "post": explain | {"operationId": "explainVersion"},
+        },
         "/v1/models/{model}:predict": {"parameters": [model], "post": v1},
         "/v2/models/{model}/infer": {"parameters": [model], "post": v2},
-        "/ping": {"get": {"operationId": "ping", "responses": {"200": {"description": "healthy"}, "500": {"description": "unhealthy"}}}},
+        "/ping": {
+            "get": {
+                "operationId": "ping",
+                "responses": {"200": {"description": "healthy"}, "500": {"description": "unhealthy"}},
+            }
+        },
     }
     return {
         "openapi": "3.1.0",
@@ -82,7 +102,13 @@ def _object(kind: type[Any], limits: Limits) -> _Schema:
     properties = {entry.name: _field(entry, hints[entry.name], limits) for entry in fields(kind)}
     required = [entry.name for entry in fields(kind) if entry.default is MISSING]
     summary = (kind.__doc__ or "").strip().splitlines()[0]
-    return {"type": "object", "description": summary, "properties": properties, "required": required, "additionalProperties": False}
+    return {
+        "type": "object",
+        "description": summary,
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
 
 
 def _field(entry: Field[Any], kind: Any, limits: Limits) -> _Schema:
@@ -117,7 +143,13 @@ def _kind(kind: Any, rules: Mapping[str, Any], limits: Limits) -> _Schema:
 def _kserve(limits: Limits) -> _Schema:
     image = {"type": "string", "contentEncoding": "base64"}
     encoded = {"type": "object", "properties": {"b64": image}, "required": ["b64"], "additionalProperties": False}
-    instance = {"anyOf": [image, encoded, {"type": "object", "description": "one of the requests above; 'image' may be {'b64': …}"}]}
+    instance = {
+        "anyOf": [
+            image,
+            encoded,
+            {"type": "object", "description": "one of the requests above; 'image' may be {'b64': …}"},
+        ]
+    }
     instances = {"type": "array", "items": instance, "minItems": 1, "maxItems": limits.max_instances}
     tensor = {
         "type": "object",
@@ -147,7 +179,12 @@ def _kserve(limits: Limits) -> _Schema:
     }
     given = {"model_name": {"type": "string"}, "id": {"type": "string"}, "outputs": {"type": "array", "items": output}}
     return {
-        "V1Request": {"type": "object", "properties": {"instances": instances}, "required": ["instances"], "additionalProperties": False},
+        "V1Request": {
+            "type": "object",
+            "properties": {"instances": instances},
+            "required": ["instances"],
+            "additionalProperties": False,
+        },
         "V1Answer": {"type": "object", "properties": {"predictions": {"type": "array"}}, "required": ["predictions"]},
         "V2Request": {"type": "object", "properties": asked, "required": ["inputs"], "additionalProperties": False},
         "V2Answer": {"type": "object", "properties": given, "required": ["model_name", "outputs"]},
@@ -158,7 +195,12 @@ def _operation(name: str, summary: str, content: _Schema, answer: _Schema) -> _S
     refused = {"description": "refused; the message says what to change", "content": _json(_ref("Refusal"))}
     broken = {"description": "the model or its worker failed", "content": _json(_ref("Refusal"))}
     responses = {"200": {"description": "answered", "content": _json(answer)}, "4XX": refused, "5XX": broken}
-    return {"operationId": name, "summary": summary, "requestBody": {"required": True, "content": content}, "responses": responses}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "requestBody": {"required": True, "content": content},
+        "responses": responses,
+    }
 
 
 def _json(schema: _Schema) -> _Schema:

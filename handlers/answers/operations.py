@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from elude.handlers.answers.forward_pass import Row
+from elude.handlers.answers.heatmap import grid_of, heat_maps
 from elude.handlers.bundle.bundle import LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue
 from elude.handlers.errors import RequestError
-from elude.handlers.answers.heatmap import grid_of, heat_maps
-from elude.handlers.answers.forward_pass import Row
 from elude.handlers.requests.schema import Inspect
 from elude.handlers.requests.steering import Steered
 
@@ -21,7 +21,10 @@ Activations = NDArray[np.float32]  # (tokens, units) or (tokens, sub-units) of o
 
 
 def predict(row: Row, labels: Sequence[str] | None, top_k: int) -> dict[str, Any]:
-    """``{label: probability}``, most probable first, as TorchServe's image classifier; ``{"embedding": […]}`` without labels."""
+    """``{label: probability}``, most probable first, as TorchServe's image classifier;
+
+    ``{"embedding": […]}`` without labels.
+    """
     if labels is None:
         return {"embedding": row.output.astype(np.float64).tolist()}
     order = row.ranking[:top_k]
@@ -37,21 +40,33 @@ class Effects:
 
     def describe(self) -> dict[str, Any]:
         """For the answer."""
-        return {"target": self.target, "measured": len(self.change), "method": "logit minus logit with the sub-unit ablated"}
+        return {
+            "target": self.target,
+            "measured": len(self.change),
+            "method": "logit minus logit with the sub-unit ablated",
+        }
 
 
 def chosen_layers(layer: str | None, layers: Sequence[LayerInfo]) -> list[LayerInfo]:
     """The asked layer or all; RequestError 404 if there is none of that name."""
     found = [entry for entry in layers if layer in (None, entry.name)]
     if not found:
-        raise RequestError(f"Field 'layer' is {layer!r}.", f"Inspected layers: {', '.join(entry.name for entry in layers)}.", 404)
+        raise RequestError(
+            f"Field 'layer' is {layer!r}.", f"Inspected layers: {', '.join(entry.name for entry in layers)}.", 404
+        )
     return found
 
 
 def strongest(
-    sub_units: dict[str, Activations], layers: Sequence[LayerInfo], count: int, *, unit: str | None = None, magnitude: bool = False
+    sub_units: dict[str, Activations],
+    layers: Sequence[LayerInfo],
+    count: int,
+    *,
+    unit: str | None = None,
+    magnitude: bool = False,
 ) -> list[int]:
-    """Indices over all layers of the sub-units with the largest activation (or magnitude of it) over the tokens, largest first.
+    """Indices over all layers of the sub-units with the largest activation (or magnitude of it) over the tokens,
+    largest first.
 
     With ``unit`` only its sub-units; RequestError 404 if the layers have none of that name.
     """
@@ -66,13 +81,23 @@ def strongest(
 
 
 def parts_of(unit: str, layers: Sequence[LayerInfo]) -> range:
-    """Indices over all layers of the sub-units of a unit, e.g. ``blocks.5.mlp.fc2/u31``; RequestError 404 if there is no such unit."""
+    """Indices over all layers of the sub-units of a unit, e.g. ``blocks.5.mlp.fc2/u31``;
+
+    RequestError 404 if there is no such unit.
+    """
     for layer in layers:
         number = unit.removeprefix(f"{layer.name}/u")
-        if number.isdecimal() and len(number) < 10 and int(number) < layer.units and unit == f"{layer.name}/u{int(number)}":
+        if (
+            number.isdecimal()
+            and len(number) < 10
+            and int(number) < layer.units
+            and unit == f"{layer.name}/u{int(number)}"
+        ):
             start = layer.first + layer.starts[int(number)]
             return range(start, start + layer.parts[int(number)])
-    raise RequestError(f"Field 'unit' is {unit!r}: there is no such unit here.", "Units are named in the answers of 'inspect'.", 404)
+    raise RequestError(
+        f"Field 'unit' is {unit!r}: there is no such unit here.", "Units are named in the answers of 'inspect'.", 404
+    )
 
 
 def inspect(
@@ -103,13 +128,23 @@ def inspect(
         activation = sub_units[layer.name][:, index - layer.first]
         token = int(activation.argmax())
         row = catalogue.sub_unit(index) if catalogue else None
-        entry: dict[str, Any] = {"id": f"{layer.name}/u{unit}.s{part}", "index": index, "name": row.name if row else None}
+        entry: dict[str, Any] = {
+            "id": f"{layer.name}/u{unit}.s{part}",
+            "index": index,
+            "name": row.name if row else None,
+        }
         entry |= {"activation": float(activation[token]), "token": token}
         if row:
             entry["share"] = row.share
         if effects is not None:
             entry["effect"] = effects.change[index]
-        entry |= {"unit": {"id": f"{layer.name}/u{unit}", "parts": layer.parts[unit], "activation": float(units[layer.name][token, unit])}}
+        entry |= {
+            "unit": {
+                "id": f"{layer.name}/u{unit}",
+                "parts": layer.parts[unit],
+                "activation": float(units[layer.name][token, unit]),
+            }
+        }
         if request.heat_map != "none":
             entry["heat_map"] = maps[index]
         found.append(entry)
@@ -118,7 +153,9 @@ def inspect(
 
 
 def sum_check(layer: LayerInfo, units: Activations, sub_units: Activations) -> dict[str, float]:
-    """Largest distance between a unit and the sum of its sub-units, and the largest unit, over all tokens and units of the layer."""
+    """Largest distance between a unit and the sum of its sub-units, and the largest unit, over all tokens and units
+    of the layer.
+    """
     sums = np.add.reduceat(sub_units, layer.starts, axis=1, dtype=np.float64)
     return {"max_residual": float(np.abs(sums - units).max()), "max_unit": float(np.abs(units).max())}
 

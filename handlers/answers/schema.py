@@ -1,4 +1,6 @@
-"""The form of each answer as JSON Schema, for ``docs/openapi.json``; the tests hold every answer of the service against it."""
+"""The form of each answer as JSON Schema, for ``docs/openapi.json``; the tests hold every answer of the service
+against it.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,11 @@ _FOUND = _closed(_ROW | {"activation": _NUMBER, "relative": _NUMBER}, "activatio
 SHARED: dict[str, _Schema] = {
     "Prediction": {"anyOf": [_EMBEDDING, _PROBABILITIES]},
     "HeatMap": _MAP,
-    "Refusal": {"type": "object", "properties": {"code": _WHOLE, "type": _TEXT, "message": _TEXT}, "required": ["code", "message"]},
+    "Refusal": {
+        "type": "object",
+        "properties": {"code": _WHOLE, "type": _TEXT, "message": _TEXT},
+        "required": ["code", "message"],
+    },
 }
 ANSWERS: dict[str, _Schema] = {
     "predict": _ref("Prediction"),
@@ -100,7 +106,11 @@ ANSWERS: dict[str, _Schema] = {
             "prediction": _ref("Prediction"),
             "effects": _EFFECTS,
             "sub_units": _list(_INSPECTED),
-            "sum_check": {"type": "object", "additionalProperties": _CHECK, "description": "by layer: are sub-units adding up to units?"},
+            "sum_check": {
+                "type": "object",
+                "additionalProperties": _CHECK,
+                "description": "by layer: are sub-units adding up to units?",
+            },
         },
         "effects",
     ),
@@ -154,7 +164,17 @@ ANSWERS: dict[str, _Schema] = {
             "card": _TEXT,
             "verdict": {"type": "object"},
         },
-        "required": ["source", "artefact_sha256", "layers", "operations", "limits", "steering", "presets", "admission", "files"],
+        "required": [
+            "source",
+            "artefact_sha256",
+            "layers",
+            "operations",
+            "limits",
+            "steering",
+            "presets",
+            "admission",
+            "files",
+        ],
         "additionalProperties": False,
     },
 }

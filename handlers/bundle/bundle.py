@@ -1,7 +1,8 @@
 """The bundle: one folder with a manifest that hashes each file, the only thing that passes between the rooms.
 
-It is written to a temporary folder beside its place and renamed at the end, so that a crash or a failed check leaves no half
-bundle. Opening it refuses whatever does not match the manifest, with the file's name. Nothing in it can run.
+It is written to a temporary folder beside its place and renamed at the end, so that a crash or a
+failed check leaves no half bundle. Opening it refuses whatever does not match the manifest, with
+the file's name. Nothing in it can run.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from elude.handlers.errors import BundleError, UsageError
 from elude.handlers.bundle.manifest import LayerInfo, Manifest, Source
+from elude.handlers.errors import BundleError, UsageError
 
 __all__ = ["CORE_FILES", "MANIFEST", "Bundle", "LayerInfo", "Manifest", "Source", "write_bundle"]
 
@@ -51,7 +52,8 @@ class Bundle:
             verify: also compare the sha256 of each file; without it only names are compared.
 
         Raises:
-            BundleError: a file is missing, changed, extra or a link, a name leaves the folder, or the schema version is unknown.
+            BundleError: a file is missing, changed, extra or a link, a name leaves the folder, or
+                the schema version is unknown.
         """
         root = Path(path)
         if not root.is_dir():
@@ -69,17 +71,27 @@ class Bundle:
             for name, expected in manifest.files.items():
                 if (actual := _sha256(root / name)) != expected:
                     raise BundleError(
-                        f"{root}: {name} was changed: its sha256 is {actual[:16]}…, the manifest says {expected[:16]}….",
+                        (
+                            f"{root}: {name} was changed: its sha256 is {actual[:16]}…, the manifest says "
+                            f"{expected[:16]}…."
+                        ),
                         "Export the bundle again or copy it from its source.",
                     )
         return cls(root, manifest)
 
     @property
     def artefact_sha256(self) -> str:
-        """Hash over everything that decides behaviour: the core files present, the source, the layers and the schema version."""
+        """Hash over everything that decides behaviour: the core files present, the source, the layers and the schema
+        version.
+        """
         manifest = self.manifest.to_json()
         core = {name: sha for name, sha in self.manifest.files.items() if name in CORE_FILES}
-        decides = {"schema_version": manifest["schema_version"], "source": manifest["source"], "layers": manifest["layers"], "files": core}
+        decides = {
+            "schema_version": manifest["schema_version"],
+            "source": manifest["source"],
+            "layers": manifest["layers"],
+            "files": core,
+        }
         return hashlib.sha256(json.dumps(decides, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def has(self, name: str) -> bool:
@@ -110,19 +122,22 @@ class Bundle:
     def add(self, files: Mapping[str, bytes]) -> Bundle:
         """Add or replace files that do not decide behaviour, and rewrite the manifest.
 
-        The files and the new manifest are first written whole to a folder inside the bundle, whose rename commits them; opening a
-        bundle finishes a move that a crash interrupted.
+        The files and the new manifest are first written whole to a folder inside the bundle, whose
+        rename commits them; opening a bundle finishes a move that a crash interrupted.
 
         Returns:
             the bundle with its new manifest.
 
         Raises:
-            BundleError: a core file or a bad name was given, another process is adding files, or the bundle was replaced meanwhile.
+            BundleError: a core file or a bad name was given, another process is adding files, or
+                the bundle was replaced meanwhile.
         """
         for name in files:
             _check_name(name)
             if name in (*CORE_FILES, MANIFEST):
-                raise BundleError(f"{name} decides the behaviour of {self.root} and cannot be replaced.", "Export a new bundle.")
+                raise BundleError(
+                    f"{name} decides the behaviour of {self.root} and cannot be replaced.", "Export a new bundle."
+                )
         now = Bundle.open(self.root, verify=False)  # files may have been added since this one was opened
         if now.artefact_sha256 != self.artefact_sha256:
             raise BundleError(f"{self.root} is another bundle than when it was opened.", "Open it again.")
@@ -135,7 +150,9 @@ class Bundle:
             _write(temporary / MANIFEST, manifest.to_bytes())
             os.rename(temporary, self.root / _JOURNAL)
         except OSError as error:
-            raise BundleError(f"{self.root}: cannot add {', '.join(files)}: {error}.", "Is another process adding files?") from error
+            raise BundleError(
+                f"{self.root}: cannot add {', '.join(files)}: {error}.", "Is another process adding files?"
+            ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         _finish_adding(self.root)
@@ -152,7 +169,8 @@ def write_bundle(
     versions: Mapping[str, str],
     overwrite: bool = False,
 ) -> Iterator[Path]:
-    """Give a temporary folder to write the bundle's files to; hash them, write the manifest and rename the folder into place.
+    """Give a temporary folder to write the bundle's files to; hash them, write the manifest and rename the folder
+    into place.
 
     Any exception in the body removes the temporary folder and leaves ``path`` as it was.
 

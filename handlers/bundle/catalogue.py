@@ -1,4 +1,6 @@
-"""The catalogue of a bundle: statistics, names and top images of each unit and sub-unit, in one SQLite file opened immutable."""
+"""The catalogue of a bundle: statistics, names and top images of each unit and sub-unit, in one SQLite file opened
+immutable.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _SUB_UNIT = "id, layer, unit, part, rho, omega, active, mean, maximum, ms_score,
 _Row = TypeVar("_Row")
 
 
-def write_catalogue(path: str | Path, images: Iterable[ImageRow], units: Iterable[UnitRow], sub_units: Iterable[SubUnitRow]) -> None:
+def write_catalogue(
+    path: str | Path, images: Iterable[ImageRow], units: Iterable[UnitRow], sub_units: Iterable[SubUnitRow]
+) -> None:
     """Write a catalogue; the same rows give the same bytes.
 
     Raises:
@@ -29,16 +33,36 @@ def write_catalogue(path: str | Path, images: Iterable[ImageRow], units: Iterabl
         raise BundleError(f"{path} already exists.", "A catalogue is written once.")
     connection = sqlite3.connect(path, isolation_level=None)
     try:
-        connection.executescript("PRAGMA page_size=4096; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA foreign_keys=ON;" + SCHEMA)
+        connection.executescript(
+            "PRAGMA page_size=4096; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA foreign_keys=ON;" + SCHEMA
+        )
         connection.execute("BEGIN")
         connection.executemany("INSERT INTO images VALUES (?,?,?,?)", ((i.id, i.name, i.label, i.png) for i in images))
         for unit in units:
-            cursor = connection.execute("INSERT INTO units VALUES (NULL,?,?,?,?)", (unit.layer, unit.unit, unit.parts, unit.ms_score))
+            cursor = connection.execute(
+                "INSERT INTO units VALUES (NULL,?,?,?,?)", (unit.layer, unit.unit, unit.parts, unit.ms_score)
+            )
             _insert_tops(connection, "unit", cursor.lastrowid, unit.tops)
         for s in sub_units:
-            values = (s.index, s.layer, s.unit, s.part, s.rho, s.omega, s.active, s.mean, s.maximum, s.ms_score, s.share)
-            connection.execute(f"INSERT INTO sub_units VALUES ({','.join('?' * 14)})", (*values, s.name, s.name_method, s.name_score))
-            connection.execute("INSERT INTO names (rowid, name, identifier) VALUES (?,?,?)", (s.index, s.name or "", s.id))
+            values = (
+                s.index,
+                s.layer,
+                s.unit,
+                s.part,
+                s.rho,
+                s.omega,
+                s.active,
+                s.mean,
+                s.maximum,
+                s.ms_score,
+                s.share,
+            )
+            connection.execute(
+                f"INSERT INTO sub_units VALUES ({','.join('?' * 14)})", (*values, s.name, s.name_method, s.name_score)
+            )
+            connection.execute(
+                "INSERT INTO names (rowid, name, identifier) VALUES (?,?,?)", (s.index, s.name or "", s.id)
+            )
             _insert_tops(connection, "sub_unit", s.index, s.tops)
         connection.execute("INSERT INTO names (names) VALUES ('optimize')")
         connection.execute("COMMIT")
@@ -62,7 +86,9 @@ class Catalogue:
     def __init__(self, path: str | Path) -> None:
         path = Path(path).resolve()
         try:
-            self._connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+            self._connection = sqlite3.connect(
+                f"{path.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
+            )
             self._connection.execute("PRAGMA trusted_schema=OFF")
             self._count = int(self._connection.execute("SELECT count(*) FROM sub_units").fetchone()[0])
             # Every answer repeats names; a query for each would cost more than reading the whole request.
@@ -92,7 +118,9 @@ class Catalogue:
         """The sub-unit ``LAYER/u31.s4``; UsageError if the text is no such identifier or there is none."""
         parsed = parse_id(identifier)
         if not isinstance(parsed, SubUnitId):
-            raise UsageError(f"{identifier!r} names a unit, not a sub-unit.", f"Its first sub-unit is '{identifier}.s0'.")
+            raise UsageError(
+                f"{identifier!r} names a unit, not a sub-unit.", f"Its first sub-unit is '{identifier}.s0'."
+            )
         query = f"SELECT {_SUB_UNIT} FROM sub_units WHERE layer=? AND unit=? AND part=?"
         rows = self._connection.execute(query, (parsed.layer, parsed.unit, parsed.part))
         return self._sub_unit(_only(rows.fetchone(), identifier))
@@ -127,13 +155,19 @@ class Catalogue:
         if not words:
             return ()
         query = " ".join(f'"{word}"*' for word in words)
-        rows = self._connection.execute("SELECT rowid FROM names WHERE names MATCH ? ORDER BY rank, rowid LIMIT ?", (query, limit))
+        rows = self._connection.execute(
+            "SELECT rowid FROM names WHERE names MATCH ? ORDER BY rank, rowid LIMIT ?", (query, limit)
+        )
         return tuple(self.sub_unit(row[0]) for row in rows.fetchall())
 
     def named(self, name: str) -> tuple[int, ...]:
-        """Indices of the sub-units with exactly that name, whatever its case: best score first, names lent by a neighbour last."""
+        """Indices of the sub-units with exactly that name, whatever its case: best score first, names lent by a
+        neighbour last.
+        """
         order = "name_method IS 'neighbour', name_score IS NULL, name_score DESC, id"
-        rows = self._connection.execute(f"SELECT id FROM sub_units WHERE name=? COLLATE NOCASE ORDER BY {order}", (name,))
+        rows = self._connection.execute(
+            f"SELECT id FROM sub_units WHERE name=? COLLATE NOCASE ORDER BY {order}", (name,)
+        )
         return tuple(row[0] for row in rows.fetchall())
 
     def name(self, index: int) -> str | None:

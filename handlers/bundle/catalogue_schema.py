@@ -26,7 +26,9 @@ class Top:
 
 @dataclass(frozen=True)
 class UnitRow:
-    """One unit: in how many parts it is split, its MS-Score before the split, and its top instances, strongest first."""
+    """One unit: in how many parts it is split, its MS-Score before the split, and its top instances, strongest
+    first.
+    """
 
     layer: str
     unit: int
@@ -81,12 +83,13 @@ class SubUnitRow:
 
 SCHEMA = """
 CREATE TABLE images (id INTEGER PRIMARY KEY, name TEXT NOT NULL, label TEXT, png BLOB NOT NULL) STRICT;
-CREATE TABLE units (id INTEGER PRIMARY KEY, layer TEXT NOT NULL, unit INTEGER NOT NULL, parts INTEGER NOT NULL, ms_score REAL,
-  UNIQUE (layer, unit)) STRICT;
-CREATE TABLE sub_units (id INTEGER PRIMARY KEY, layer TEXT NOT NULL, unit INTEGER NOT NULL, part INTEGER NOT NULL, rho REAL,
-  omega REAL NOT NULL, active REAL NOT NULL, mean REAL NOT NULL, maximum REAL NOT NULL, ms_score REAL, share REAL NOT NULL,
-  name TEXT, name_method TEXT, name_score REAL, UNIQUE (layer, unit, part)) STRICT;
-CREATE TABLE tops (kind TEXT NOT NULL, owner INTEGER NOT NULL, rank INTEGER NOT NULL, image INTEGER NOT NULL REFERENCES images (id),
-  token INTEGER NOT NULL, activation REAL NOT NULL, PRIMARY KEY (kind, owner, rank)) STRICT, WITHOUT ROWID;
+CREATE TABLE units (id INTEGER PRIMARY KEY, layer TEXT NOT NULL, unit INTEGER NOT NULL, parts INTEGER NOT NULL,
+  ms_score REAL, UNIQUE (layer, unit)) STRICT;
+CREATE TABLE sub_units (id INTEGER PRIMARY KEY, layer TEXT NOT NULL, unit INTEGER NOT NULL, part INTEGER NOT NULL,
+  rho REAL, omega REAL NOT NULL, active REAL NOT NULL, mean REAL NOT NULL, maximum REAL NOT NULL, ms_score REAL,
+  share REAL NOT NULL, name TEXT, name_method TEXT, name_score REAL, UNIQUE (layer, unit, part)) STRICT;
+CREATE TABLE tops (kind TEXT NOT NULL, owner INTEGER NOT NULL, rank INTEGER NOT NULL,
+  image INTEGER NOT NULL REFERENCES images (id), token INTEGER NOT NULL, activation REAL NOT NULL,
+  PRIMARY KEY (kind, owner, rank)) STRICT, WITHOUT ROWID;
 CREATE VIRTUAL TABLE names USING fts5 (name, identifier, tokenize='unicode61');
 """

@@ -1,4 +1,6 @@
-"""What a model file says about itself (``metadata_props``), read with distrust: every refusal names the file and what is missing."""
+"""What a model file says about itself (``metadata_props``), read with distrust: every refusal names the file and
+what is missing.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,13 @@ def read_layers(metadata: Mapping[str, str], name: str) -> tuple[LayerInfo, ...]
     """
     version = metadata.get("elude.schema_version")
     if version is None or "elude.layers" not in metadata:
-        raise BundleError(f"{name} is not a file of elude: its metadata has no elude.schema_version or no elude.layers.", _REMEDY)
+        raise BundleError(
+            f"{name} is not a file of elude: its metadata has no elude.schema_version or no elude.layers.", _REMEDY
+        )
     if version != str(GRAPH_SCHEMA_VERSION):
-        raise BundleError(f"{name} has graph schema version {version!r}; this version reads {GRAPH_SCHEMA_VERSION}.", _REMEDY)
+        raise BundleError(
+            f"{name} has graph schema version {version!r}; this version reads {GRAPH_SCHEMA_VERSION}.", _REMEDY
+        )
     try:
         entries = json.loads(metadata["elude.layers"])
     except json.JSONDecodeError as error:

@@ -1,4 +1,7 @@
-"""The bundle's manifest: where the model came from, what was split, and the hash of each file. No time stamps: same input, same bytes."""
+"""The bundle's manifest: where the model came from, what was split, and the hash of each file.
+
+No time stamps: same input, same bytes.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +80,9 @@ class LayerInfo:
     @classmethod
     def from_json(cls, value: Any) -> LayerInfo:
         """From a JSON object; raises BundleError naming the field that does not fit."""
-        fields = _fields(value, "layer", {"name": str, "kind": str, "units": int, "inputs": int, "parts": list, "first": int})
+        fields = _fields(
+            value, "layer", {"name": str, "kind": str, "units": int, "inputs": int, "parts": list, "first": int}
+        )
         parts = tuple(fields["parts"])
         if any(type(part) is not int or part < 1 for part in parts) or len(parts) != fields["units"]:
             raise BundleError(f"layer {fields['name']}: 'parts' must hold {fields['units']} positive whole numbers.")
@@ -105,7 +110,12 @@ class Manifest:
 
     @classmethod
     def of(
-        cls, source: Source, layers: Sequence[LayerInfo], parameters: int, versions: Mapping[str, str], files: Mapping[str, str]
+        cls,
+        source: Source,
+        layers: Sequence[LayerInfo],
+        parameters: int,
+        versions: Mapping[str, str],
+        files: Mapping[str, str],
     ) -> Manifest:
         """A manifest of the current schema; the expansion factor is computed."""
         units = sum(layer.units for layer in layers)
@@ -126,7 +136,9 @@ class Manifest:
 
     @classmethod
     def from_json(cls, value: Any) -> Manifest:
-        """From a JSON object; raises BundleError for an unknown schema version or naming the field that does not fit."""
+        """From a JSON object; raises BundleError for an unknown schema version or naming the field that does not
+        fit.
+        """
         version = value.get("schema_version") if isinstance(value, dict) else None
         if type(version) is not int or version != SCHEMA_VERSION:
             raise BundleError(

@@ -14,9 +14,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from elude.handlers.bundle.bundle import LayerInfo
-from elude.handlers.requests.edits import PADDING, Edit, pack
-from elude.handlers.errors import BundleError, RequestError, UsageError
 from elude.handlers.bundle.graph_metadata import OUTPUTS, check_interface, read_layers
+from elude.handlers.errors import BundleError, RequestError, UsageError
+from elude.handlers.requests.edits import PADDING, Edit, pack
 
 Array = NDArray[np.float32]
 
@@ -27,7 +27,8 @@ class GraphResult:
 
     Attributes:
         output: float32 (N, classes), logits or embedding.
-        units: layer → float32 (N, tokens, units), the pre-activations before any edit of that layer; empty unless inspected.
+        units: layer → float32 (N, tokens, units), the pre-activations before any edit of that
+            layer; empty unless inspected.
         sub_units: layer → float32 (N, tokens, sub-units), sums per unit to ``units``; empty unless inspected.
     """
 
@@ -41,9 +42,11 @@ class GraphSession:
 
     Args:
         path: the file.
-        providers: execution providers that must be in use, in this order; ONNX Runtime's silent fall-back is an error here.
+        providers: execution providers that must be in use, in this order; ONNX Runtime's silent
+            fall-back is an error here.
         threads: threads within an operator.
-        optimise: whether ONNX Runtime may rewrite the graph. Off, unedited output is bit-identical to the plain export's.
+        optimise: whether ONNX Runtime may rewrite the graph. Off, unedited output is bit-identical
+            to the plain export's.
 
     Raises:
         BundleError: the file cannot be read or is not one of this project's.
@@ -51,13 +54,20 @@ class GraphSession:
     """
 
     def __init__(
-        self, path: Path | str, *, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int = 1, optimise: bool = True
+        self,
+        path: Path | str,
+        *,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        threads: int = 1,
+        optimise: bool = True,
     ) -> None:
         name = Path(path).name
         self._session = _open(Path(path), list(providers), threads, optimise)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.layers: tuple[LayerInfo, ...] = read_layers(self.metadata, name)
-        inputs = {value.name: value for value in [*self._session.get_inputs(), *self._session.get_overridable_initializers()]}
+        inputs = {
+            value.name: value for value in [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
+        }
         outputs = [value.name for value in self._session.get_outputs()]
         check_interface(list(inputs), outputs, self.layers, name)
         self.output_name: str = next(name for name in OUTPUTS if name in outputs)
@@ -70,7 +80,9 @@ class GraphSession:
         """The execution provider in use."""
         return str(self._session.get_providers()[0])
 
-    def run(self, pixel_values: Array, edits: Sequence[Sequence[Edit]] | None = None, inspect: bool = False) -> GraphResult:
+    def run(
+        self, pixel_values: Array, edits: Sequence[Sequence[Edit]] | None = None, inspect: bool = False
+    ) -> GraphResult:
         """One forward pass.
 
         Args:
@@ -79,8 +91,9 @@ class GraphSession:
             inspect: whether to compute units and sub-units.
 
         Raises:
-            RequestError: pixels of another shape or type, an unknown sub-unit, a gain or offset that is not finite, a negative number of
-                patches, or rows of edits that do not fit the images.
+            RequestError: pixels of another shape or type, an unknown sub-unit, a gain or offset
+                that is not finite, a negative number of patches, or rows of edits that do not fit
+                the images.
         """
         self._check_pixels(pixel_values)
         rows = [] if edits is None else edits
@@ -93,27 +106,40 @@ class GraphSession:
         output, *rest = self._session.run([self.output_name, *names], feed)
         count = len(self.layers)
         units = {layer.name: value for layer, value in zip(self.layers, rest[:count], strict=True)}
-        return GraphResult(output, units, {layer.name: value for layer, value in zip(self.layers, rest[count:], strict=True)})
+        return GraphResult(
+            output, units, {layer.name: value for layer, value in zip(self.layers, rest[count:], strict=True)}
+        )
 
     def _check_pixels(self, pixels: Array) -> None:
         wanted = f"float32 (N, {', '.join(map(str, self.input_size))}) with N of at least 1"
         fits = pixels.ndim == 4 and len(pixels) > 0
-        fits = fits and all(not isinstance(size, int) or size == got for size, got in zip(self.input_size, pixels.shape[1:], strict=True))
+        fits = fits and all(
+            not isinstance(size, int) or size == got
+            for size, got in zip(self.input_size, pixels.shape[1:], strict=True)
+        )
         if pixels.dtype != np.float32 or not fits:
             raise RequestError(f"pixel_values is {pixels.dtype} {pixels.shape}.", f"This model takes {wanted}.")
 
     def _check_edits(self, rows: Sequence[Sequence[Edit]], images: int) -> None:
         if len(rows) not in (0, 1, images):
-            raise RequestError(f"There are {len(rows)} rows of edits for {images} images.", "Give one row, or one for each image.")
+            raise RequestError(
+                f"There are {len(rows)} rows of edits for {images} images.", "Give one row, or one for each image."
+            )
         for edit in (edit for row in rows for edit in row):
             if not PADDING <= edit.index < self.sub_units:
-                raise RequestError(f"There is no sub-unit {edit.index}.", f"Indices run from 0 to {self.sub_units - 1}.", 404)
+                raise RequestError(
+                    f"There is no sub-unit {edit.index}.", f"Indices run from 0 to {self.sub_units - 1}.", 404
+                )
             if not (abs(edit.gain) <= _LARGEST and abs(edit.offset) <= _LARGEST):  # false for NaN
                 raise RequestError(
-                    f"The edit of sub-unit {edit.index} has gain {edit.gain} and offset {edit.offset}.", "Both must be finite in float32."
+                    f"The edit of sub-unit {edit.index} has gain {edit.gain} and offset {edit.offset}.",
+                    "Both must be finite in float32.",
                 )
             if not 0 <= edit.patches < 2**31:
-                raise RequestError(f"The edit of sub-unit {edit.index} has {edit.patches} patches.", "Use 0 for all, or a positive number.")
+                raise RequestError(
+                    f"The edit of sub-unit {edit.index} has {edit.patches} patches.",
+                    "Use 0 for all, or a positive number.",
+                )
 
 
 def _open(path: Path, providers: list[str], threads: int, optimise: bool) -> ort.InferenceSession:
@@ -129,21 +155,35 @@ def _open(path: Path, providers: list[str], threads: int, optimise: bool) -> ort
         raise BundleError(f"{path.name} does not exist.", "Export the model again.")
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads must not burn a shared machine's cores
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # waiting threads must not burn a shared machine's cores
     options.log_severity_level = 3  # optional inputs are not constant, of which it warns for every file
     level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL if optimise else ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.graph_optimization_level = level
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)
     except _FAILURES as error:
-        raise BundleError(f"{path.name} cannot be opened: {str(error).splitlines()[0]}", "Export the model again.") from error
+        raise BundleError(
+            f"{path.name} cannot be opened: {str(error).splitlines()[0]}", "Export the model again."
+        ) from error
     in_use = session.get_providers()
     if in_use[: len(providers)] != providers:
-        raise UsageError(f"ONNX Runtime uses {', '.join(in_use)} instead of {', '.join(providers)}.", "Check the provider's libraries.")
+        raise UsageError(
+            f"ONNX Runtime uses {', '.join(in_use)} instead of {', '.join(providers)}.",
+            "Check the provider's libraries.",
+        )
     return session
 
 
 _LARGEST = float(np.finfo(np.float32).max)
 _STATE = ort.capi.onnxruntime_pybind11_state
-_FAILURES = (_STATE.Fail, _STATE.InvalidProtobuf, _STATE.InvalidGraph, _STATE.InvalidArgument, _STATE.NoSuchFile, _STATE.NotImplemented,
-             _STATE.RuntimeException)  # fmt: skip
+_FAILURES = (
+    _STATE.Fail,
+    _STATE.InvalidProtobuf,
+    _STATE.InvalidGraph,
+    _STATE.InvalidArgument,
+    _STATE.NoSuchFile,
+    _STATE.NotImplemented,
+    _STATE.RuntimeException,
+)

@@ -1,7 +1,9 @@
 """The explorer's web application: the page, the operations behind it, and what keeps other sites away from both.
 
-A page of another site must neither read answers nor spend the key: requests must name this address as host (a foreign name that
-resolves to loopback is refused), must not come from another origin, and the page itself may load and ask nothing but its own address.
+A page of another site must neither read answers nor spend the key: requests must name this address
+    as host (a foreign name that
+resolves to loopback is refused), must not come from another origin, and the page itself may load
+and ask nothing but its own address.
 """
 
 from __future__ import annotations
@@ -99,7 +101,10 @@ class _Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *((name.encode(), value.encode()) for name, value in HEADERS.items())]
+                message["headers"] = [
+                    *message["headers"],
+                    *((name.encode(), value.encode()) for name, value in HEADERS.items()),
+                ]
             await send(message)
 
         if scope["type"] != "http":
@@ -140,7 +145,9 @@ def explore(backend: Backend, host: str, port: int, ready: Callable[[str], None]
         try:
             listening.bind((host, port))
         except OSError as error:
-            raise UsageError(f"The explorer cannot listen on {host}:{port}: {error.strerror}.", "Choose another --port.") from error
+            raise UsageError(
+                f"The explorer cannot listen on {host}:{port}: {error.strerror}.", "Choose another --port."
+            ) from error
         taken = listening.getsockname()[1]
         name = f"[{host}]" if family == socket.AF_INET6 else host
         hosts = {f"{other}:{taken}" for other in (name, *(("localhost",) if host in ("127.0.0.1", "::1") else ()))}

@@ -1,4 +1,6 @@
-"""Where the explorer's answers come from: a bundle that it runs itself, or a server that it asks with a key the page never sees."""
+"""Where the explorer's answers come from: a bundle that it runs itself, or a server that it asks with a key the page
+never sees.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ import asyncio
 import json
 from typing import Any, Protocol
 
-from elude.handlers.requests.calls import Call
 from elude.handlers.errors import RequestError, UsageError
+from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
 from elude.handlers.torchserve.client import Client, ServerError
 from elude.handlers.web.app import Batches
@@ -51,7 +53,9 @@ class Remote:
         self.facts = client.describe()
         missing = {"limits", "preprocess", "layers"} - self.facts.keys()
         if missing:
-            raise UsageError(f"{client.url} serves a model without {', '.join(sorted(missing))}.", "Package it with elude first.")
+            raise UsageError(
+                f"{client.url} serves a model without {', '.join(sorted(missing))}.", "Package it with elude first."
+            )
 
     async def ask(self, body: bytes) -> tuple[int, bytes]:
         return await asyncio.to_thread(self._ask, body)
@@ -83,7 +87,9 @@ async def examples(backend: Backend) -> list[dict[str, Any]]:
         if status != 200:
             return []
         for example in json.loads(body)["examples"]:
-            found.setdefault(example["image"], {name: example[name] for name in ("image", "label", "png")} | {"from": identifier})
+            found.setdefault(
+                example["image"], {name: example[name] for name in ("image", "label", "png")} | {"from": identifier}
+            )
     by_label: dict[str, list[dict[str, Any]]] = {}
     for example in found.values():
         by_label.setdefault(str(example["label"]), []).append(example)

@@ -1,4 +1,7 @@
-"""From untrusted bytes to an RGB image, or an error that names the image. Sizes are checked before pixels are decoded."""
+"""From untrusted bytes to an RGB image, or an error that names the image.
+
+Sizes are checked before pixels are decoded.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,9 @@ def decode(data: bytes, name: str = "image", limits: Limits = Limits()) -> Image
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image of a known format.", f"Send one of {', '.join(FORMATS)}.") from error
     except _DECODER_ERRORS as error:
-        raise ImageError(f"{name} cannot be decoded: {type(error).__name__}: {error}.", "Is it damaged or truncated?") from error
+        raise ImageError(
+            f"{name} cannot be decoded: {type(error).__name__}: {error}.", "Is it damaged or truncated?"
+        ) from error
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -1,6 +1,7 @@
 """What the model expects of an image: resize, crop, scale. Equal to timm's evaluation transform, without torch.
 
-The geometry follows timm's ``transforms_imagenet_eval`` and torchvision's ``Resize`` and ``CenterCrop``, including how they round.
+The geometry follows timm's ``transforms_imagenet_eval`` and torchvision's ``Resize`` and
+``CenterCrop``, including how they round.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _CROP_MODES = ("center", "squash", "border")
-_MAX_STRETCH = 100  # longest side over shortest: beyond it, resizing the short side would make an image too large to hold
+_MAX_STRETCH = (
+    100  # longest side over shortest: beyond it, resizing the short side would make an image too large to hold
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,9 @@ class Preprocess:
             ImageError: the image is more than 100 times longer than wide, or the other way round.
         """
         if max(image.size) > _MAX_STRETCH * min(image.size):
-            raise ImageError(f"image is {image.width}×{image.height}: more than {_MAX_STRETCH} times longer one way than the other.")
+            raise ImageError(
+                f"image is {image.width}×{image.height}: more than {_MAX_STRETCH} times longer one way than the other."
+            )
         image = image if image.mode == "RGB" else image.convert("RGB")
         height, width = self._resized(image.height, image.width)
         if image.size != (width, height):

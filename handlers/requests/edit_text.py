@@ -21,5 +21,7 @@ def parse_edit(text: str, kind: str = "id") -> dict[str, Any]:
         if patches:
             found["patches"] = int(patches)
     except ValueError as error:
-        raise UsageError(f"The edit {text!r} has a value that is no number.", f"Write {kind.upper()}=ACTION[:VALUE][@PATCHES].") from error
+        raise UsageError(
+            f"The edit {text!r} has a value that is no number.", f"Write {kind.upper()}=ACTION[:VALUE][@PATCHES]."
+        ) from error
     return found

@@ -9,14 +9,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_TYPES = {"steer_sub_unit": np.int64, "steer_gain": np.float32, "steer_offset": np.float32, "steer_patches": np.int64}  # as in Edit
+_TYPES = {
+    "steer_sub_unit": np.int64,
+    "steer_gain": np.float32,
+    "steer_offset": np.float32,
+    "steer_patches": np.int64,
+}  # as in Edit
 PADDING = -1  # a sub-unit index that edits nothing
 
 
 class Edit(NamedTuple):
     """Activation ``a`` of sub-unit ``index`` becomes ``gain * a + offset``.
 
-    ``patches`` = 0 edits all tokens, ν > 0 only the ν tokens where ``a`` is largest. A tuple, as it is made many times in a request.
+    ``patches`` = 0 edits all tokens, ν > 0 only the ν tokens where ``a`` is largest. A tuple, as it
+    is made many times in a request.
     """
 
     index: int  # type: ignore[assignment]  # hides the method of tuples, which nobody asks an edit for
@@ -52,5 +58,7 @@ def pack(rows: Sequence[Sequence[Edit]]) -> dict[str, NDArray[np.generic]]:
     padding = Edit(PADDING)
     padded = chain.from_iterable([*row, *[padding] * (width - len(row))] for row in rows)
     # float64 holds every index, number of patches and float32 exactly
-    values = np.fromiter(chain.from_iterable(padded), np.float64, len(rows) * width * len(_TYPES)).reshape(len(rows), width, len(_TYPES))
+    values = np.fromiter(chain.from_iterable(padded), np.float64, len(rows) * width * len(_TYPES)).reshape(
+        len(rows), width, len(_TYPES)
+    )
     return {name: values[..., i].astype(kind) for i, (name, kind) in enumerate(_TYPES.items())}

@@ -1,7 +1,8 @@
 """The forms in which requests come and answers go: raw image bytes, our own JSON, and KServe's two inference protocols.
 
-KServe V1 is ``{"instances": [REQUEST, …]}`` → ``{"predictions": [ANSWER, …]}``, V2 (open inference) carries BYTES tensors; see
-``docs/serving.md``. Both may hold several images; each becomes a request of its own in the same forward pass.
+KServe V1 is ``{"instances": [REQUEST, …]}`` → ``{"predictions": [ANSWER, …]}``, V2 (open inference)
+carries BYTES tensors; see ``docs/serving.md``. Both may hold several images; each becomes a request
+of its own in the same forward pass.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 
 from elude.handlers.errors import RequestError
 from elude.handlers.requests.schema import OPERATIONS, Inspect, Predict, Request
-from elude.handlers.settings import Limits
 from elude.handlers.requests.validation import read, shown
+from elude.handlers.settings import Limits
 
 PLAIN, V1, V2 = "plain", "v1", "v2"
 
@@ -40,7 +41,12 @@ class Form:
         if self.kind == V1:
             return {"predictions": list(answers)}
         outputs = _probabilities(answers) if all(isinstance(request, Predict) for request in self.requests) else None
-        texts = {"name": "answer", "datatype": "BYTES", "shape": [len(answers)], "data": [json.dumps(a, allow_nan=False) for a in answers]}
+        texts = {
+            "name": "answer",
+            "datatype": "BYTES",
+            "shape": [len(answers)],
+            "data": [json.dumps(a, allow_nan=False) for a in answers],
+        }
         named = {} if self.id is None else {"id": self.id}
         return {"model_name": model} | named | {"outputs": outputs or [texts]}
 
@@ -66,7 +72,9 @@ def parse(body: Any, *, explain: bool = False, limits: Limits = Limits()) -> For
             return _raw(_base64(body, limits), explain, limits)
         body = _json(body.encode(errors="replace"), limits)
     if not isinstance(body, dict):
-        raise RequestError("The request holds neither an image nor a JSON object.", "Send image bytes, or an object with a field 'op'.")
+        raise RequestError(
+            "The request holds neither an image nor a JSON object.", "Send image bytes, or an object with a field 'op'."
+        )
     if "instances" in body:
         return _v1(body, explain, limits)
     if "inputs" in body:
@@ -111,12 +119,14 @@ def _v2(body: Mapping[str, Any], explain: bool, limits: Limits) -> Form:
         raise RequestError(f"Field 'inputs[0].name' is {shown(tensor.get('name'))}.", "Use 'image' or 'request'.")
     if tensor.get("datatype") != "BYTES":
         raise RequestError(
-            f"Field 'inputs[0].datatype' is {shown(tensor.get('datatype'))}.", "Use 'BYTES': base64 images, or requests as JSON text."
+            f"Field 'inputs[0].datatype' is {shown(tensor.get('datatype'))}.",
+            "Use 'BYTES': base64 images, or requests as JSON text.",
         )
     data = _some(tensor.get("data"), "inputs[0].data", limits)
     if tensor.get("shape") != [len(data)]:
         raise RequestError(
-            f"Field 'inputs[0].shape' is {shown(tensor.get('shape'))}; the data has {len(data)} elements.", f"Send [{len(data)}]."
+            f"Field 'inputs[0].shape' is {shown(tensor.get('shape'))}; the data has {len(data)} elements.",
+            f"Send [{len(data)}].",
         )
     requests = []
     for i, element in enumerate(data):
@@ -152,13 +162,26 @@ def _only(body: Mapping[str, Any], *known: str) -> None:
 
 
 def _probabilities(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
-    """V2's tensors of labels and probabilities (images, classes); None if the rows differ in length or are embeddings."""
+    """V2's tensors of labels and probabilities (images, classes);
+
+    None if the rows differ in length or are embeddings.
+    """
     widths = {len(answer) for answer in answers}
     if len(widths) != 1 or any("embedding" in answer for answer in answers):
         return None
     shape = [len(answers), widths.pop()]
-    labels = {"name": "labels", "datatype": "BYTES", "shape": shape, "data": [label for answer in answers for label in answer]}
-    values = {"name": "probabilities", "datatype": "FP32", "shape": shape, "data": [p for answer in answers for p in answer.values()]}
+    labels = {
+        "name": "labels",
+        "datatype": "BYTES",
+        "shape": shape,
+        "data": [label for answer in answers for label in answer],
+    }
+    values = {
+        "name": "probabilities",
+        "datatype": "FP32",
+        "shape": shape,
+        "data": [p for answer in answers for p in answer.values()],
+    }
     return [labels, values]
 
 
@@ -170,7 +193,9 @@ def _raw(data: bytes, explain: bool, limits: Limits) -> Form:
 
 def _json(data: bytes, limits: Limits) -> Any:
     if len(data) > 2 * limits.max_bytes + 2**16:
-        raise RequestError(f"The request has {len(data)} bytes, more than an image of {limits.max_bytes} bytes needs.", status=413)
+        raise RequestError(
+            f"The request has {len(data)} bytes, more than an image of {limits.max_bytes} bytes needs.", status=413
+        )
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -41,6 +41,8 @@ def parse_id(text: str) -> UnitId | SubUnitId:
     """
     match = _PATTERN.fullmatch(text)
     if match is None:
-        raise UsageError(f"{text!r} is not the identifier of a unit or sub-unit.", "Write it as 'LAYER/u31' or 'LAYER/u31.s4'.")
+        raise UsageError(
+            f"{text!r} is not the identifier of a unit or sub-unit.", "Write it as 'LAYER/u31' or 'LAYER/u31.s4'."
+        )
     layer, unit, part = match["layer"], int(match["unit"]), match["part"]
     return UnitId(layer, unit) if part is None else SubUnitId(layer, unit, int(part))

@@ -1,4 +1,7 @@
-"""What can be asked: one frozen dataclass an operation. The validator, the answers and ``docs/openapi.json`` all read these."""
+"""What can be asked: one frozen dataclass an operation.
+
+The validator, the answers and ``docs/openapi.json`` all read these.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,54 @@ from dataclasses import dataclass, field
 
 from elude.handlers.settings import Limits
 
-__all__ = ["OPERATIONS", "Describe", "EditRequest", "Feature", "Inspect", "Limits", "Predict", "Request", "Search", "Steer"]
+__all__ = [
+    "OPERATIONS",
+    "Describe",
+    "EditRequest",
+    "Feature",
+    "Inspect",
+    "Limits",
+    "Predict",
+    "Request",
+    "Search",
+    "Steer",
+]
 
 _ID = {"maximum": 300, "about": "identifier of a sub-unit, e.g. blocks.5.mlp.fc2/u31.s4"}
 _IMAGE = {"limit": "max_bytes", "about": "encoded image, base64"}
 _TOP_K = {"minimum": 1, "limit": "max_top_k", "about": "how many at most"}
 
 
-@dataclass(kw_only=True, slots=True, unsafe_hash=True)  # frozen, it would take three times as long to make, and a request holds many
+@dataclass(
+    kw_only=True, slots=True, unsafe_hash=True
+)  # frozen, it would take three times as long to make, and a request holds many
 class EditRequest:
-    """Change one sub-unit, or all of a concept: scale the activation, ablate it (to 0), set it to a value or add a value."""
+    """Change one sub-unit, or all of a concept: scale the activation, ablate it (to 0), set it to a value or add a
+    value.
+    """
 
-    action: str = field(metadata={"choices": ("scale", "ablate", "set", "add"), "about": "what happens to the activation"})
+    action: str = field(
+        metadata={"choices": ("scale", "ablate", "set", "add"), "about": "what happens to the activation"}
+    )
     id: str | None = field(default=None, metadata=_ID)
-    concept: str | None = field(default=None, metadata={"maximum": 300, "about": "name of a concept: all sub-units with it; instead of id"})
+    concept: str | None = field(
+        default=None, metadata={"maximum": 300, "about": "name of a concept: all sub-units with it; instead of id"}
+    )
     top: int | None = field(
-        default=None, metadata={"minimum": 1, "maximum": 2**31 - 1, "about": "of a concept: only the sub-units whose name fits best"}
+        default=None,
+        metadata={"minimum": 1, "maximum": 2**31 - 1, "about": "of a concept: only the sub-units whose name fits best"},
     )
     value: float | None = field(
-        default=None, metadata={"limit": "max_value", "symmetric": True, "about": "gain, value or addend; none for ablate"}
+        default=None,
+        metadata={"limit": "max_value", "symmetric": True, "about": "gain, value or addend; none for ablate"},
     )
     patches: int = field(
-        default=0, metadata={"minimum": 0, "maximum": 2**31 - 1, "about": "0: all tokens; n: only the n tokens of strongest activation"}
+        default=0,
+        metadata={
+            "minimum": 0,
+            "maximum": 2**31 - 1,
+            "about": "0: all tokens; n: only the n tokens of strongest activation",
+        },
     )
 
 
@@ -47,9 +76,15 @@ class Inspect:
     top_k: int = field(default=10, metadata=_TOP_K)
     layer: str | None = field(default=None, metadata={"maximum": 200, "about": "of this layer only"})
     unit: str | None = field(
-        default=None, metadata={"maximum": 300, "about": "the parts of this unit only, e.g. blocks.5.mlp.fc2/u31, to see them side by side"}
+        default=None,
+        metadata={
+            "maximum": 300,
+            "about": "the parts of this unit only, e.g. blocks.5.mlp.fc2/u31, to see them side by side",
+        },
     )
-    heat_map: str = field(default="grid", metadata={"choices": ("grid", "png", "none"), "about": "form of the map over the image"})
+    heat_map: str = field(
+        default="grid", metadata={"choices": ("grid", "png", "none"), "about": "form of the map over the image"}
+    )
     by: str = field(
         default="activation",
         metadata={
@@ -58,11 +93,16 @@ class Inspect:
         },
     )
     target: str | None = field(
-        default=None, metadata={"maximum": 300, "about": "label of the class for by=effect; the predicted one if left out"}
+        default=None,
+        metadata={"maximum": 300, "about": "label of the class for by=effect; the predicted one if left out"},
     )
     candidates: int = field(
         default=32,
-        metadata={"minimum": 1, "limit": "max_candidates", "about": "for by=effect: strongest sub-units whose effect is measured"},
+        metadata={
+            "minimum": 1,
+            "limit": "max_candidates",
+            "about": "for by=effect: strongest sub-units whose effect is measured",
+        },
     )
 
 
@@ -71,10 +111,16 @@ class Steer:
     """The prediction with edited sub-units, beside the one without."""
 
     image: bytes = field(metadata=_IMAGE)
-    edits: tuple[EditRequest, ...] | None = field(default=None, metadata={"limit": "max_edits", "about": "applied at once"})
-    preset: str | None = field(default=None, metadata={"maximum": 200, "about": "a named list of edits, instead of edits"})
+    edits: tuple[EditRequest, ...] | None = field(
+        default=None, metadata={"limit": "max_edits", "about": "applied at once"}
+    )
+    preset: str | None = field(
+        default=None, metadata={"maximum": 200, "about": "a named list of edits, instead of edits"}
+    )
     top_k: int = field(default=5, metadata=_TOP_K)
-    compare: bool = field(default=True, metadata={"about": "also give the unsteered prediction, which costs a second row of the pass"})
+    compare: bool = field(
+        default=True, metadata={"about": "also give the unsteered prediction, which costs a second row of the pass"}
+    )
 
 
 @dataclass(frozen=True)
@@ -89,7 +135,9 @@ class Feature:
 class Search:
     """Sub-units by name, or those that an image activates unusually."""
 
-    query: str | None = field(default=None, metadata={"limit": "max_query", "about": "words of a name, or of an identifier"})
+    query: str | None = field(
+        default=None, metadata={"limit": "max_query", "about": "words of a name, or of an identifier"}
+    )
     image: bytes | None = field(default=None, metadata=_IMAGE | {"about": "encoded image, base64; instead of query"})
     limit: int = field(default=20, metadata=_TOP_K)
 

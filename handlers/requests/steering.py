@@ -1,4 +1,6 @@
-"""From edits by identifier or by concept to edits of the graph, and the presets: named lists of edits in the bundle's ``presets.json``."""
+"""From edits by identifier or by concept to edits of the graph, and the presets: named lists of edits in the
+bundle's ``presets.json``.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from elude.handlers.answers.json_writing import Written
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue
-from elude.handlers.requests.edits import Edit
 from elude.handlers.errors import BundleError, RequestError
+from elude.handlers.requests.edits import Edit
 from elude.handlers.requests.schema import EditRequest
-from elude.handlers.settings import Limits
 from elude.handlers.requests.validation import read
-from elude.handlers.answers.json_writing import Written
+from elude.handlers.settings import Limits
 
 PRESETS = "presets.json"
 _MAKE = {"scale": Edit.scale, "set": Edit.set, "add": Edit.add}
@@ -27,12 +29,14 @@ class Steered:
     described: Written
 
 
-def resolve(requested: Sequence[EditRequest], layers: Sequence[LayerInfo], catalogue: Catalogue | None, limits: Limits) -> Steered:
+def resolve(
+    requested: Sequence[EditRequest], layers: Sequence[LayerInfo], catalogue: Catalogue | None, limits: Limits
+) -> Steered:
     """Identifiers and concepts to indices.
 
     Raises:
-        RequestError: 404 for an unknown sub-unit or concept, 400 for a sub-unit that is edited twice, too many edits, or a value that
-            does not fit its action.
+        RequestError: 404 for an unknown sub-unit or concept, 400 for a sub-unit that is edited
+            twice, too many edits, or a value that does not fit its action.
     """
     edits: dict[int, Edit] = {}
     described: list[dict[str, Any]] = []
@@ -41,16 +45,20 @@ def resolve(requested: Sequence[EditRequest], layers: Sequence[LayerInfo], catal
         for index in _indices(entry, layers, catalogue, where):
             if index in edits:
                 raise RequestError(
-                    f"Field '{where}' names {entry.id or entry.concept!r}, which this request already edits.", "Edit each once."
+                    f"Field '{where}' names {entry.id or entry.concept!r}, which this request already edits.",
+                    "Edit each once.",
                 )
             if len(edits) == limits.max_edits:
                 raise RequestError(
-                    f"Field '{where}' makes more than the {limits.max_edits} edits that are allowed.", "Edit fewer sub-units."
+                    f"Field '{where}' makes more than the {limits.max_edits} edits that are allowed.",
+                    "Edit fewer sub-units.",
                 )
             edits[index] = _edit(entry, index, where)
             identifier = identifier_of(index, layers) if entry.id is None else entry.id
             name = catalogue.name(index) if catalogue else None
-            described.append({"id": identifier, "action": entry.action, "value": entry.value, "patches": entry.patches, "name": name})
+            described.append(
+                {"id": identifier, "action": entry.action, "value": entry.value, "patches": entry.patches, "name": name}
+            )
     return Steered(tuple(edits.values()), Written(described))
 
 
@@ -63,7 +71,9 @@ def _indices(entry: EditRequest, layers: Sequence[LayerInfo], catalogue: Catalog
         return (index_of(entry.id, layers, f"{where}.id"),)
     found = catalogue.named(entry.concept or "") if catalogue else ()
     if not found:
-        raise RequestError(f"Field '{where}.concept' is {entry.concept!r}: no sub-unit has that name.", "Find one with 'search'.", 404)
+        raise RequestError(
+            f"Field '{where}.concept' is {entry.concept!r}: no sub-unit has that name.", "Find one with 'search'.", 404
+        )
     return found[: entry.top]
 
 
@@ -86,7 +96,9 @@ def index_of(identifier: str, layers: Sequence[LayerInfo], where: str) -> int:
             u, p = int(unit), int(part)
             if u < layer.units and p < layer.parts[u] and identifier == f"{layer.name}/u{u}.s{p}":
                 return layer.first + layer.starts[u] + p
-    raise RequestError(f"Field '{where}' is {identifier!r}: there is no such sub-unit.", "Find one with 'inspect' or 'search'.", 404)
+    raise RequestError(
+        f"Field '{where}' is {identifier!r}: there is no such sub-unit.", "Find one with 'inspect' or 'search'.", 404
+    )
 
 
 def identifier_of(index: int, layers: Sequence[LayerInfo]) -> str:
@@ -96,8 +108,11 @@ def identifier_of(index: int, layers: Sequence[LayerInfo]) -> str:
     return f"{layer.name}/u{unit}.s{part}"
 
 
-def read_presets(bundle: Bundle, layers: Sequence[LayerInfo], catalogue: Catalogue | None, limits: Limits) -> dict[str, Steered]:
-    """The presets of a bundle, none if it has no ``presets.json``: ``{name: [{"id", "action", "value", "patches"}, …]}``.
+def read_presets(
+    bundle: Bundle, layers: Sequence[LayerInfo], catalogue: Catalogue | None, limits: Limits
+) -> dict[str, Steered]:
+    """The presets of a bundle, none if it has no ``presets.json``: ``{name: [{"id", "action", "value", "patches"},
+    …]}``.
 
     Raises:
         BundleError: the file is not of that form or names an unknown sub-unit.
@@ -113,7 +128,10 @@ def read_presets(bundle: Bundle, layers: Sequence[LayerInfo], catalogue: Catalog
             raise BundleError(f"{bundle.root}: {PRESETS}: {name!r} must be a list of edits.")
         try:
             made[name] = resolve(
-                [read(EditRequest, edit, limits, f"{name}[{i}]") for i, edit in enumerate(edits)], layers, catalogue, limits
+                [read(EditRequest, edit, limits, f"{name}[{i}]") for i, edit in enumerate(edits)],
+                layers,
+                catalogue,
+                limits,
             )
         except RequestError as error:
             raise BundleError(f"{bundle.root}: {PRESETS}: preset {name!r}: {error.message}", error.remedy) from error

@@ -1,9 +1,12 @@
-"""A strict reader of JSON objects into dataclasses: unknown fields, wrong types, NaN and values out of range name the field.
+"""A strict reader of JSON objects into dataclasses: unknown fields, wrong types, NaN and values out of range name
+the field.
 
-Supports what the requests need: bytes (as base64), str, int, float, bool, optional values, and tuples of dataclasses. A field's
-metadata may hold ``minimum``, ``maximum``, ``choices``, ``limit``, the attribute of the limits that is its maximum, and ``symmetric``:
-the minimum is minus the maximum. Each class is compiled once into nested functions, and lists of objects are remembered: edits are read
-in every steered request, where looking the rules up anew took as long as a small model's share of them.
+Supports what the requests need: bytes (as base64), str, int, float, bool, optional values, and
+    tuples of dataclasses. A field's
+metadata may hold ``minimum``, ``maximum``, ``choices``, ``limit``, the attribute of the limits that
+is its maximum, and ``symmetric``: the minimum is minus the maximum. Each class is compiled once
+into nested functions, and lists of objects are remembered: edits are read in every steered request,
+where looking the rules up anew took as long as a small model's share of them.
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ _SHORT = 16 * 2**10  # bytes of such a list
 
 
 class _Fault(Exception):
-    """What is wrong with a value, said of the place it is at; the place grows as the fault leaves the objects around it."""
+    """What is wrong with a value, said of the place it is at; the place grows as the fault leaves the objects around
+    it.
+    """
 
     def __init__(self, say: Callable[[str], str], remedy: str = "", status: int = 400) -> None:
         super().__init__()
@@ -72,11 +77,15 @@ def _object(cls: type[Any], limits: Any) -> _Reader:
     required = [entry.name for entry in fields(cls) if entry.default is MISSING]
 
     def read_object(value: Any) -> Any:
-        if not isinstance(value, (dict, Mapping)):  # dict first, as asking for an abstract class takes ten times as long
+        if not isinstance(
+            value, (dict, Mapping)
+        ):  # dict first, as asking for an abstract class takes ten times as long
             raise _Fault(lambda at: f"{at or 'The request'} must be a JSON object, not {shown(value)}.")
         if not value.keys() <= readers.keys():
             name = str(next(name for name in value if name not in readers))
-            raise _Fault(lambda at: f"Field {shown(at)} is unknown.", f"Known fields: {', '.join(readers)}.").inside(name)
+            raise _Fault(lambda at: f"Field {shown(at)} is unknown.", f"Known fields: {', '.join(readers)}.").inside(
+                name
+            )
         for name in required:
             if name not in value:
                 raise _Fault(lambda at: f"Field '{at}' is missing.").inside(name)
@@ -204,7 +213,9 @@ def shown(value: Any) -> str:
     """A refused value as a message may repeat it: short, and never a whole object."""
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "a list"
-    if isinstance(value, int) and abs(value) >= 10**_MAX_SHOWN:  # Python refuses to print integers of thousands of digits
+    if (
+        isinstance(value, int) and abs(value) >= 10**_MAX_SHOWN
+    ):  # Python refuses to print integers of thousands of digits
         return "a number far too large"
     text = repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

@@ -39,7 +39,8 @@ def read_archive(path: str | Path) -> ArchiveInfo:
 
 
 def check_archive(info: ArchiveInfo) -> None:
-    """Compare every file of an archive with its checksum before TorchServe unpacks it, whose own message does not name the file.
+    """Compare every file of an archive with its checksum before TorchServe unpacks it, whose own message does not
+    name the file.
 
     Raises:
         UsageError: a file is damaged; names it.

@@ -38,9 +38,11 @@ class Client:
         token: inference key, or a function that gives the current one; None where the server asks for none.
         model: its name in URLs.
         version: of several served side by side; the default version otherwise.
-        timeout: seconds for one attempt. TorchServe loses the requests that it is collecting for a batch when their worker dies, and
-            never answers them: only the client's own timeout ends the wait.
-        retries: further attempts after a timeout, a dead worker or an overload. Every operation only reads, so asking twice is safe.
+        timeout: seconds for one attempt. TorchServe loses the requests that it is collecting for a
+            batch when their worker dies, and never answers them: only the client's own timeout ends
+            the wait.
+        retries: further attempts after a timeout, a dead worker or an overload. Every operation
+            only reads, so asking twice is safe.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class Client:
 
     def predict(self, image: bytes) -> dict[str, float]:
         """``{label: probability}`` of the five most probable classes."""
-        answer: dict[str, float] = json.loads(self.send(f"/predictions/{self._path}", image, "application/octet-stream"))
+        answer: dict[str, float] = json.loads(
+            self.send(f"/predictions/{self._path}", image, "application/octet-stream")
+        )
         return answer
 
     def explain(self, image: bytes) -> dict[str, Any]:
@@ -75,15 +79,18 @@ class Client:
     def inspect(self, image: bytes, **options: Any) -> dict[str, Any]:
         """The sub-units that fire most.
 
-        Options: ``top_k``, ``layer``, ``heat_map`` (``grid``, ``png``, ``none``), ``by`` (``activation``, ``effect``), ``target`` (label),
+        Options: ``top_k``, ``layer``, ``heat_map`` (``grid``, ``png``, ``none``), ``by``
+            (``activation``, ``effect``), ``target`` (label),
         ``candidates``.
         """
         return self.call("inspect", image=_base64(image), **options)
 
     def steer(self, image: bytes, edits: Sequence[Mapping[str, Any]] | None = None, **options: Any) -> dict[str, Any]:
-        """Both predictions; an edit is ``{"id": …, "action": "scale" | "ablate" | "set" | "add", "value": …, "patches": …}``.
+        """Both predictions; an edit is ``{"id": …, "action": "scale" | "ablate" | "set" | "add", "value": …,
+        "patches": …}``.
 
-        ``concept`` instead of ``id`` edits all sub-units of that name; ``preset=NAME`` instead of edits applies a named list.
+        ``concept`` instead of ``id`` edits all sub-units of that name; ``preset=NAME`` instead of
+        edits applies a named list.
         """
         given = {} if edits is None else {"edits": [dict(edit) for edit in edits]}
         return self.call("steer", image=_base64(image), **given, **options)

@@ -1,7 +1,9 @@
-"""Runs in front of a worker's Python and lets only listed archives start one: an archive is code, and its own check is part of it.
+"""Runs in front of a worker's Python and lets only listed archives start one: an archive is code, and its own check
+is part of it.
 
-TorchServe starts a worker in the folder that it unpacked the archive to, with the program that ``--python`` names. ``write_guard`` makes
-that program. It runs before a single line of the archive, so that an archive with a handler of someone else's is refused too.
+TorchServe starts a worker in the folder that it unpacked the archive to, with the program that
+``--python`` names. ``write_guard`` makes that program. It runs before a single line of the archive,
+so that an archive with a handler of someone else's is refused too.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ WORKER = "model_service_worker.py"  # TorchServe's program for workers; its othe
 def write_guard(folder: Path) -> Path:
     """Write the program for ``--python`` into ``folder``."""
     program = folder / "guarded-python"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I {shlex.quote(__file__)} "$@"\n', encoding="utf-8")
+    program.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I {shlex.quote(__file__)} "$@"\n', encoding="utf-8"
+    )
     program.chmod(0o755)
     return program
 
@@ -42,7 +46,9 @@ def check(folder: Path) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Become the worker, unless its archive may not be loaded."""
     if any(Path(argument).name == WORKER for argument in arguments):
-        sys.path.insert(0, str(Path(__file__).absolute().parents[3]))  # -I leaves out everything else that is not installed
+        sys.path.insert(
+            0, str(Path(__file__).absolute().parents[3])
+        )  # -I leaves out everything else that is not installed
         from elude.handlers.errors import EludeError
 
         try:

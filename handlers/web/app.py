@@ -1,4 +1,5 @@
-"""A second front end, on Starlette and uvicorn, which are maintained: the same operations, statuses and bodies as on TorchServe.
+"""A second front end, on Starlette and uvicorn, which are maintained: the same operations, statuses and bodies as on
+TorchServe.
 
     ELUDE_TOKEN=… python -m elude.handlers.web.app BUNDLE --model NAME --port 8080
 
@@ -21,16 +22,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from elude.handlers.bundle.bundle import Bundle
-from elude.handlers.requests.calls import Answer, Call
-from elude.handlers.errors import BundleError, GateError
 from elude.handlers.admission.requirements import Requirements
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import BundleError, GateError
+from elude.handlers.requests.calls import Answer, Call
 from elude.handlers.service import Service
 from elude.handlers.settings import read_settings
 
 
 class Batches:
-    """Collects calls while a pass runs; the next pass answers them together. A failure reaches each caller of its batch."""
+    """Collects calls while a pass runs; the next pass answers them together.
+
+    A failure reaches each caller of its batch.
+    """
 
     def __init__(self, service: Service, size: int, most_waiting: int) -> None:
         self._service, self._size, self._most = service, size, most_waiting
@@ -99,19 +103,28 @@ def application(service: Service, token: str | None, *, batch_size: int = 8) -> 
     async def metrics(request: Request) -> Response:
         check(request)
         counts = sorted(batches.counts.items())
-        lines = [f'elude_requests_total{{operation="{name}",status="{status}"}} {count}' for (name, status), count in counts]
+        lines = [
+            f'elude_requests_total{{operation="{name}",status="{status}"}} {count}' for (name, status), count in counts
+        ]
         return PlainTextResponse("\n".join(["# TYPE elude_requests_total counter", *lines, ""]))
 
     def refuse(request: Request, error: HTTPException) -> Response:
-        return JSONResponse({"code": error.status_code, "type": "RequestError", "message": error.detail}, error.status_code)
+        return JSONResponse(
+            {"code": error.status_code, "type": "RequestError", "message": error.detail}, error.status_code
+        )
 
     paths = ["/predictions/{model}", "/explanations/{model}", "/v1/models/{model}:predict", "/v2/models/{model}/infer"]
-    routes = [Route(path, ask, methods=["POST"]) for path in paths] + [Route("/models/{model}", ask), Route("/ping", ping)]
+    routes = [Route(path, ask, methods=["POST"]) for path in paths] + [
+        Route("/models/{model}", ask),
+        Route("/ping", ping),
+    ]
     return Starlette(routes=[*routes, Route("/metrics", metrics)], exception_handlers={HTTPException: refuse})  # type: ignore[dict-item]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve one bundle on loopback; settings, requirements and the key from ``ELUDE_SETTINGS``, ``ELUDE_ADMISSION`` and ``ELUDE_TOKEN``."""
+    """Serve one bundle on loopback; settings, requirements and the key from ``ELUDE_SETTINGS``, ``ELUDE_ADMISSION``
+    and ``ELUDE_TOKEN``.
+    """
     parser = argparse.ArgumentParser(description="Serve a bundle on uvicorn.")
     parser.add_argument("bundle")
     for name, default in (("model", "elude"), ("host", "127.0.0.1"), ("port", 8080)):
@@ -122,7 +135,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("set ELUDE_TOKEN to the key that callers must send")
     requirements = Requirements.load()
     if requirements.archives is not None:
-        raise GateError("This server may load listed archives only, and was given a bundle.", "Require a verdict or a signature instead.")
+        raise GateError(
+            "This server may load listed archives only, and was given a bundle.",
+            "Require a verdict or a signature instead.",
+        )
     service = Service.open(given.bundle, read_settings({}), model=given.model, requirements=requirements)
     uvicorn.run(application(service, token), host=given.host, port=given.port, log_level="warning", access_log=False)
 

@@ -1,4 +1,7 @@
-"""The nine dimensions of quality, one a file: pure functions of outputs and labels. Definitions: ``docs/quality.md``."""
+"""The nine dimensions of quality, one a file: pure functions of outputs and labels.
+
+Definitions: ``docs/quality.md``.
+"""
 
 from __future__ import annotations
 

@@ -14,11 +14,16 @@ from elude.quality.statistics.intervals import check_labels, probabilities_of, w
 
 
 def correct(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """bool (N,): whether the top-1 class of ``outputs`` (N, C) is the label. The first of equal outputs wins, as in numpy and torch."""
+    """bool (N,): whether the top-1 class of ``outputs`` (N, C) is the label.
+
+    The first of equal outputs wins, as in numpy and torch.
+    """
     return np.asarray(outputs.argmax(axis=1) == labels)
 
 
-def accuracy_per_class(hits: NDArray[np.bool_], labels: NDArray[np.int64], names: Sequence[str]) -> dict[str, float | None]:
+def accuracy_per_class(
+    hits: NDArray[np.bool_], labels: NDArray[np.int64], names: Sequence[str]
+) -> dict[str, float | None]:
     """Accuracy of each class, None for a class without images."""
     counts = np.bincount(labels, minlength=len(names))
     sums = np.bincount(labels, weights=hits, minlength=len(names))

@@ -1,6 +1,7 @@
 """Adversarial robustness: accuracy under FGSM and under PGD, each relative to clean accuracy; their geometric mean.
 
-How the images are attacked: ``quality/evaluation/attacks.py``. (QUBA, arXiv 2503.17110: epsilon 8/255 in pixels, all images, untargeted.)
+How the images are attacked: ``quality/evaluation/attacks.py``. (QUBA, arXiv 2503.17110: epsilon
+    8/255 in pixels, all images, untargeted.)
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from elude.quality.statistics.intervals import RESAMPLES
 def adversarial_robustness(
     clean: NDArray[np.bool_], fgsm: NDArray[np.bool_], pgd: NDArray[np.bool_], *, resamples: int = RESAMPLES
 ) -> DimensionResult:
-    """geo(A_PGD / A0, A_FGSM / A0) of bool (N,) right answers on the same images in the same order; ``resamples`` 0 for no interval.
+    """geo(A_PGD / A0, A_FGSM / A0) of bool (N,) right answers on the same images in the same order;
+
+    ``resamples`` 0 for no interval.
 
     Raises:
         EvaluationError: for other numbers of images, or a model without one right answer on clean images.

@@ -1,8 +1,10 @@
 """Calibration error: the geometric mean of the expected (ECE) and the adaptive (ACE) calibration error.
 
-ECE (Guo et al. 2017): top-1 confidences in 15 equal-width bins, the count-weighted mean of |mean confidence - accuracy|. As in
+ECE (Guo et al. 2017): top-1 confidences in 15 equal-width bins, the count-weighted mean of |mean
+    confidence - accuracy|. As in
 torchmetrics, bins are closed on the left, and confidences of exactly 1 have a bin of their own.
-ACE (Nixon et al. 2019): per class, its probability over *all* images in 15 bins of equal mass, against whether the image is of that
+ACE (Nixon et al. 2019): per class, its probability over *all* images in 15 bins of equal mass,
+    against whether the image is of that
 class; the count-weighted l1 gap, averaged over the classes.
 """
 
@@ -33,7 +35,9 @@ def adaptive_calibration_error(probabilities: Floats, labels: NDArray[np.int64],
     return float(_equal_mass(_sorted_gaps(probabilities, labels), bins))
 
 
-def calibration_error(outputs: NDArray[Any], labels: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0) -> DimensionResult:
+def calibration_error(
+    outputs: NDArray[Any], labels: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0
+) -> DimensionResult:
     """Calibration error with ``factors`` ece and ace.
 
     Args:
@@ -43,9 +47,10 @@ def calibration_error(outputs: NDArray[Any], labels: NDArray[Any], *, resamples:
         seed: of the resamples.
 
     Returns:
-        value in [0, 1]. Finite samples bias both errors upwards: factor ``noise_floor`` is what a perfectly calibrated model with these
-        probabilities would measure on as many images, on average. So the interval is about the corrected value, may lie below ``value``,
-        and begins at 0 if perfect calibration could have measured as much.
+        value in [0, 1]. Finite samples bias both errors upwards: factor ``noise_floor`` is what a
+        perfectly calibrated model with these probabilities would measure on as many images, on
+        average. So the interval is about the corrected value, may lie below ``value``, and begins
+        at 0 if perfect calibration could have measured as much.
 
     Raises:
         EvaluationError: for outputs or labels that do not fit.
@@ -80,7 +85,8 @@ def _top1_gaps(probabilities: Floats, labels: NDArray[np.int64], bins: int) -> t
 def _sorted_gaps(probabilities: Floats, labels: NDArray[np.int64]) -> Floats:
     """Per class, images by ascending probability: probability minus target (N, C).
 
-    Images with equal probability share their mean target, so that which of them falls into which bin makes no difference.
+    Images with equal probability share their mean target, so that which of them falls into which
+    bin makes no difference.
     """
     order = np.argsort(probabilities, axis=0, kind="stable")
     ascending = np.take_along_axis(probabilities, order, axis=0)

@@ -1,4 +1,6 @@
-"""Corruption robustness: accuracy on corrupted images relative to clean ones, mean over severities, then over corruptions."""
+"""Corruption robustness: accuracy on corrupted images relative to clean ones, mean over severities, then over
+corruptions.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from numpy.typing import NDArray
 from elude.handlers.errors import EvaluationError
 from elude.quality.dimensions import HIGHER_IS_BETTER
 from elude.quality.dimensions.result import DimensionResult
-from elude.quality.statistics.ratio_interval import ratio_interval
 from elude.quality.statistics.intervals import RESAMPLES, wilson_interval
+from elude.quality.statistics.ratio_interval import ratio_interval
 
 
 def corruption_robustness(
@@ -25,18 +27,21 @@ def corruption_robustness(
         resamples: 0 for no interval, as in the other dimensions; this one needs no resampling.
 
     Returns:
-        value >= 0 (above 1 if corruption helps); factor ``clean_accuracy``; tables ``relative`` per corruption and ``accuracy`` per
-        corruption and severity ("fog/3").
+        value >= 0 (above 1 if corruption helps); factor ``clean_accuracy``; tables ``relative`` per
+        corruption and ``accuracy`` per corruption and severity ("fog/3").
 
     Raises:
-        EvaluationError: for no corruption, other numbers of images, or a model without one right answer on clean images.
+        EvaluationError: for no corruption, other numbers of images, or a model without one right
+            answer on clean images.
     """
     if not corrupted:
         raise EvaluationError("No corruption was measured.", "Name at least one in the suite.")
     if any(hits.shape != clean.shape for hits in corrupted.values()):
         raise EvaluationError("Clean and corrupted answers are not of the same images.", "Give one answer an image.")
     if not clean.any():
-        raise EvaluationError("Relative accuracy is undefined: no clean image is classified rightly.", "Check the order of the labels.")
+        raise EvaluationError(
+            "Relative accuracy is undefined: no clean image is classified rightly.", "Check the order of the labels."
+        )
     names = list(dict.fromkeys(name for name, _ in corrupted))
     matrix = np.stack([clean, *corrupted.values()], axis=1)
     accuracies = matrix.mean(axis=0)
@@ -57,7 +62,12 @@ def corruption_robustness(
         interval,
         {"clean_accuracy": float(accuracies[0])},
         {
-            "relative": {name: float(accuracies[1:] @ (member / member.sum()) / accuracies[0]) for name, member in per_name.items()},
-            "accuracy": {f"{name}/{severity}": float(a) for (name, severity), a in zip(corrupted, accuracies[1:], strict=True)},
+            "relative": {
+                name: float(accuracies[1:] @ (member / member.sum()) / accuracies[0])
+                for name, member in per_name.items()
+            },
+            "accuracy": {
+                f"{name}/{severity}": float(a) for (name, severity), a in zip(corrupted, accuracies[1:], strict=True)
+            },
         },
     )

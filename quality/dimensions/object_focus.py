@@ -1,6 +1,8 @@
-"""Object focus: 1 - (A_mixed-same - A_mixed-rand), how little a background of another class hurts more than one of the same class.
+"""Object focus: 1 - (A_mixed-same - A_mixed-rand), how little a background of another class hurts more than one of
+the same class.
 
-(Xiao et al. 2021, "Noise or Signal".) Not divided by clean accuracy: the published values are not, though the reference code does.
+(Xiao et al. 2021, "Noise or Signal".) Not divided by clean accuracy: the published values are not,
+though the reference code does.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from elude.quality.statistics.intervals import RESAMPLES, paired_difference_inte
 
 
 def object_focus(same: NDArray[np.bool_], rand: NDArray[np.bool_], *, resamples: int = RESAMPLES) -> DimensionResult:
-    """Object focus of bool (N,) right answers on backgrounds of the same and of another class, of the same objects in the same order.
+    """Object focus of bool (N,) right answers on backgrounds of the same and of another class, of the same objects
+    in the same order.
 
     Args:
         same: answers on backgrounds of the same class.
@@ -31,7 +34,8 @@ def object_focus(same: NDArray[np.bool_], rand: NDArray[np.bool_], *, resamples:
     """
     if len(same) == 0 or same.shape != rand.shape:
         raise EvaluationError(
-            f"Object focus compares the same objects, not {len(same)} with {len(rand)}.", "Give both backgrounds of each."
+            f"Object focus compares the same objects, not {len(same)} with {len(rand)}.",
+            "Give both backgrounds of each.",
         )
     low, high = paired_difference_interval(same, rand)
     return DimensionResult(

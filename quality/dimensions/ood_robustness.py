@@ -1,7 +1,8 @@
 """Out-of-distribution robustness: the geometric mean over shifted sets of their accuracy relative to clean accuracy.
 
-Sets with coarser labels (16 categories of model-vs-human) are decided by the mean probability of each category's classes; sets with
-a part of the classes (200 of ImageNet-R) let only these compete. (Geirhos et al. 2021; Hendrycks et al. 2021; QUBA, arXiv 2503.17110.)
+Sets with coarser labels (16 categories of model-vs-human) are decided by the mean probability of
+each category's classes; sets with a part of the classes (200 of ImageNet-R) let only these compete.
+(Geirhos et al. 2021; Hendrycks et al. 2021; QUBA, arXiv 2503.17110.)
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from numpy.typing import NDArray
 from elude.handlers.errors import EvaluationError
 from elude.quality.dimensions import HIGHER_IS_BETTER
 from elude.quality.dimensions.result import DimensionResult
-from elude.quality.statistics.ratio_interval import ratio_interval
 from elude.quality.statistics.intervals import RESAMPLES, geometric_mean, probabilities_of, wilson_interval
+from elude.quality.statistics.ratio_interval import ratio_interval
 
 
 def ood_robustness(
-    clean: NDArray[np.bool_], shifted: Mapping[str, NDArray[np.bool_]], *, paired: bool | None = None, resamples: int = RESAMPLES
+    clean: NDArray[np.bool_],
+    shifted: Mapping[str, NDArray[np.bool_]],
+    *,
+    paired: bool | None = None,
+    resamples: int = RESAMPLES,
 ) -> DimensionResult:
     """geo over the sets of A_k / A0.
 
@@ -50,17 +55,25 @@ def ood_robustness(
 def relative_accuracies(
     clean: NDArray[np.bool_], sets: Mapping[str, NDArray[np.bool_]], paired: bool | None, with_interval: bool
 ) -> tuple[dict[str, float], float, tuple[float, float] | None]:
-    """A_k / A0 of each set, their geometric mean, and its interval if wanted; arguments as in :func:`ood_robustness`."""
+    """A_k / A0 of each set, their geometric mean, and its interval if wanted; arguments as in
+    :func:`ood_robustness`.
+    """
     if not sets or any(len(hits) == 0 for hits in sets.values()):
         raise EvaluationError("There are no images to measure robustness on.", "Give each set at least one.")
     if not clean.any():
-        raise EvaluationError("Relative accuracy is undefined: no clean image is classified rightly.", "Check the order of the labels.")
+        raise EvaluationError(
+            "Relative accuracy is undefined: no clean image is classified rightly.", "Check the order of the labels."
+        )
     same_size = all(len(hits) == len(clean) for hits in sets.values())
     if paired and not same_size:
         raise EvaluationError("Clean and changed answers are not of the same images.", "Give one answer an image.")
     ratios = {name: float(hits.mean() / clean.mean()) for name, hits in sets.items()}
     value = geometric_mean(list(ratios.values()))
-    return ratios, value, _interval(clean, list(sets.values()), same_size if paired is None else paired) if with_interval else None
+    return (
+        ratios,
+        value,
+        _interval(clean, list(sets.values()), same_size if paired is None else paired) if with_interval else None,
+    )
 
 
 def _interval(clean: NDArray[np.bool_], sets: Sequence[NDArray[np.bool_]], paired: bool) -> tuple[float, float]:
@@ -87,7 +100,10 @@ def subset_predictions(outputs: NDArray[Any], classes: Sequence[int]) -> NDArray
 
 
 def top1_categories(outputs: NDArray[Any], categories: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    """int64 (N,): the category of the class with the highest output, -1 if it is in none. (As ImageNet-9 is decided, Xiao et al. 2021.)"""
+    """int64 (N,): the category of the class with the highest output, -1 if it is in none.
+
+    (As ImageNet-9 is decided, Xiao et al. 2021.)
+    """
     of_class = np.full(outputs.shape[1], -1, np.int64)
     for number, classes in enumerate(categories):
         of_class[list(classes)] = number

@@ -14,5 +14,7 @@ def params_m(parameters: int) -> DimensionResult:
         EvaluationError: if ``parameters`` is not positive.
     """
     if parameters <= 0:
-        raise EvaluationError(f"A model has at least one parameter, not {parameters}.", "Give the number of its parameters.")
+        raise EvaluationError(
+            f"A model has at least one parameter, not {parameters}.", "Give the number of its parameters."
+        )
     return DimensionResult(parameters / 1e6, HIGHER_IS_BETTER["params_m"], 0, None, {"parameters": float(parameters)})

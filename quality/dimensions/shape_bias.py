@@ -1,4 +1,5 @@
-"""Shape bias: of the answers to cue-conflict images that name their shape or their texture, the share that name the shape.
+"""Shape bias: of the answers to cue-conflict images that name their shape or their texture, the share that name the
+shape.
 
 (Geirhos et al. 2019.)
 """
@@ -38,11 +39,15 @@ def shape_bias(
         EvaluationError: if an image has no conflict, or no answer names shape or texture.
     """
     if len(predictions) == 0 or np.any(shapes == textures):
-        raise EvaluationError("Cue-conflict images have a shape and a texture of different classes.", "Leave the others out.")
+        raise EvaluationError(
+            "Cue-conflict images have a shape and a texture of different classes.", "Leave the others out."
+        )
     answers = np.stack([predictions == shapes, predictions == textures], axis=1)
     by_shape, by_texture = answers.sum(axis=0)
     if by_shape + by_texture == 0:
-        raise EvaluationError("Shape bias is undefined: no answer names the shape or the texture.", "Check the labels of the images.")
+        raise EvaluationError(
+            "Shape bias is undefined: no answer names the shape or the texture.", "Check the labels of the images."
+        )
     table: dict[str, float | None] = {}
     for c in np.unique(shapes):
         shape, texture = answers[shapes == c].sum(axis=0)
@@ -52,7 +57,13 @@ def shape_bias(
         float(by_shape / (by_shape + by_texture)),
         HIGHER_IS_BETTER["shape_bias"],
         images,
-        wilson_interval(int(by_shape), int(by_shape + by_texture)) if resamples else None,  # given how many answers name one of the two
-        {"shape": float(by_shape / images), "texture": float(by_texture / images), "neither": float(1 - (by_shape + by_texture) / images)},
+        wilson_interval(int(by_shape), int(by_shape + by_texture))
+        if resamples
+        else None,  # given how many answers name one of the two
+        {
+            "shape": float(by_shape / images),
+            "texture": float(by_texture / images),
+            "neither": float(1 - (by_shape + by_texture) / images),
+        },
         {"per_shape": table},
     )

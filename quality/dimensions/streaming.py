@@ -1,9 +1,12 @@
-"""Dimensions that are fed batch after batch, as metrics of torchmetrics are: ``update`` with what a batch gave, then ``compute``.
+"""Dimensions that are fed batch after batch, as metrics of torchmetrics are: ``update`` with what a batch gave, then
+``compute``.
 
-The state is the few numbers of each image that a dimension needs (for calibration, its probabilities), because equal-mass bins and
-intervals need all images at once. Batches are kept in the order of their first image's ``position``, so that states merged in any order
-hold the images in the order they would have had in one array: ``compute`` is then the whole-array function on that, to the last bit.
-Without positions the order of the updates counts, and sums may round otherwise (by less than 1e-12).
+The state is the few numbers of each image that a dimension needs (for calibration, its
+probabilities), because equal-mass bins and intervals need all images at once. Batches are kept in
+the order of their first image's ``position``, so that states merged in any order hold the images in
+the order they would have had in one array: ``compute`` is then the whole-array function on that, to
+the last bit. Without positions the order of the updates counts, and sums may round otherwise (by
+less than 1e-12).
 """
 
 from __future__ import annotations
@@ -51,9 +54,11 @@ class Streaming:
 
     Attributes:
         higher_is_better: the direction that is an improvement.
-        arguments: what ``update`` takes, in order. ``corrupted`` is a mapping of (corruption, severity), and ``shifted`` one of the
-            names of the sets, to bool answers; the clean answers and sets of ``ood_robustness`` may come in different updates, left out
-            or empty where a batch has none. ``parameters`` is a plain number, counted once however often it is told.
+        arguments: what ``update`` takes, in order. ``corrupted`` is a mapping of (corruption,
+            severity), and ``shifted`` one of the names of the sets, to bool answers; the clean
+            answers and sets of ``ood_robustness`` may come in different updates, left out or empty
+            where a batch has none. ``parameters`` is a plain number, counted once however often it
+            is told.
     """
 
     def __init__(self, dimension: str) -> None:
@@ -88,11 +93,22 @@ class Streaming:
                 flat |= {(name, key): np.array(array) for key, array in value.items()}
             else:
                 flat[name] = np.array(value)
-        if self.dimension != "params_m" and self.dimension not in _ALONE and len({len(array) for array in flat.values()}) != 1:
+        if (
+            self.dimension != "params_m"
+            and self.dimension not in _ALONE
+            and len({len(array) for array in flat.values()}) != 1
+        ):
             raise self._refuse()
         if self._parts and self.dimension not in _ALONE and flat.keys() != self._parts[0][1].keys():
-            raise UsageError(f"This batch of {self.dimension} has other conditions than the first.", "Give every batch the same ones.")
-        end = max((at + max(map(len, part.values())) for at, part in self._parts), default=0) if self.dimension != "params_m" else 0
+            raise UsageError(
+                f"This batch of {self.dimension} has other conditions than the first.",
+                "Give every batch the same ones.",
+            )
+        end = (
+            max((at + max(map(len, part.values())) for at, part in self._parts), default=0)
+            if self.dimension != "params_m"
+            else 0
+        )
         self._parts.append((end if position is None else position, flat))
 
     def merge(self, others: Sequence[Streaming]) -> None:
@@ -103,13 +119,23 @@ class Streaming:
         """
         for other in others:
             if other.dimension != self.dimension:
-                raise UsageError(f"{other.dimension} cannot be merged into {self.dimension}.", "Merge states of one dimension.")
-            if self._parts and other._parts and self.dimension not in _ALONE and self._parts[0][1].keys() != other._parts[0][1].keys():
-                raise UsageError(f"The states of {self.dimension} saw different conditions.", "Merge states of the same conditions.")
+                raise UsageError(
+                    f"{other.dimension} cannot be merged into {self.dimension}.", "Merge states of one dimension."
+                )
+            if (
+                self._parts
+                and other._parts
+                and self.dimension not in _ALONE
+                and self._parts[0][1].keys() != other._parts[0][1].keys()
+            ):
+                raise UsageError(
+                    f"The states of {self.dimension} saw different conditions.", "Merge states of the same conditions."
+                )
             self._parts += other._parts
 
     def compute(self, **options: Any) -> DimensionResult:
-        """The dimension of all that was added; options as of its function (``resamples``, ``seed``, ``names``, ``paired``).
+        """The dimension of all that was added; options as of its function (``resamples``, ``seed``, ``names``,
+        ``paired``).
 
         Raises:
             EvaluationError: nothing was added, or the dimension is undefined on it.
@@ -119,17 +145,23 @@ class Streaming:
         if self.dimension == "params_m":
             numbers = {int(part["parameters"]) for _, part in self._parts}
             if len(numbers) > 1:
-                raise EvaluationError(f"The states are of models with {sorted(numbers)} parameters.", "Merge states of one model.")
+                raise EvaluationError(
+                    f"The states are of models with {sorted(numbers)} parameters.", "Merge states of one model."
+                )
             return params_m(numbers.pop(), **options)
         ordered = [part for _, part in sorted(self._parts, key=lambda item: item[0])]
         keys = dict.fromkeys(key for part in ordered for key in part)
         whole = {key: np.concatenate([part[key] for part in ordered if key in part]) for key in keys}
         function, names = _FUNCTIONS[self.dimension]
         arguments = [
-            {key[1]: array for key, array in whole.items() if isinstance(key, tuple) and key[0] == name} if name in _NAMED else whole[name]
+            {key[1]: array for key, array in whole.items() if isinstance(key, tuple) and key[0] == name}
+            if name in _NAMED
+            else whole[name]
             for name in names
         ]
         return function(*arguments, **options)
 
     def _refuse(self) -> UsageError:
-        return UsageError(f"{self.dimension} takes {', '.join(self.arguments)}, each with one row an image.", "Check the batch.")
+        return UsageError(
+            f"{self.dimension} takes {', '.join(self.arguments)}, each with one row an image.", "Check the batch."
+        )

@@ -34,7 +34,8 @@ def fgsm(model: nn.Module, pixels: Tensor, labels: Tensor, *, epsilon: float = E
         float32 (N, 3, H, W) in [0, 1], no value further than ``epsilon`` from ``pixels``.
 
     Raises:
-        EvaluationError: if a part of the model is in train mode (its statistics would drift), or pixels are not in [0, 1].
+        EvaluationError: if a part of the model is in train mode (its statistics would drift), or
+            pixels are not in [0, 1].
     """
     _check(model, pixels)
     return _inside(pixels, pixels + epsilon * _gradient(model, pixels, labels).sign(), epsilon)
@@ -64,19 +65,25 @@ def pgd(
 def attacker(
     model: nn.Module, seed: int, epsilon: float = EPSILON
 ) -> Callable[[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]], dict[str, NDArray[np.float32]]]:
-    """Both attacks on ``model``, for ``elude.quality.evaluation.observe``: pixels, labels and numbers of the images to adversarial pixels.
+    """Both attacks on ``model``, for ``elude.quality.evaluation.observe``: pixels, labels and numbers of the images
+    to adversarial pixels.
 
     The random start comes from (seed, number of the image), so batches do not matter.
     """
 
-    def attack(pixels: NDArray[np.float32], labels: NDArray[np.int64], numbers: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+    def attack(
+        pixels: NDArray[np.float32], labels: NDArray[np.int64], numbers: NDArray[np.int64]
+    ) -> dict[str, NDArray[np.float32]]:
         starts = [np.random.default_rng([seed, int(n)]).uniform(-epsilon, epsilon, pixels.shape[1:]) for n in numbers]
         start = torch.from_numpy(np.stack(starts).astype(np.float32))
         x, y = torch.from_numpy(pixels), torch.from_numpy(labels)
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
-            return {"fgsm": fgsm(model, x, y, epsilon=epsilon).numpy(), "pgd": pgd(model, x, y, start=start, epsilon=epsilon).numpy()}
+            return {
+                "fgsm": fgsm(model, x, y, epsilon=epsilon).numpy(),
+                "pgd": pgd(model, x, y, start=start, epsilon=epsilon).numpy(),
+            }
         finally:
             for module, training in modes:
                 module.training = training
@@ -91,13 +98,17 @@ def _gradient(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
         outputs = model(x)
         if are_probabilities(outputs.detach().float().numpy()):
             # log p are logits of p: a second softmax would make the gradient vanish where the model is sure
-            loss = nn.functional.nll_loss(outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log(), labels, reduction="sum")
+            loss = nn.functional.nll_loss(
+                outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log(), labels, reduction="sum"
+            )
         else:
             loss = nn.functional.cross_entropy(outputs, labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x)
     if not bool(gradient.isfinite().all()):
         # the sign of NaN is 0 in torch: the image would stay as it is, and the model would look robust
-        raise EvaluationError("The gradient of the attacked model holds NaN or infinity.", "Check the model on these images.")
+        raise EvaluationError(
+            "The gradient of the attacked model holds NaN or infinity.", "Check the model on these images."
+        )
     return gradient
 
 
@@ -110,7 +121,9 @@ def _check(model: nn.Module, pixels: Tensor) -> None:
     if training:
         raise EvaluationError(f"{training[0]} of the attacked model is in train mode.", "Call model.eval() first.")
     if pixels.min() < 0 or pixels.max() > 1:
-        raise EvaluationError("Attacks work on pixels in [0, 1], and these are not.", "Put the normalisation inside the model.")
+        raise EvaluationError(
+            "Attacks work on pixels in [0, 1], and these are not.", "Put the normalisation inside the model."
+        )
 
 
 def _inside(pixels: Tensor, adversarial: Tensor, epsilon: float) -> Tensor:
@@ -118,5 +131,7 @@ def _inside(pixels: Tensor, adversarial: Tensor, epsilon: float) -> Tensor:
     result = _project(pixels, adversarial, epsilon)
     reach = float((result - pixels).abs().max())
     if not reach <= epsilon + _ROUNDING:
-        raise EvaluationError(f"An attack changed a value by {reach}, more than epsilon {epsilon}.", "Report this as a defect.")
+        raise EvaluationError(
+            f"An attack changed a value by {reach}, more than epsilon {epsilon}.", "Report this as a defect."
+        )
     return result.detach()

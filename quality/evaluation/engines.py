@@ -1,7 +1,7 @@
 """Who does the jobs of an evaluation: this process, with helpers that corrupt images, or the machines of a Ray cluster.
 
-All engines give identical results, because a job's answer depends on the job alone. Finished jobs can be kept in a folder, so that an
-evaluation that was stopped goes on where it was.
+All engines give identical results, because a job's answer depends on the job alone. Finished jobs
+can be kept in a folder, so that an evaluation that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -71,10 +71,12 @@ def run(
     Args:
         work: what the jobs need.
         jobs: in order.
-        engine: ``local``, or ``ray`` for the cluster that the environment names, or one of ``workers`` processes on this machine.
+        engine: ``local``, or ``ray`` for the cluster that the environment names, or one of
+            ``workers`` processes on this machine.
         workers: with ``local``, processes that corrupt images while this one runs the model, 0 for none.
         cache: of finished jobs.
-        progress: called with (stage, done, in all), both in forward passes of one image, which take about the same time each.
+        progress: called with (stage, done, in all), both in forward passes of one image, which take
+            about the same time each.
         stage: what the progress is called.
 
     Raises:
@@ -144,4 +146,13 @@ def fingerprint(work: Work, suite_sha256: str, subject: str, settings: dict[str,
     """What a finished job depends on."""
     plan = asdict(work.plan)
     subset = hashlib.sha256(work.plan.subset.tobytes()).hexdigest()
-    return repr((suite_sha256, subject, sorted(work.subjects), sorted(work.ready), {**plan, "subset": subset}, sorted(settings.items())))
+    return repr(
+        (
+            suite_sha256,
+            subject,
+            sorted(work.subjects),
+            sorted(work.ready),
+            {**plan, "subset": subset},
+            sorted(settings.items()),
+        )
+    )

@@ -12,7 +12,14 @@ from elude.handlers.errors import EvaluationError, UsageError
 from elude.quality.dimensions import DIMENSIONS
 from elude.quality.dimensions.result import DimensionResult
 from elude.quality.evaluation.engines import Cache, fingerprint, run
-from elude.quality.evaluation.extra_sets import CONFLICT, ExtraAnswers, answers_of, label_names, ready_sets, texture_labels
+from elude.quality.evaluation.extra_sets import (
+    CONFLICT,
+    ExtraAnswers,
+    answers_of,
+    label_names,
+    ready_sets,
+    texture_labels,
+)
 from elude.quality.evaluation.made_sets import MADE, made_sets
 from elude.quality.evaluation.measure import measure, unavailable
 from elude.quality.evaluation.observe import Attack, Observations, Plan, Progress, Work, gather, gather_ready
@@ -36,7 +43,10 @@ _READY: Mapping[str, Callable[[Suite], bool]] = {
 _MADE = frozenset(_READY)  # dimensions whose sets are made where they are not ready
 _IMAGENET_CLASSES, _IMAGENET_IMAGES = 1000, 50_000
 
-_NO_SCORE = "published means and deviations hold under the ImageNet-1k protocol only; name a pool of own models for a relative score"
+_NO_SCORE = (
+    "published means and deviations hold under the ImageNet-1k protocol only; "
+    "name a pool of own models for a relative score"
+)
 
 
 def evaluate(
@@ -61,20 +71,24 @@ def evaluate(
     Args:
         subject: any :class:`Subject`, or a bundle.
         suite: what to measure on.
-        dimensions: which; by default all that subject and suite allow, the others with a reason in ``settings.not_measured``.
+        dimensions: which; by default all that subject and suite allow, the others with a reason in
+            ``settings.not_measured``.
         among: the dimensions that are thought of when ``dimensions`` is not given.
-        budget: at most so many images for the dimensions that need many passes (corruptions, attacks, made images), and of each ready
-            set beyond the validation images; a seeded choice in which each class keeps its part. Accuracy, calibration and balance
-            always use all. Intervals are honest: they come from the images used.
+        budget: at most so many images for the dimensions that need many passes (corruptions,
+            attacks, made images), and of each ready set beyond the validation images; a seeded
+            choice in which each class keeps its part. Accuracy, calibration and balance always use
+            all. Intervals are honest: they come from the images used.
         seed: of corruptions, attacks, subset and intervals.
         progress: called with (stage, done, total).
         pool: own models the score is relative to. Without it, there is a score under the ImageNet-1k protocol only.
         resamples: of the bootstrap intervals, 0 for none.
         batch_size: images a forward pass.
         threads: of ONNX Runtime, for a bundle.
-        workers: processes that corrupt images while the model runs; with ``engine="ray"``, of the cluster that is started here.
+        workers: processes that corrupt images while the model runs; with ``engine="ray"``, of the
+            cluster that is started here.
         engine: ``local`` or ``ray``; the results are identical.
-        cache: a folder for finished batches, so that an evaluation that was stopped goes on. Needs a subject with a known hash.
+        cache: a folder for finished batches, so that an evaluation that was stopped goes on. Needs
+            a subject with a known hash.
 
     Raises:
         EvaluationError: a dimension that was asked for could not be measured.
@@ -90,7 +104,9 @@ def evaluate(
     missing = unavailable(subjects[main], suite, attackable=attacked is not None)
     refused = [d for d in wanted if d in missing]
     if dimensions is not None and refused:
-        raise EvaluationError(f"{refused[0]} cannot be measured: {missing[refused[0]]}.", "Leave it out, or give the suite what it needs.")
+        raise EvaluationError(
+            f"{refused[0]} cannot be measured: {missing[refused[0]]}.", "Leave it out, or give the suite what it needs."
+        )
     wanted = [d for d in wanted if d not in missing]
     plan = Plan(
         [(c, s) for c in suite.corruptions for s in suite.severities] if "corruption_robustness" in wanted else [],
@@ -109,10 +125,18 @@ def evaluate(
     kept = None
     if cache is not None:
         if identity["artefact_sha256"] is None:
-            raise UsageError(f"{subjects[main].name} has no hash, so a cache cannot tell it from another.", "Evaluate it without a cache.")
+            raise UsageError(
+                f"{subjects[main].name} has no hash, so a cache cannot tell it from another.",
+                "Evaluate it without a cache.",
+            )
         kept = Cache.open(
             cache,
-            fingerprint(work, suite_sha256, identity["artefact_sha256"], {**versions, "attack": attack is not None, "budget": budget}),
+            fingerprint(
+                work,
+                suite_sha256,
+                identity["artefact_sha256"],
+                {**versions, "attack": attack is not None, "budget": budget},
+            ),
         )
     jobs = work.jobs()
     how: dict[str, Any] = {"engine": engine, "workers": workers, "cache": kept, "progress": progress}
@@ -167,11 +191,17 @@ def _subjects(subject: Subject | Forms | Bundle, threads: int) -> tuple[dict[str
     if isinstance(subject, Forms):
         forms = {"original": subject.original, "disentangled": subject.disentangled, "served": subject.served}
         return {"kind": "bundle", "model": subject.name, "artefact_sha256": subject.artefact_sha256}, forms, "served"
-    return {"kind": subject.kind, "model": subject.name, "artefact_sha256": subject.sha256}, {subject.name: subject}, subject.name
+    return (
+        {"kind": subject.kind, "model": subject.name, "artefact_sha256": subject.sha256},
+        {subject.name: subject},
+        subject.name,
+    )
 
 
 def _attacked(subjects: Mapping[str, Subject]) -> Any:
-    """The torch model whose gradients make the adversarial images for all forms: the disentangled twin, or the subject itself."""
+    """The torch model whose gradients make the adversarial images for all forms: the disentangled twin, or the
+    subject itself.
+    """
     return getattr(subjects.get("disentangled", next(iter(subjects.values()))), "on_pixels", None)
 
 
@@ -199,7 +229,10 @@ def _extra(
     jobs = more.ready_jobs()
     found = gather_ready(more, jobs, run(more, jobs, stage="made images", **how))
     passes = seen.forwards + sum(len(shift.images) for shift in made.sets.values())
-    own = {name: answers_of(name, found, work.classes, made.textures, prefix=f"{MADE}/", paired=True) for name in work.subjects}
+    own = {
+        name: answers_of(name, found, work.classes, made.textures, prefix=f"{MADE}/", paired=True)
+        for name in work.subjects
+    }
     return {name: _ready_first(extra[name], own[name]) for name in work.subjects}, passes
 
 
@@ -229,4 +262,9 @@ def _score(
             return None, f"the ImageNet-1k protocol has {_IMAGENET_CLASSES} classes and {_IMAGENET_IMAGES} images"
     score = quba_score(values, reference=QUBA_2025 if pool is None else pool)
     place = standing(score, pool)
-    return {**score.to_json(), "rank": place.rank, "of": place.of, "nearest": [list(item) for item in place.nearest]}, None
+    return {
+        **score.to_json(),
+        "rank": place.rank,
+        "of": place.of,
+        "nearest": [list(item) for item in place.nearest],
+    }, None

@@ -1,4 +1,6 @@
-"""The answers on images beyond the validation set: shifted sets, mixed backgrounds, cue conflict; ready on disk, or made from masks."""
+"""The answers on images beyond the validation set: shifted sets, mixed backgrounds, cue conflict; ready on disk, or
+made from masks.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def made_answers(
     seed: int,
     batch_size: int,
 ) -> dict[str, ExtraAnswers]:
-    """Make the sets of ``wanted`` dimensions from objects on a dark background, and let every subject answer them, here and now."""
+    """Make the sets of ``wanted`` dimensions from objects on a dark background, and let every subject answer them,
+    here and now.
+    """
     made = made_sets(pixels, labels, classes=classes, wanted=wanted, seed=seed)
     seen: dict[str, dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}
     for stage, shift in made.sets.items():
@@ -96,7 +100,8 @@ def answers_of(
 def ready_sets(
     suite: Suite, wanted: Collection[str], subset: NDArray[np.int64], budget: int | None, seed: int
 ) -> tuple[dict[str, ShiftedSet], bool]:
-    """The ready sets that ``wanted`` dimensions need, by the name of their stage, and whether the shifted ones are of the clean images.
+    """The ready sets that ``wanted`` dimensions need, by the name of their stage, and whether the shifted ones are
+    of the clean images.
 
     At most ``budget`` images of each: those of ``subset`` where a set holds the clean images, else a stratified choice.
     """
@@ -109,7 +114,9 @@ def ready_sets(
     if "object_focus" in wanted and suite.mixed is not None:
         numbers = stratified(suite.mixed[0].images.class_of(), budget, seed)
         if len(suite.mixed[1].images) != len(suite.mixed[0].images):
-            raise EvaluationError("The two sets of mixed backgrounds differ in size.", "Give the same objects in the same order.")
+            raise EvaluationError(
+                "The two sets of mixed backgrounds differ in size.", "Give the same objects in the same order."
+            )
         sets |= {stage: _chosen(shift, numbers) for stage, shift in zip((SAME, RAND), suite.mixed, strict=True)}
     if "shape_bias" in wanted and suite.cue_conflict is not None:
         sets[CONFLICT] = _chosen(suite.cue_conflict, stratified(suite.cue_conflict.images.class_of(), budget, seed))
@@ -163,7 +170,8 @@ def texture_labels(shift: ShiftedSet, names: Sequence[str]) -> NDArray[np.int64]
         texture = next((name for name in longest_first if re.search(rf"-{re.escape(name)}\d*$", end)), None)
         if texture is None:
             raise EvaluationError(
-                f"{entry.name} does not name a known texture.", "Name the files SHAPE-TEXTURE.png, e.g. cat4-elephant2.png."
+                f"{entry.name} does not name a known texture.",
+                "Name the files SHAPE-TEXTURE.png, e.g. cat4-elephant2.png.",
             )
         found.append(names.index(texture))
     return np.array(found, np.int64)

@@ -1,7 +1,8 @@
-"""The sets that are made from objects on a dark background, a batch at a time, so that they are jobs like any other set's.
+"""The sets that are made from objects on a dark background, a batch at a time, so that they are jobs like any other
+set's.
 
-What an image of them looks like depends on all images of the subset, as any of them may lend its texture. So they come after the clean
-pass, which has decoded the subset.
+What an image of them looks like depends on all images of the subset, as any of them may lend its
+texture. So they come after the clean pass, which has decoded the subset.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ Make = Callable[[int, int], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class MadeSet(InBatches):
-    """Images that ``make(start, stop)`` composes when they are needed; int64 (N,) ``labels`` are numbers of the model's outputs."""
+    """Images that ``make(start, stop)`` composes when they are needed; int64 (N,) ``labels`` are numbers of the
+    model's outputs.
+    """
 
     make: Make
     labels: NDArray[np.int64]
@@ -56,13 +59,17 @@ class MadeSet(InBatches):
 
 @dataclass(frozen=True)
 class Made:
-    """The sets by the name of their stage, and int64 (M,) the textures of the cue-conflict images, None without these."""
+    """The sets by the name of their stage, and int64 (M,) the textures of the cue-conflict images, None without
+    these.
+    """
 
     sets: Mapping[str, ShiftedSet]
     textures: NDArray[np.int64] | None
 
 
-def made_sets(pixels: NDArray[np.uint8], labels: NDArray[np.int64], *, classes: Sequence[str], wanted: Collection[str], seed: int) -> Made:
+def made_sets(
+    pixels: NDArray[np.uint8], labels: NDArray[np.int64], *, classes: Sequence[str], wanted: Collection[str], seed: int
+) -> Made:
     """The sets that the ``wanted`` dimensions need.
 
     Args:
@@ -98,5 +105,7 @@ def made_sets(pixels: NDArray[np.uint8], labels: NDArray[np.int64], *, classes: 
     return Made(sets, textures)
 
 
-def _shifted(name: str, pixels: NDArray[np.uint8], masks: NDArray[np.bool_], start: int, stop: int) -> NDArray[np.uint8]:
+def _shifted(
+    name: str, pixels: NDArray[np.uint8], masks: NDArray[np.bool_], start: int, stop: int
+) -> NDArray[np.uint8]:
     return SHIFTS[name](pixels[start:stop], masks[start:stop])

@@ -31,8 +31,14 @@ def unavailable(subject: Subject, suite: Suite, *, attackable: bool) -> dict[str
         "corruption_robustness": (bool(suite.corruptions), "the suite names no corruption"),
         "adversarial_robustness": (attackable, "gradients need a torch model or a bundle"),
         "ood_robustness": (made or bool(suite.shifted), "the suite has no shifted sets and no masks to make them from"),
-        "object_focus": (made or suite.mixed is not None, "the suite has no mixed backgrounds and no masks to make them from"),
-        "shape_bias": (made or suite.cue_conflict is not None, "the suite has no cue-conflict images and no masks to make them from"),
+        "object_focus": (
+            made or suite.mixed is not None,
+            "the suite has no mixed backgrounds and no masks to make them from",
+        ),
+        "shape_bias": (
+            made or suite.cue_conflict is not None,
+            "the suite has no cue-conflict images and no masks to make them from",
+        ),
     }
     return {dimension: reason for dimension, (can, reason) in possible.items() if not can}
 
@@ -74,5 +80,7 @@ def measure(
     if mixed is not None:
         how["object_focus"] = lambda: object_focus(mixed[0], mixed[1], resamples=resamples)
     if conflict is not None:
-        how["shape_bias"] = lambda: shape_bias(conflict[0], conflict[1], conflict[2], list(extra.conflict_names), resamples=resamples)
+        how["shape_bias"] = lambda: shape_bias(
+            conflict[0], conflict[1], conflict[2], list(extra.conflict_names), resamples=resamples
+        )
     return {dimension: how[dimension]() for dimension in wanted}

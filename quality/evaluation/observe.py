@@ -1,7 +1,9 @@
-"""The passes over the images: one decode and one clean forward pass of each subject feed every dimension that needs them.
+"""The passes over the images: one decode and one clean forward pass of each subject feed every dimension that needs
+them.
 
-The work is cut into jobs, one batch of one set each. A job's answer depends on the job alone, so that jobs can be kept on disk, resumed,
-and done elsewhere (``quality/evaluation/engines.py``) with identical results.
+The work is cut into jobs, one batch of one set each. A job's answer depends on the job alone, so
+that jobs can be kept on disk, resumed, and done elsewhere (``quality/evaluation/engines.py``) with
+identical results.
 """
 
 from __future__ import annotations
@@ -91,7 +93,9 @@ class Work:
         return [Job(name, start, min(start + step, size)) for start in range(0, size, step)]
 
     def passes(self, job: Job) -> int:
-        """How many images it takes through each subject, a gradient counted as three: what the time left is told from."""
+        """How many images it takes through each subject, a gradient counted as three: what the time left is told
+        from.
+        """
         images = job.stop - job.start
         if job.name != CLEAN:
             return images
@@ -140,7 +144,9 @@ def run_job(work: Work, job: Job, corrupter: Corrupter = corrupt_here) -> Answer
         answer[f"outputs/{name}"] = subject.outputs(clean)
     chosen = np.isin(batch.numbers, work.plan.subset)
     if chosen.any():
-        answer |= _changed(work, Batch(batch.numbers[chosen], batch.pixels[chosen], batch.labels[chosen]), clean[chosen], corrupter)
+        answer |= _changed(
+            work, Batch(batch.numbers[chosen], batch.pixels[chosen], batch.labels[chosen]), clean[chosen], corrupter
+        )
     return answer
 
 
@@ -150,12 +156,18 @@ def _changed(work: Work, batch: Batch, clean: Images, corrupter: Corrupter) -> A
     made = [condition for condition in work.plan.corruptions if condition not in work.corrupted]
     images = dict.fromkeys(work.plan.corruptions)
     stream = zip(made, corrupter(batch.pixels, made, batch.numbers.tolist(), work.plan.seed), strict=True)
-    ready = ((condition, _rows(work.corrupted[condition], work, batch.numbers)) for condition in images if condition in work.corrupted)
+    ready = (
+        (condition, _rows(work.corrupted[condition], work, batch.numbers))
+        for condition in images
+        if condition in work.corrupted
+    )
     for part in (stream, ready):
         for (corruption, severity), pixels in part:
             changed = as_unit(pixels)
             for name, subject in work.subjects.items():
-                answer[f"corrupted/{name}/{corruption}/{severity}"] = subject.outputs(changed).argmax(axis=1) == batch.labels
+                answer[f"corrupted/{name}/{corruption}/{severity}"] = (
+                    subject.outputs(changed).argmax(axis=1) == batch.labels
+                )
     if work.attack is not None:
         for kind, adversarial in work.attack(clean, batch.labels, batch.numbers).items():
             for name, subject in work.subjects.items():
@@ -174,7 +186,10 @@ def _ready(work: Work, job: Job) -> Answer:
     shift = work.ready[job.name]
     batch = shift.images.batch(work.preprocess, label_names(shift, work.classes), job.start, job.stop)
     clean = as_unit(batch.pixels)
-    answers = {f"predicted/{name}": decisions(shift, subject.outputs(clean), work.classes) for name, subject in work.subjects.items()}
+    answers = {
+        f"predicted/{name}": decisions(shift, subject.outputs(clean), work.classes)
+        for name, subject in work.subjects.items()
+    }
     return {"labels": batch.labels, **answers}
 
 
@@ -187,11 +202,16 @@ def gather(work: Work, jobs: Sequence[Job], answers: Sequence[Answer]) -> Observ
     return Observations(
         clean["labels"],
         {name: clean[f"outputs/{name}"] for name in work.subjects},
-        {name: {(c, s): clean[f"corrupted/{name}/{c}/{s}"] for c, s in work.plan.corruptions} for name in work.subjects},
+        {
+            name: {(c, s): clean[f"corrupted/{name}/{c}/{s}"] for c, s in work.plan.corruptions}
+            for name in work.subjects
+        },
         {name: {kind: clean[f"attacked/{name}/{kind}"] for kind in kinds} for name in work.subjects},
         _predictions(work, whole),
         clean.get("pixels"),
-        len(work.images) + subset * (len(work.plan.corruptions) + len(kinds)) + sum(len(shift.images) for shift in work.ready.values()),
+        len(work.images)
+        + subset * (len(work.plan.corruptions) + len(kinds))
+        + sum(len(shift.images) for shift in work.ready.values()),
     )
 
 
@@ -209,4 +229,7 @@ def _joined(jobs: Sequence[Job], answers: Sequence[Answer]) -> dict[str, Answer]
 
 
 def _predictions(work: Work, whole: Mapping[str, Answer]) -> Predictions:
-    return {stage: {name: (whole[stage][f"predicted/{name}"], whole[stage]["labels"]) for name in work.subjects} for stage in work.ready}
+    return {
+        stage: {name: (whole[stage][f"predicted/{name}"], whole[stage]["labels"]) for name in work.subjects}
+        for stage in work.ready
+    }

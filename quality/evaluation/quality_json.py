@@ -23,7 +23,8 @@ class QualityReport:
         subject: kind, model, artefact_sha256.
         suite: name, sha256, images, protocol.
         dimensions: only those that were measured.
-        lossless: for a bundle, each dimension's value for the original, the disentangled and the served model, else None.
+        lossless: for a bundle, each dimension's value for the original, the disentangled and the
+            served model, else None.
         score: a QUBA score with its reference and rank, or None where no reference applies.
         settings: seed, budget and the like; ``not_measured`` and ``no_score`` say why something is missing.
         versions: of the libraries that took part.
@@ -49,7 +50,9 @@ class QualityReport:
             "subject": dict(self.subject),
             "suite": dict(self.suite),
             "dimensions": {name: result.to_json() for name, result in self.dimensions.items()},
-            "lossless": None if self.lossless is None else {form: dict(values) for form, values in self.lossless.items()},
+            "lossless": None
+            if self.lossless is None
+            else {form: dict(values) for form, values in self.lossless.items()},
             "score": None if self.score is None else dict(self.score),
             "settings": dict(self.settings),
             "versions": dict(self.versions),
@@ -67,10 +70,20 @@ class QualityReport:
             UsageError: for another schema version or a missing field.
         """
         if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
-            raise UsageError(f"This is not a quality report of schema version {SCHEMA_VERSION}.", "Evaluate again with this version.")
+            raise UsageError(
+                f"This is not a quality report of schema version {SCHEMA_VERSION}.", "Evaluate again with this version."
+            )
         try:
             dimensions = {name: DimensionResult.from_json(entry) for name, entry in data["dimensions"].items()}
-            return cls(data["subject"], data["suite"], dimensions, data["lossless"], data["score"], data["settings"], data["versions"])
+            return cls(
+                data["subject"],
+                data["suite"],
+                dimensions,
+                data["lossless"],
+                data["score"],
+                data["settings"],
+                data["versions"],
+            )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise UsageError(f"The quality report is damaged: {error!r}.", "Evaluate again.") from error
 

@@ -1,4 +1,6 @@
-"""The single decisions of the gate, each a pure function from evidence and rule to checks. Whatever cannot be decided fails.
+"""The single decisions of the gate, each a pure function from evidence and rule to checks.
+
+Whatever cannot be decided fails.
 
 Every comparison is written so that NaN and absence land on the failing side: a check passes only when ``observed`` is
 finite and provably on the good side of the threshold.
@@ -34,19 +36,27 @@ def check_limit(rule: DimensionRule, measured: Measurement | None) -> list[Check
         return [_no_interval(rule)]
     if rule.limit is None:
         return []
-    return [_compare(rule, measured, observed, rule.limit, suffix="limit", against=f"the policy's limit {rule.limit:.4g}")]
+    return [
+        _compare(rule, measured, observed, rule.limit, suffix="limit", against=f"the policy's limit {rule.limit:.4g}")
+    ]
 
 
 def check_drop(rule: DimensionRule, measured: Measurement | None, baseline: Measurement | None) -> list[Check]:
-    """Is the dimension no worse than the baseline's by more than the policy allows? The baseline counts with its point estimate."""
+    """Is the dimension no worse than the baseline's by more than the policy allows? The baseline counts with its
+    point estimate.
+    """
     observed = None if measured is None or measured.problem else _decisive(rule, measured)
     if measured is None or observed is None:
         return []  # check_limit has already said why
     name = f"{rule.dimension}.drop"
     if baseline is None:
-        return [Check(name, "fail", f"The baseline has no {rule.dimension}, so the drop cannot be judged.", rule.dimension)]
+        return [
+            Check(name, "fail", f"The baseline has no {rule.dimension}, so the drop cannot be judged.", rule.dimension)
+        ]
     if baseline.problem:
-        return [Check(name, "fail", f"The baseline's {rule.dimension} cannot be used: {baseline.problem}.", rule.dimension)]
+        return [
+            Check(name, "fail", f"The baseline's {rule.dimension} cannot be used: {baseline.problem}.", rule.dimension)
+        ]
     checks = []
     sign = -1.0 if HIGHER_IS_BETTER[rule.dimension] else 1.0
     for suffix, allowed in (
@@ -55,7 +65,9 @@ def check_drop(rule: DimensionRule, measured: Measurement | None, baseline: Meas
     ):
         if allowed is not None:
             against = f"the baseline's {baseline.value:.4g} with {allowed:.4g} allowed"
-            checks.append(_compare(rule, measured, observed, baseline.value + sign * allowed, suffix=suffix, against=against))
+            checks.append(
+                _compare(rule, measured, observed, baseline.value + sign * allowed, suffix=suffix, against=against)
+            )
     return checks
 
 
@@ -63,7 +75,15 @@ def check_score(rule: ScoreRule, quality: Mapping[str, Any]) -> list[Check]:
     """Does the QUBA score reach the policy's minimum? With the policy's own weights it is recomputed from the parts."""
     score = mapping(quality.get("score"))
     if not score:
-        return [Check("score.limit", "fail", "The policy asks for a score and the report has none.", "score", threshold=rule.limit)]
+        return [
+            Check(
+                "score.limit",
+                "fail",
+                "The policy asks for a score and the report has none.",
+                "score",
+                threshold=rule.limit,
+            )
+        ]
     if score.get("partial") is not False and not rule.allow_partial:
         reason = "The score is partial: not every dimension was measured, and the policy does not allow that."
         return [Check("score.limit", "fail", reason, "score", threshold=rule.limit)]
@@ -90,14 +110,22 @@ def check_claims(policy: Policy, equivalence: Mapping[str, Any]) -> list[Check]:
         observed = claim_error(equivalence, claim)
         name = f"lossless.{claim}"
         if not _claim_passed(equivalence, claim):
-            reason = f"equivalence.json does not say that every check of the claim {claim!r} passed when the bundle was made."
+            reason = (
+                f"equivalence.json does not say that every check of the claim {claim!r} passed "
+                "when the bundle was made."
+            )
             checks.append(Check(name, "fail", reason, None, observed, None, tolerance, "point"))
             continue
         if observed is None:
-            checks.append(Check(name, "fail", f"equivalence.json has no finite number for the claim {claim!r}.", threshold=tolerance))
+            checks.append(
+                Check(
+                    name, "fail", f"equivalence.json has no finite number for the claim {claim!r}.", threshold=tolerance
+                )
+            )
             continue
         good = observed <= tolerance
-        reason = f"Largest absolute difference {observed:.3g}, {'within' if good else 'above'} the tolerance {tolerance:.3g}."
+        relation = "within" if good else "above"
+        reason = f"Largest absolute difference {observed:.3g}, {relation} the tolerance {tolerance:.3g}."
         checks.append(Check(name, "pass" if good else "fail", reason, None, observed, None, tolerance, "point"))
     version = equivalence.get("schema_version")
     known = type(version) is int and version == EQUIVALENCE_SCHEMA_VERSION and equivalence.get("passed") is True
@@ -109,7 +137,11 @@ def check_lossless_quality(form: str, tolerances: Tolerances, quality: Mapping[s
     """Has the rewritten ``form`` ("disentangled" or "served") the original's value in every dimension?"""
     lossless = mapping(quality.get("lossless"))
     original, other = mapping(lossless.get("original")), mapping(lossless.get(form))
-    dimensions = [d for d in HIGHER_IS_BETTER if (d in original or d in other or d in tolerances.named) and d not in tolerances.exempt]
+    dimensions = [
+        d
+        for d in HIGHER_IS_BETTER
+        if (d in original or d in other or d in tolerances.named) and d not in tolerances.exempt
+    ]
     if not dimensions:
         return [Check(f"lossless.{form}", "fail", f"quality.json does not compare the {form} model with the original.")]
     checks = []
@@ -119,18 +151,24 @@ def check_lossless_quality(form: str, tolerances: Tolerances, quality: Mapping[s
         name = f"lossless.{form}.{dimension}"
         if before is None or after is None:
             missing = "original" if before is None else form
-            reason = f"The {missing} model has no finite {dimension} in quality.json, so the rewrite cannot be compared."
+            reason = (
+                f"The {missing} model has no finite {dimension} in quality.json, so the rewrite cannot be compared."
+            )
             checks.append(Check(name, "fail", reason, threshold=tolerance))
             continue
         difference = abs(after - before)
         good = difference <= tolerance
-        reason = f"{after:.6g} against the original's {before:.6g}: {'within' if good else 'above'} the tolerance {tolerance:.3g}."
+        relation = "within" if good else "above"
+        reason = f"{after:.6g} against the original's {before:.6g}: {relation} the tolerance {tolerance:.3g}."
         checks.append(Check(name, "pass" if good else "fail", reason, None, difference, None, tolerance, "point"))
     return checks
 
 
 def claim_error(equivalence: Mapping[str, Any], claim: str) -> float | None:
-    """Largest absolute difference that equivalence.json states for ``claim``; None if it states no finite one of at least 0."""
+    """Largest absolute difference that equivalence.json states for ``claim``;
+
+    None if it states no finite one of at least 0.
+    """
     error = number(mapping(equivalence.get("summary")).get(claim))
     return None if error is None or error < 0 else error
 
@@ -142,7 +180,9 @@ def same_suite(candidate: Evidence, baseline: Evidence) -> bool:
 
 
 def _claim_passed(equivalence: Mapping[str, Any], claim: str) -> bool:
-    """Whether the claim lists at least one comparison, and every one of them passed; the summary leaves some kinds of input out."""
+    """Whether the claim lists at least one comparison, and every one of them passed; the summary leaves some kinds
+    of input out.
+    """
     details = mapping(mapping(equivalence.get("claims")).get(claim))
     items = details.get("layers" if claim == "sums" else "outputs")
     return isinstance(items, list) and bool(items) and all(mapping(item).get("passed") is True for item in items)
@@ -153,16 +193,25 @@ def _measured(rule: DimensionRule, measured: Measurement | None) -> Check | None
     if measured is None:
         if rule.required:
             return Check(name, "fail", f"{rule.dimension} was not measured and the policy requires it.", rule.dimension)
-        return Check(name, "warn", f"{rule.dimension} was not measured; the policy does not require it.", rule.dimension, severity="warn")
+        return Check(
+            name,
+            "warn",
+            f"{rule.dimension} was not measured; the policy does not require it.",
+            rule.dimension,
+            severity="warn",
+        )
     if measured.problem:  # a broken number is worse than none: it fails whatever the severity
-        return Check(name, "fail", f"{rule.dimension} cannot be used: {measured.problem}.", rule.dimension, measured.value)
+        return Check(
+            name, "fail", f"{rule.dimension} cannot be used: {measured.problem}.", rule.dimension, measured.value
+        )
     return None
 
 
 def _decisive(rule: DimensionRule, measured: Measurement) -> float | None:
     """The number that decides; None when the bound should decide and there is no interval.
 
-    An interval that leaves out its own estimate (bootstrap intervals of biased estimators may) is never kinder than the estimate.
+    An interval that leaves out its own estimate (bootstrap intervals of biased estimators may) is
+    never kinder than the estimate.
     """
     if rule.decide_on == "point":
         return measured.value
@@ -174,10 +223,14 @@ def _decisive(rule: DimensionRule, measured: Measurement) -> float | None:
 
 def _no_interval(rule: DimensionRule) -> Check:
     reason = f"{rule.dimension} is decided on its confidence bound, and it was measured without an interval."
-    return Check(f"{rule.dimension}.limit", "fail", reason, rule.dimension, None, None, rule.limit, "bound", rule.severity)
+    return Check(
+        f"{rule.dimension}.limit", "fail", reason, rule.dimension, None, None, rule.limit, "bound", rule.severity
+    )
 
 
-def _compare(rule: DimensionRule, measured: Measurement, observed: float, threshold: float, *, suffix: str, against: str) -> Check:
+def _compare(
+    rule: DimensionRule, measured: Measurement, observed: float, threshold: float, *, suffix: str, against: str
+) -> Check:
     higher = HIGHER_IS_BETTER[rule.dimension]
     good = observed >= threshold if higher else observed <= threshold
     outcome: Outcome = "pass" if good else rule.severity

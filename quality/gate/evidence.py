@@ -85,7 +85,11 @@ def _plain(entry: object) -> dict[str, Any]:
     """Value, interval and direction, with None for what JSON cannot hold."""
     found, raw = mapping(entry), mapping(entry).get("interval")
     interval = [number(end) for end in raw] if isinstance(raw, list) else raw
-    return {"value": number(found.get("value")), "interval": interval, "higher_is_better": found.get("higher_is_better")}
+    return {
+        "value": number(found.get("value")),
+        "interval": interval,
+        "higher_is_better": found.get("higher_is_better"),
+    }
 
 
 def gather(bundle: Bundle) -> Evidence:
@@ -110,11 +114,15 @@ def gather(bundle: Bundle) -> Evidence:
     quality, quality_sha256 = documents["quality.json"]
     equivalence, equivalence_sha256 = documents["equivalence.json"]
     source = bundle.manifest.source.model
-    return Evidence(source, bundle.artefact_sha256, quality, equivalence, quality_sha256, equivalence_sha256, tuple(problems))
+    return Evidence(
+        source, bundle.artefact_sha256, quality, equivalence, quality_sha256, equivalence_sha256, tuple(problems)
+    )
 
 
 def read_measurement(data: object, higher_is_better: bool) -> Measurement:
-    """Read one entry of ``dimensions``: a finite value inside a finite interval, measured on something, in the known direction."""
+    """Read one entry of ``dimensions``: a finite value inside a finite interval, measured on something, in the known
+    direction.
+    """
     entry = mapping(data)
     value = number(entry.get("value"))
     if value is None:

@@ -9,7 +9,15 @@ from types import MappingProxyType
 
 from elude.handlers.admission import clock
 from elude.handlers.bundle.bundle import Bundle
-from elude.quality.gate.checks import check_claims, check_drop, check_limit, check_lossless_quality, check_score, present, same_suite
+from elude.quality.gate.checks import (
+    check_claims,
+    check_drop,
+    check_limit,
+    check_lossless_quality,
+    check_score,
+    present,
+    same_suite,
+)
 from elude.quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, essence, from_essence, gather, mapping
 from elude.quality.gate.preset_checks import PresetEvidence, gather_presets, preset_outcomes, rule_on
 from elude.quality.gate.verdict import Check, PresetRuling, State, Verdict
@@ -30,7 +38,8 @@ def judge(
     Args:
         bundle: the candidate, opened with verification; None is the state ``candidate_missing``.
         policy: what it has to prove.
-        baseline: an earlier release to compare with; without one, a policy that requires one is the state ``baseline_missing``.
+        baseline: an earlier release to compare with; without one, a policy that requires one is the
+            state ``baseline_missing``.
         waivers: violations that a person lets through.
         today: the day waivers are held against; default the present day, UTC.
     """
@@ -51,7 +60,9 @@ def judged_again(bundle: Bundle, verdict: Verdict) -> Verdict:
     policy = parse_policy(verdict.policy_text.encode(), "the verdict's policy")
     waivers = [Waiver.from_json(waiver) for waiver in verdict.waivers]
     baseline = None if verdict.baseline is None else from_essence(verdict.baseline)
-    return decide(gather(bundle), policy, baseline, waivers, date.fromisoformat(verdict.judged_on), gather_presets(bundle))
+    return decide(
+        gather(bundle), policy, baseline, waivers, date.fromisoformat(verdict.judged_on), gather_presets(bundle)
+    )
 
 
 def decide(
@@ -65,7 +76,9 @@ def decide(
     """The pure decision; see ``judge``."""
     if candidate is None:
         nothing = [Check("candidate", "fail", "There is no candidate to judge.")]
-        return _verdict("candidate_missing", nothing, candidate=None, policy=policy, baseline=None, used=(), today=today)
+        return _verdict(
+            "candidate_missing", nothing, candidate=None, policy=policy, baseline=None, used=(), today=today
+        )
     checks = _integrity(candidate, policy)
     state: State = "judged"
     if candidate.quality is None:
@@ -84,7 +97,9 @@ def decide(
     rulings = {preset.name: rule_on(preset, candidate, policy) for preset in presets}
     checks += preset_outcomes(rulings, policy.presets)
     checks, used = _waive(checks, waivers, candidate.artefact_sha256, today)
-    return _verdict(state, checks, candidate=candidate, policy=policy, baseline=baseline, used=used, today=today, rulings=rulings)
+    return _verdict(
+        state, checks, candidate=candidate, policy=policy, baseline=baseline, used=used, today=today, rulings=rulings
+    )
 
 
 def _integrity(candidate: Evidence, policy: Policy) -> list[Check]:
@@ -95,7 +110,12 @@ def _integrity(candidate: Evidence, policy: Policy) -> list[Check]:
     version = quality.get("schema_version")
     known = type(version) is int and version == QUALITY_SCHEMA_VERSION
     checks.append(
-        present("quality.schema", known, "quality.json is of the known version.", f"quality.json has schema_version {version!r}.")
+        present(
+            "quality.schema",
+            known,
+            "quality.json is of the known version.",
+            f"quality.json has schema_version {version!r}.",
+        )
     )
     measured = mapping(quality.get("subject")).get("artefact_sha256")
     checks.append(
@@ -103,7 +123,10 @@ def _integrity(candidate: Evidence, policy: Policy) -> list[Check]:
             "quality.artefact",
             isinstance(measured, str) and measured != "" and measured == candidate.artefact_sha256,
             "The measurements are of exactly these bytes.",
-            f"The measurements are of artefact {str(measured)[:12]}, this bundle is {candidate.artefact_sha256[:12]}: evaluate it again.",
+            (
+                f"The measurements are of artefact {str(measured)[:12]}, this bundle is "
+                f"{candidate.artefact_sha256[:12]}: evaluate it again."
+            ),
         )
     )
     images = candidate.suite.get("images")
@@ -112,7 +135,14 @@ def _integrity(candidate: Evidence, policy: Policy) -> list[Check]:
     checks.append(present("suite.images", enough, words, words))
     if policy.suite_sha256 is not None:
         right = candidate.suite.get("sha256") == policy.suite_sha256
-        checks.append(present("suite.identity", right, "The policy's own suite was used.", "Another suite was used than the policy names."))
+        checks.append(
+            present(
+                "suite.identity",
+                right,
+                "The policy's own suite was used.",
+                "Another suite was used than the policy names.",
+            )
+        )
     return checks
 
 
@@ -131,7 +161,11 @@ def _baseline(candidate: Evidence, baseline: Evidence | None, policy: Policy) ->
     checks = [Check(name, "pass", f"Compared with artefact {baseline.artefact_sha256[:12]}.")]
     version = baseline.quality.get("schema_version")
     known = type(version) is int and version == QUALITY_SCHEMA_VERSION
-    checks.append(present("baseline.schema", known, "Its quality.json is of the known version.", f"It has schema_version {version!r}."))
+    checks.append(
+        present(
+            "baseline.schema", known, "Its quality.json is of the known version.", f"It has schema_version {version!r}."
+        )
+    )
     measured = mapping(baseline.quality.get("subject")).get("artefact_sha256")
     checks.append(
         present(
@@ -162,8 +196,13 @@ def _dimensions(candidate: Evidence, baseline: Evidence | None, policy: Policy) 
     return checks
 
 
-def _waive(checks: list[Check], waivers: Sequence[Waiver], artefact: str, today: date) -> tuple[list[Check], tuple[Waiver, ...]]:
-    """Let waived violations through. Only a measured value beyond its threshold can be waived, never a missing or broken one."""
+def _waive(
+    checks: list[Check], waivers: Sequence[Waiver], artefact: str, today: date
+) -> tuple[list[Check], tuple[Waiver, ...]]:
+    """Let waived violations through.
+
+    Only a measured value beyond its threshold can be waived, never a missing or broken one.
+    """
     valid: dict[str, Waiver] = {}
     notes: list[Check] = []
     for waiver in waivers:
@@ -174,7 +213,9 @@ def _waive(checks: list[Check], waivers: Sequence[Waiver], artefact: str, today:
             reason = f"The waiver of {waiver.owner} ended on {waiver.expires.isoformat()}: renew or remove it."
             notes.append(Check(name, "fail", reason, waiver.dimension))
         elif waiver.artefact_sha256 != artefact:
-            reason = f"The waiver of {waiver.owner} is for artefact {waiver.artefact_sha256[:12]} and does not count here."
+            reason = (
+                f"The waiver of {waiver.owner} is for artefact {waiver.artefact_sha256[:12]} and does not count here."
+            )
             notes.append(Check(name, "warn", reason, waiver.dimension, severity="warn"))
         else:
             valid[waiver.dimension] = waiver
@@ -182,8 +223,15 @@ def _waive(checks: list[Check], waivers: Sequence[Waiver], artefact: str, today:
     used: list[Waiver] = []
     for check in checks:
         waiver_of = valid.get(check.dimension or "")
-        if check.outcome == "fail" and waiver_of is not None and check.observed is not None and check.decided_on != "presence":
-            reason = f"{check.reason} Waived until {waiver_of.expires.isoformat()} by {waiver_of.owner}: {waiver_of.reason}"
+        if (
+            check.outcome == "fail"
+            and waiver_of is not None
+            and check.observed is not None
+            and check.decided_on != "presence"
+        ):
+            reason = (
+                f"{check.reason} Waived until {waiver_of.expires.isoformat()} by {waiver_of.owner}: {waiver_of.reason}"
+            )
             decided.append(replace(check, outcome="waived", reason=reason))
             if waiver_of not in used:
                 used.append(waiver_of)

@@ -36,19 +36,29 @@ def gather_presets(bundle: Bundle) -> tuple[PresetEvidence, ...]:
             content = {}
     measured = mapping(mapping(content).get("presets"))
     return tuple(
-        PresetEvidence(name, sha256, mapping(measured.get(name)) or None) for name, sha256 in sorted(preset_hashes(bundle).items())
+        PresetEvidence(name, sha256, mapping(measured.get(name)) or None)
+        for name, sha256 in sorted(preset_hashes(bundle).items())
     )
 
 
 def rule_on(preset: PresetEvidence, candidate: Evidence, policy: Policy) -> PresetRuling:
-    """Judge one preset by the policy's dimensions; the drops are held against the unsteered model of the same bundle."""
+    """Judge one preset by the policy's dimensions; the drops are held against the unsteered model of the same
+    bundle.
+    """
     if preset.quality is None:
-        return PresetRuling(preset.edits_sha256, (Check("preset.measured", "fail", "This preset was not measured: evaluate it."),))
+        return PresetRuling(
+            preset.edits_sha256, (Check("preset.measured", "fail", "This preset was not measured: evaluate it."),)
+        )
     steered = Evidence(preset.name, candidate.artefact_sha256, preset.quality, None)
     subject, version = mapping(preset.quality.get("subject")), preset.quality.get("schema_version")
     known = type(version) is int and version == QUALITY_SCHEMA_VERSION
     checks = [
-        present("preset.schema", known, "Its measurements are of the known version.", f"They have schema_version {version!r}."),
+        present(
+            "preset.schema",
+            known,
+            "Its measurements are of the known version.",
+            f"They have schema_version {version!r}.",
+        ),
         present(
             "preset.artefact",
             subject.get("artefact_sha256") == candidate.artefact_sha256,
@@ -83,7 +93,9 @@ def preset_outcomes(rulings: Mapping[str, PresetRuling], rule: PresetRule) -> li
     checks = []
     for name, ruling in rulings.items():
         if ruling.passed:
-            checks.append(Check(f"preset.{name}", "pass", f"Preset {name!r} passed and may be served.", severity=rule.severity))
+            checks.append(
+                Check(f"preset.{name}", "pass", f"Preset {name!r} passed and may be served.", severity=rule.severity)
+            )
             continue
         why = next((check.reason for check in ruling.checks if check.outcome == "fail"), "Nothing was checked.")
         reason = f"Preset {name!r} may not be served. {why}"

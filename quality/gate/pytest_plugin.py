@@ -1,6 +1,7 @@
 """The gate as a pytest plugin: ``pytest --elude-bundle build/bundle`` makes one test of each check of the gate.
 
-With ``--elude-policy``, ``--elude-baseline`` and ``--elude-waivers`` as in ``elude gate``. Without ``--elude-bundle`` it does nothing.
+With ``--elude-policy``, ``--elude-baseline`` and ``--elude-waivers`` as in ``elude gate``. Without
+``--elude-bundle`` it does nothing.
 """
 
 from __future__ import annotations
@@ -32,8 +33,12 @@ def pytest_collection(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Add the checks after everything else that selects tests by name: ``-k`` must not be able to leave out a failing one."""
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> Iterator[None]:
+    """Add the checks after everything else that selects tests by name: ``-k`` must not be able to leave out a
+    failing one.
+    """
     yield
     if bundle := config.getoption("--elude-bundle"):
         collector = Gate.from_parent(session, name="elude gate", path=Path(bundle))

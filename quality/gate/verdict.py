@@ -77,7 +77,11 @@ class PresetRuling:
         return bool(self.checks) and not any(check.outcome == "fail" for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
-        return {"passed": self.passed, "edits_sha256": self.edits_sha256, "checks": [check.to_json() for check in self.checks]}
+        return {
+            "passed": self.passed,
+            "edits_sha256": self.edits_sha256,
+            "checks": [check.to_json() for check in self.checks],
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PresetRuling:
@@ -121,7 +125,9 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """True only if everything was there, something was checked, and no check failed."""
-        return self.state == "judged" and bool(self.checks) and not any(check.outcome == "fail" for check in self.checks)
+        return (
+            self.state == "judged" and bool(self.checks) and not any(check.outcome == "fail" for check in self.checks)
+        )
 
     @property
     def exit_code(self) -> int:
@@ -152,7 +158,9 @@ class Verdict:
             "valid_until": self.valid_until,
             "statistics": self._statistics(),
             "presets": {name: ruling.to_json() for name, ruling in self.presets.items()},
-            "counts": {outcome: sum(check.outcome == outcome for check in self.checks) for outcome in get_args(Outcome)},
+            "counts": {
+                outcome: sum(check.outcome == outcome for check in self.checks) for outcome in get_args(Outcome)
+            },
             "checks": [check.to_json() for check in self.checks],
         }
 
@@ -162,7 +170,8 @@ class Verdict:
         return {
             "level": LEVEL,
             "decided_on_bound": on_bound,
-            "multiple_comparisons": "none corrected: all must pass (intersection-union test), so a model beyond any one threshold passes "
+            "multiple_comparisons": "none corrected: all must pass (intersection-union test), so a model "
+            "beyond any one threshold passes "
             f"with a chance of at most {(1 - LEVEL) / 2:.3g}, however many are checked",
         }
 

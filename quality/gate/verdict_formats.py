@@ -14,11 +14,16 @@ _SIGNS: dict[Outcome, str] = {"pass": "✅ pass", "fail": "❌ fail", "warn": "�
 
 def verdict_json(verdict: Verdict) -> bytes:
     """The bytes of ``verdict.json``: UTF-8, sorted keys, no NaN."""
-    return (json.dumps(verdict.to_json(), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (
+        json.dumps(verdict.to_json(), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    ).encode()
 
 
 def junit_xml(verdict: Verdict) -> bytes:
-    """One test case a check; waived checks are skipped, warnings pass and say so. A state other than judged is an error."""
+    """One test case a check; waived checks are skipped, warnings pass and say so.
+
+    A state other than judged is an error.
+    """
     unjudged = verdict.state != "judged"
     suite = ElementTree.Element(
         "testsuite",
@@ -32,7 +37,9 @@ def junit_xml(verdict: Verdict) -> bytes:
         case = ElementTree.SubElement(suite, "testcase", classname="elude.gate", name="judged")
         ElementTree.SubElement(case, "error", message=_clean(verdict.state))
     for check in verdict.checks:
-        case = ElementTree.SubElement(suite, "testcase", classname=f"elude.gate.{check.dimension or 'integrity'}", name=_clean(check.name))
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=f"elude.gate.{check.dimension or 'integrity'}", name=_clean(check.name)
+        )
         if check.outcome == "fail":
             ElementTree.SubElement(case, "failure", message=_clean(check.reason))
         elif check.outcome == "waived":
@@ -68,7 +75,11 @@ def markdown(verdict: Verdict) -> str:
 
 def _table(checks: list[Check]) -> list[str]:
     rows = [
-        f"| {_SIGNS[c.outcome]} | `{_cell(c.name)}` | {_number(c.observed)} | {_number(c.threshold)} | {_cell(c.reason)} |" for c in checks
+        (
+            f"| {_SIGNS[c.outcome]} | `{_cell(c.name)}` | {_number(c.observed)} | {_number(c.threshold)} | "
+            f"{_cell(c.reason)} |"
+        )
+        for c in checks
     ]
     return ["| outcome | check | observed | threshold | why |", "|---|---|---:|---:|---|", *rows]
 

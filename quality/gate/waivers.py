@@ -36,19 +36,28 @@ class Waiver:
     @classmethod
     def from_json(cls, data: Mapping[str, str]) -> Waiver:
         """The inverse of ``to_json``; ValueError, KeyError or TypeError on other forms."""
-        return cls(data["dimension"], data["reason"], data["owner"], date.fromisoformat(data["expires"]), data["artefact_sha256"])
+        return cls(
+            data["dimension"],
+            data["reason"],
+            data["owner"],
+            date.fromisoformat(data["expires"]),
+            data["artefact_sha256"],
+        )
 
 
 def load_waivers(path: Path | str) -> tuple[Waiver, ...]:
     """Read ``[[waiver]]`` tables from a TOML file.
 
     Raises:
-        UsageError: if it cannot be read, a key is missing or unknown, or two waivers name the same dimension and artefact.
+        UsageError: if it cannot be read, a key is missing or unknown, or two waivers name the same
+            dimension and artefact.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The waivers {path} cannot be read: {error}.", "Name an existing TOML file in UTF-8.") from error
+        raise UsageError(
+            f"The waivers {path} cannot be read: {error}.", "Name an existing TOML file in UTF-8."
+        ) from error
     top = Table.parse(text, str(path))
     waivers: list[Waiver] = []
     for table in top.tables("waiver"):

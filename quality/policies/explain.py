@@ -15,8 +15,14 @@ _CLAIMS = {
 
 def explain(policy: Policy) -> str:
     """The policy as a text of one sentence a line."""
-    lines = [f"Policy “{policy.name}” ({policy.sha256[:12]}).", policy.description if policy.description != "-" else "", ""]
-    suite = f"At least {policy.min_images} labelled images" + (f", the suite {policy.suite_sha256[:12]}" if policy.suite_sha256 else "")
+    lines = [
+        f"Policy “{policy.name}” ({policy.sha256[:12]}).",
+        policy.description if policy.description != "-" else "",
+        "",
+    ]
+    suite = f"At least {policy.min_images} labelled images" + (
+        f", the suite {policy.suite_sha256[:12]}" if policy.suite_sha256 else ""
+    )
     lines += [f"Measured on: {suite}. The measurements must be of exactly the bytes that are released."]
     if not policy.compares:
         lines += ["Nothing is compared with an earlier release."]
@@ -29,26 +35,47 @@ def explain(policy: Policy) -> str:
         lines += [f"- {sentence}" for sentence in _dimension(rule)]
     if policy.score is not None:
         score = policy.score
-        partial = "a score over some of the dimensions counts" if score.allow_partial else "all nine dimensions must be measured"
+        partial = (
+            "a score over some of the dimensions counts"
+            if score.allow_partial
+            else "all nine dimensions must be measured"
+        )
         weights = f", with weights {', '.join(f'{k} {v:g}' for k, v in score.weights.items())}" if score.weights else ""
-        lines += [f"- The QUBA score must be at least {score.limit:g}{weights}; {partial}. {_violation(score.severity)}"]
+        lines += [
+            f"- The QUBA score must be at least {score.limit:g}{weights}; {partial}. {_violation(score.severity)}"
+        ]
     lines += ["", "The rewrite must be lossless:"]
     for claim, tolerance in policy.claims.items():
         lines += [f"- {_CLAIMS[claim]}: {'bit for bit' if tolerance == 0 else f'within {tolerance:g}'}."]
-    lines += [f"- {sentence}" for sentence in (_tolerances("rewritten", policy.disentangled), _tolerances("served", policy.served))]
+    lines += [
+        f"- {sentence}"
+        for sentence in (_tolerances("rewritten", policy.disentangled), _tolerances("served", policy.served))
+    ]
     exempt = f", but for {', '.join(policy.presets.exempt)}" if policy.presets.exempt else ""
     lines += [
         "",
-        f"Steering presets are judged by the same dimensions{exempt}, each compared with the unsteered model. One that fails is never"
-        + (" served, and stops the release." if policy.presets.severity == "fail" else " served; the release goes on without it."),
+        (
+            f"Steering presets are judged by the same dimensions{exempt}, each compared with the unsteered "
+            "model. One that fails is never"
+        )
+        + (
+            " served, and stops the release."
+            if policy.presets.severity == "fail"
+            else " served; the release goes on without it."
+        ),
         "",
-        "Whatever is missing, broken, or of other bytes fails. A waiver lets a measured value through until its day, nothing else.",
+        (
+            "Whatever is missing, broken, or of other bytes fails. A waiver lets a measured value through until "
+            "its day, nothing else."
+        ),
     ]
     bounds = sum(rule.decide_on == "bound" for rule in policy.dimensions)
     if bounds:
         lines += [
-            f"{bounds} dimensions are decided on the pessimistic end of a {LEVEL:.0%} interval. All checks must pass, so no correction for "
-            f"their number is needed: a model truly beyond any one limit passes with a chance of at most {(1 - LEVEL) / 2:.1%}."
+            f"{bounds} dimensions are decided on the pessimistic end of a {LEVEL:.0%} interval. All checks "
+            "must pass, so no correction for "
+            "their number is needed: a model truly beyond any one limit passes with a chance of at most "
+            f"{(1 - LEVEL) / 2:.1%}."
         ]
     return "\n".join(lines) + "\n"
 
@@ -56,7 +83,9 @@ def explain(policy: Policy) -> str:
 def _dimension(rule: DimensionRule) -> list[str]:
     higher = HIGHER_IS_BETTER[rule.dimension]
     most, worse = ("at least", "below") if higher else ("at most", "above")
-    decided = f", decided on the {'lower' if higher else 'upper'} end of its interval" if rule.decide_on == "bound" else ""
+    decided = (
+        f", decided on the {'lower' if higher else 'upper'} end of its interval" if rule.decide_on == "bound" else ""
+    )
     what = []
     if rule.limit is not None:
         what.append(f"must be {most} {rule.limit:g}")
@@ -75,4 +104,6 @@ def _violation(severity: str) -> str:
 def _tolerances(form: str, tolerances: Tolerances) -> str:
     named = "".join(f", {name} by {value:g}" for name, value in tolerances.named.items())
     exempt = f", {', '.join(tolerances.exempt)} by anything" if tolerances.exempt else ""
-    return f"Each dimension of the {form} model may differ from the original's by {tolerances.default:g}{named}{exempt}."
+    return (
+        f"Each dimension of the {form} model may differ from the original's by {tolerances.default:g}{named}{exempt}."
+    )

@@ -1,4 +1,6 @@
-"""A first policy from a baseline: every measured dimension with room for sampling noise, and a comment that says where it comes from."""
+"""A first policy from a baseline: every measured dimension with room for sampling noise, and a comment that says
+where it comes from.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from elude.handlers.errors import EvaluationError
 from elude.quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
 from elude.quality.gate.evidence import Measurement, gather
 
-_ROOM = 1.5  # half widths of the interval between the baseline's value and what is still allowed: an equal model stays inside
+# half widths of the interval between the baseline's value and what is still allowed: an equal model
+# stays inside
+_ROOM = 1.5
 
 
 def policy_init(baseline: Bundle, *, name: str = "release") -> str:
@@ -23,8 +27,14 @@ def policy_init(baseline: Bundle, *, name: str = "release") -> str:
     if evidence.quality is None or not evidence.dimensions:
         raise EvaluationError(f"{baseline.root} was not measured.", "Run 'elude evaluate' on it.")
     parts = [
-        f"# What a release has to prove, made from the measurements of {evidence.model} (artefact {evidence.artefact_sha256[:12]}).",
-        "# Read every number before you rely on it: they say what this model does, not what your use needs. See docs/gate.md.",
+        (
+            f"# What a release has to prove, made from the measurements of {evidence.model} (artefact "
+            f"{evidence.artefact_sha256[:12]})."
+        ),
+        (
+            "# Read every number before you rely on it: they say what this model does, not what your use needs. "
+            "See docs/gate.md."
+        ),
         "schema_version = 1",
         f"name = {json.dumps(name)}",
         "",
@@ -44,7 +54,9 @@ def policy_init(baseline: Bundle, *, name: str = "release") -> str:
             parts += ["", f"# [dimensions.{dimension}]  was not measured."]
             continue
         if measured.problem:
-            raise EvaluationError(f"{dimension} of {baseline.root} cannot be used: {measured.problem}.", "Evaluate it again.")
+            raise EvaluationError(
+                f"{dimension} of {baseline.root} cannot be used: {measured.problem}.", "Evaluate it again."
+            )
         parts += ["", *_rule(dimension, measured)]
     parts += [
         "",
@@ -82,7 +94,10 @@ def _rule(dimension: str, measured: Measurement) -> list[str]:
     drop = _away(max(room, 0.001), False)
     return [
         head[0] + f", 95 % interval {low:.4g} to {high:.4g}",
-        f"{key} = {_away(pessimistic + sign * room, higher):g}  # one and a half half-widths beyond the pessimistic end",
+        (
+            f"{key} = {_away(pessimistic + sign * room, higher):g}  # one and a half half-widths beyond the "
+            "pessimistic end"
+        ),
         f"max_drop = {drop:g}  # an equal model on the same images stays within one half-width",
         'decide_on = "bound"',
     ]

@@ -1,4 +1,6 @@
-"""The policy: what a release has to prove, read from a versioned TOML file and refused when anything in it is unclear."""
+"""The policy: what a release has to prove, read from a versioned TOML file and refused when anything in it is
+unclear.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,8 @@ class ScoreRule:
 class Tolerances:
     """Largest absolute difference per dimension between the original and a rewritten form of it.
 
-    ``named`` dimensions must be measured on both sides; any other measured one may differ by ``default``, unless exempt.
+    ``named`` dimensions must be measured on both sides; any other measured one may differ by
+    ``default``, unless exempt.
     """
 
     named: Mapping[str, float]
@@ -70,7 +73,8 @@ class Tolerances:
 
 @dataclass(frozen=True)
 class PresetRule:
-    """How steering presets are judged: by the policy's dimensions but ``exempt``, each compared with the unsteered model.
+    """How steering presets are judged: by the policy's dimensions but ``exempt``, each compared with the unsteered
+    model.
 
     A preset that fails is never served; with ``severity`` fail it stops the whole release too.
     """
@@ -81,7 +85,11 @@ class PresetRule:
 
 @dataclass(frozen=True)
 class Policy:
-    """A whole policy; ``text`` and its ``sha256`` are written into every verdict, so that the decision can be made again."""
+    """A whole policy;
+
+    ``text`` and its ``sha256`` are written into every verdict, so that the decision can be made
+    again.
+    """
 
     name: str
     description: str
@@ -111,7 +119,9 @@ def load_policy(path: Path | str = DEFAULT_POLICY) -> Policy:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise UsageError(f"The policy {path} cannot be read: {error.strerror}.", "Name an existing TOML file.") from error
+        raise UsageError(
+            f"The policy {path} cannot be read: {error.strerror}.", "Name an existing TOML file."
+        ) from error
     return parse_policy(content, str(path))
 
 
@@ -134,7 +144,9 @@ def parse_policy(content: bytes, file: str = "policy.toml") -> Policy:
     if unknown:
         raise rules.error(unknown[0], "is not a dimension", f"Dimensions: {', '.join(DIMENSIONS)}.")
     if not rules.keys:
-        raise top.error(None, "no [dimensions.…] table: such a policy would pass anything", "Name at least one dimension.")
+        raise top.error(
+            None, "no [dimensions.…] table: such a policy would pass anything", "Name at least one dimension."
+        )
     policy = Policy(
         name=top.text("name"),
         description=top.text("description", "-"),

@@ -30,7 +30,10 @@ def policy_schema() -> dict[str, Any]:
             "description": {"type": "string", "pattern": r"\S"},
             "baseline": _table({"required": {"type": "boolean", "default": True}}),
             "suite": _table(
-                {"min_images": {"type": "integer", "minimum": 1, "default": 1}, "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
+                {
+                    "min_images": {"type": "integer", "minimum": 1, "default": 1},
+                    "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                }
             ),
             "dimensions": _table({name: _dimension(name) for name in DIMENSIONS}) | {"minProperties": 1},
             "presets": _table({"severity": _SEVERITY | {"default": "warn"}, "exempt": _NAMES}),
@@ -79,4 +82,6 @@ def _tolerances() -> dict[str, Any]:
 
 
 def _table(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "additionalProperties": False} | ({"required": required} if required else {})
+    return {"type": "object", "properties": properties, "additionalProperties": False} | (
+        {"required": required} if required else {}
+    )

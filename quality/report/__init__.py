@@ -1,4 +1,6 @@
-"""The page a person opens first: is the rewrite lossless, how good is the model, may it be served, and what did the split find?"""
+"""The page a person opens first: is the rewrite lossless, how good is the model, may it be served, and what did the
+split find?
+"""
 
 from __future__ import annotations
 

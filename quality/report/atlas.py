@@ -57,7 +57,8 @@ class UnitCard:
 def unit_cards(
     catalogue: Catalogue, layout: Layout | None, *, limit: int = 8, parts_shown: int = 6, images_shown: int = 8
 ) -> tuple[UnitCard, ...]:
-    """The cards of the ``limit`` units whose sub-units belong together more than the unit does, well-supported ones first.
+    """The cards of the ``limit`` units whose sub-units belong together more than the unit does, well-supported ones
+    first.
 
     Not the units with the most sub-units: those tend to be mixed ones whose parts overlap, which shows a reader little.
     """
@@ -69,14 +70,21 @@ def unit_cards(
         return not _well_supported(parts[unit], parts_shown, images_shown), gains[unit] is None, -(gains[unit] or 0.0)
 
     chosen = sorted(split, key=order)[:limit]
-    return tuple(_card(catalogue, unit, gains[unit], layout, parts_shown=parts_shown, images=images_shown) for unit in chosen)
+    return tuple(
+        _card(catalogue, unit, gains[unit], layout, parts_shown=parts_shown, images=images_shown) for unit in chosen
+    )
 
 
 def mean_ms_scores(catalogue: Catalogue) -> dict[str, float]:
     """Mean MS-Score of split units and of their sub-units, as far as the catalogue has any."""
     split = [unit for unit in catalogue.most_split(catalogue.count()) if unit.parts > 1]
     units = [unit.ms_score for unit in split if unit.ms_score is not None]
-    parts = [part.ms_score for unit in split for part in catalogue.parts_of(unit.layer, unit.unit) if part.ms_score is not None]
+    parts = [
+        part.ms_score
+        for unit in split
+        for part in catalogue.parts_of(unit.layer, unit.unit)
+        if part.ms_score is not None
+    ]
     return {name: sum(scores) / len(scores) for name, scores in (("units", units), ("sub_units", parts)) if scores}
 
 
@@ -91,17 +99,23 @@ def _gain(unit: UnitRow, parts: Sequence[SubUnitRow]) -> float | None:
     return None if unit.ms_score is None or not scores else sum(scores) / len(scores) - unit.ms_score
 
 
-def _card(catalogue: Catalogue, unit: UnitRow, gain: float | None, layout: Layout | None, *, parts_shown: int, images: int) -> UnitCard:
+def _card(
+    catalogue: Catalogue, unit: UnitRow, gain: float | None, layout: Layout | None, *, parts_shown: int, images: int
+) -> UnitCard:
     identifier = f"{unit.layer}/u{unit.unit}"
     parts = catalogue.parts_of(unit.layer, unit.unit)
     # the most active sub-units are the ones a reader meets; those without any top image have nothing to show
     shown = sorted((part for part in parts if part.tops), key=lambda part: -part.active)[:parts_shown]
     whole = _strip(catalogue, identifier, unit, images, layout)
-    strips = tuple(_strip(catalogue, part.id, part, images, layout) for part in sorted(shown, key=lambda part: part.part))
+    strips = tuple(
+        _strip(catalogue, part.id, part, images, layout) for part in sorted(shown, key=lambda part: part.part)
+    )
     return UnitCard(identifier, unit.parts, gain, whole, strips, len(parts) - len(strips))
 
 
-def _strip(catalogue: Catalogue, identifier: str, row: UnitRow | SubUnitRow, images: int, layout: Layout | None) -> Strip:
+def _strip(
+    catalogue: Catalogue, identifier: str, row: UnitRow | SubUnitRow, images: int, layout: Layout | None
+) -> Strip:
     pictures, labels = [], []
     for rank, top in enumerate(row.tops[:images], 1):
         image = catalogue.image(top.image)
@@ -110,9 +124,15 @@ def _strip(catalogue: Catalogue, identifier: str, row: UnitRow | SubUnitRow, ima
         alt = f"Top image {rank} of {identifier}: {image.label or image.name}, activation {top.activation:.2f}"
         uri = "data:image/png;base64," + base64.b64encode(image.png).decode()
         pictures.append(Picture(uri, alt, _width(image.png) <= TINY, marker(top, row.layer, layout)))
-    part: dict[str, Any] = {"name": row.name, "active": row.active} if isinstance(row, SubUnitRow) else {"name": None, "active": None}
+    part: dict[str, Any] = (
+        {"name": row.name, "active": row.active} if isinstance(row, SubUnitRow) else {"name": None, "active": None}
+    )
     return Strip(
-        identifier.rsplit("/", 1)[-1], ms_score=row.ms_score, labels=tuple(Counter(labels).most_common()), pictures=tuple(pictures), **part
+        identifier.rsplit("/", 1)[-1],
+        ms_score=row.ms_score,
+        labels=tuple(Counter(labels).most_common()),
+        pictures=tuple(pictures),
+        **part,
     )
 
 

@@ -1,4 +1,6 @@
-"""The section on the nine dimensions, which the report and the comparison of two results share; and the page of that comparison."""
+"""The section on the nine dimensions, which the report and the comparison of two results share; and the page of that
+comparison.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ _FOLDER = Path(__file__).parent
 def environment() -> jinja2.Environment:
     """Escapes everything that came from outside; the style sheet is ours and holds no closing tag."""
     found = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     found.filters |= {"small": small, "decimal": decimal}
     return found
@@ -68,5 +74,12 @@ def comparison_page(comparison: Comparison, first: QualityReport, second: Qualit
     """A page without scripts or links elsewhere: the second of two results, drawn beside the first."""
     section = quality_section(second.to_json(), pool=None, baseline=first)
     verdicts = [change.verdict for change in comparison.changes]
-    counts = {verdict: verdicts.count(verdict) for verdict in ("better", "worse", "within noise", "same", "unknown", "not measured")}
-    return environment().get_template("compare.html.j2").render(**section, style=style(), comparison=comparison, counts=counts)
+    counts = {
+        verdict: verdicts.count(verdict)
+        for verdict in ("better", "worse", "within noise", "same", "unknown", "not measured")
+    }
+    return (
+        environment()
+        .get_template("compare.html.j2")
+        .render(**section, style=style(), comparison=comparison, counts=counts)
+    )

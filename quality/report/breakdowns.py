@@ -34,7 +34,10 @@ class Term:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """A table of a dimension: (name, value, percent of its bar), lowest first; ``hidden`` rows are left out for space."""
+    """A table of a dimension: (name, value, percent of its bar), lowest first;
+
+    ``hidden`` rows are left out for space.
+    """
 
     key: str
     title: str
@@ -51,7 +54,10 @@ def contributions(quality: Mapping[str, Any]) -> tuple[Term, ...]:
         if dimension in DEFINITIONS and z is not None and weight is not None and contribution is not None:
             found.append((dimension, z, weight, contribution))
     largest = max((abs(contribution) for *_, contribution in found), default=0.0) or 1.0
-    return tuple(Term(d, DEFINITIONS[d].title, z, w, c, 50 + min(0.0, 50 * c / largest), abs(50 * c / largest)) for d, z, w, c in found)
+    return tuple(
+        Term(d, DEFINITIONS[d].title, z, w, c, 50 + min(0.0, 50 * c / largest), abs(50 * c / largest))
+        for d, z, w, c in found
+    )
 
 
 def breakdowns(quality: Mapping[str, Any]) -> tuple[Breakdown, ...]:

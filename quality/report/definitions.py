@@ -1,4 +1,7 @@
-"""What each of the nine dimensions is, in a sentence or two for the page; every number there links here. In full: ``docs/quality.md``."""
+"""What each of the nine dimensions is, in a sentence or two for the page; every number there links here.
+
+In full: ``docs/quality.md``.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ DEFINITIONS: Mapping[str, Definition] = {
     "adversarial_robustness": Definition(
         "Adversarial robustness",
         "√(A_PGD ÷ A₀ · A_FGSM ÷ A₀)",
-        "Accuracy left under two untargeted attacks, relative to the clean one. No value of a pixel moves by more than 8/255; PGD takes "
+        "Accuracy left under two untargeted attacks, relative to the clean one. No value of a pixel moves "
+        "by more than 8/255; PGD takes "
         "ten steps of 2/255 from a random start.",
     ),
     "corruption_robustness": Definition(
@@ -36,8 +40,10 @@ DEFINITIONS: Mapping[str, Definition] = {
     "calibration_error": Definition(
         "Calibration error",
         "√(ECE · ACE)",
-        "How far stated confidence lies from how often the model is right: of the top class in 15 bins of equal width (ECE), and of "
-        "every class in 15 bins of equal mass (ACE). Few images make it larger than it is; the interval is about the true value.",
+        "How far stated confidence lies from how often the model is right: of the top class in 15 bins of "
+        "equal width (ECE), and of "
+        "every class in 15 bins of equal mass (ACE). Few images make it larger than it is; the interval is "
+        "about the true value.",
     ),
     "class_balance": Definition(
         "Class balance",
@@ -54,5 +60,7 @@ DEFINITIONS: Mapping[str, Definition] = {
         "shape answers ÷ (shape answers + texture answers)",
         "On images whose shape is of one class and whose texture is of another.",
     ),
-    "params_m": Definition("Parameters, millions", "parameters ÷ 10⁶", "Buffers, such as running statistics, are not counted."),
+    "params_m": Definition(
+        "Parameters, millions", "parameters ÷ 10⁶", "Buffers, such as running statistics, are not counted."
+    ),
 }

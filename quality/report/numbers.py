@@ -17,7 +17,10 @@ from elude.quality.scores.pool import Pool
 
 CLAIM_WORDS = {
     "sums": ("Sub-units sum to their unit", "Largest difference between a unit and the sum of its sub-units."),
-    "rewrite": ("The rewrite equals the original", "Largest difference between the outputs of the rewritten and the original torch model."),
+    "rewrite": (
+        "The rewrite equals the original",
+        "Largest difference between the outputs of the rewritten and the original torch model.",
+    ),
     "runtime": ("The served graph equals torch", "Largest difference between the outputs of ONNX Runtime and torch."),
 }
 
@@ -31,7 +34,10 @@ FAMILIES = {"units": "Units", "random": "Random split", "sub_units": "Sub-units"
 
 @dataclass(frozen=True)
 class Mark:
-    """Other models on a dimension's axis, in percent of it: the lowest, the mean and the highest value; ``beaten`` of ``of`` are worse."""
+    """Other models on a dimension's axis, in percent of it: the lowest, the mean and the highest value;
+
+    ``beaten`` of ``of`` are worse.
+    """
 
     low: float
     mean: float
@@ -96,7 +102,10 @@ class Chart:
 
 
 def dimension_lines(
-    quality: Mapping[str, Any], pool: Pool | None = None, baseline: Mapping[str, Any] | None = None, changes: Sequence[Change] = ()
+    quality: Mapping[str, Any],
+    pool: Pool | None = None,
+    baseline: Mapping[str, Any] | None = None,
+    changes: Sequence[Change] = (),
 ) -> list[DimensionLine]:
     """One line for each of the nine dimensions, measured or not: what was not measured is said, never hidden.
 
@@ -131,7 +140,9 @@ def dimension_lines(
                 low=None if interval is None else _percent(interval[0] / top),
                 high=None if interval is None else _percent(interval[1] / top),
                 why_not=str(reasons.get(dimension, "")),
-                factors=tuple((k, v) for k, raw in mapping(entry.get("factors")).items() if (v := number(raw)) is not None),
+                factors=tuple(
+                    (k, v) for k, raw in mapping(entry.get("factors")).items() if (v := number(raw)) is not None
+                ),
                 original=number(mapping(lossless.get("original")).get(dimension)),
                 disentangled=number(mapping(lossless.get("disentangled")).get(dimension)),
                 served=number(mapping(lossless.get("served")).get(dimension)),
@@ -146,7 +157,9 @@ def dimension_lines(
 
 
 def axis_end(values: Sequence[float | None], dimension: str) -> float:
-    """Where the dimension's axis ends: 1 for fractions, 0.2, 0.5 or 1 for errors, else the next round number; 0 without values."""
+    """Where the dimension's axis ends: 1 for fractions, 0.2, 0.5 or 1 for errors, else the next round number; 0
+    without values.
+    """
     known = [value for value in values if value is not None]
     if not known:
         return 0.0
@@ -174,7 +187,9 @@ def claim_lines(equivalence: Mapping[str, Any]) -> list[ClaimLine]:
 
 
 def measure_charts(measures: Mapping[str, Any], fallback: Mapping[str, float]) -> list[Chart]:
-    """The measures of the split units, mean over the layers of measures.json; without that file the catalogue's MS-Scores."""
+    """The measures of the split units, mean over the layers of measures.json; without that file the catalogue's
+    MS-Scores.
+    """
     layers = [mapping(layer) for layer in mapping(measures.get("layers")).values()]
     charts = []
     for measure, (title, words) in MEASURES.items():

@@ -20,13 +20,18 @@ from elude.quality.suites.suite import IMAGENET_1K
 
 
 def write_report(
-    bundle: Bundle, *, tokens: Mapping[str, int] | None = None, pool: Pool | None = None, baseline: QualityReport | None = None
+    bundle: Bundle,
+    *,
+    tokens: Mapping[str, int] | None = None,
+    pool: Pool | None = None,
+    baseline: QualityReport | None = None,
 ) -> Bundle:
     """Render ``report.html`` from what the bundle holds and add it; what is missing is said on the page.
 
     Args:
         bundle: any bundle, measured and judged or not.
-        tokens: tokens of each layer, to mark on the thumbnails where a unit looked; default: ``tokens`` of measures.json.
+        tokens: tokens of each layer, to mark on the thumbnails where a unit looked; default:
+            ``tokens`` of measures.json.
         pool: other models to show beside this one; the published ones under their own protocol.
         baseline: the measurements of an earlier model.
 
@@ -37,7 +42,11 @@ def write_report(
 
 
 def render(
-    bundle: Bundle, *, tokens: Mapping[str, int] | None = None, pool: Pool | None = None, baseline: QualityReport | None = None
+    bundle: Bundle,
+    *,
+    tokens: Mapping[str, int] | None = None,
+    pool: Pool | None = None,
+    baseline: QualityReport | None = None,
 ) -> str:
     """The page as text; see ``write_report``."""
     evidence = gather(bundle)
@@ -85,10 +94,16 @@ def _verdict(bundle: Bundle) -> tuple[Verdict | None, str]:
     return verdict, ""
 
 
-def _atlas(bundle: Bundle, measures: Mapping[str, Any], tokens: Mapping[str, int] | None) -> tuple[Any, dict[str, float]]:
+def _atlas(
+    bundle: Bundle, measures: Mapping[str, Any], tokens: Mapping[str, int] | None
+) -> tuple[Any, dict[str, float]]:
     if not bundle.has("catalogue.sqlite"):
         return (), {}
-    known = tokens if tokens is not None else {k: v for k, v in mapping(measures.get("tokens")).items() if type(v) is int and v > 0}
+    known = (
+        tokens
+        if tokens is not None
+        else {k: v for k, v in mapping(measures.get("tokens")).items() if type(v) is int and v > 0}
+    )
     size = mapping(_json(bundle, "preprocess.json")).get("input_size")
     layout = Layout(size[1], size[2], known) if known and isinstance(size, list) and len(size) == 3 else None
     catalogue = Catalogue(bundle.path("catalogue.sqlite"))

@@ -62,14 +62,16 @@ def read_report(path: str | Path) -> QualityReport:
 def compare(first: QualityReport, second: QualityReport, names: tuple[str, str] | None = None) -> Comparison:
     """How ``second`` differs from ``first``.
 
-    Both intervals are added as squares around their middles (Zou & Donner 2008), as if the images were other ones: on the same images the
-    truth is more certain than this says.
+    Both intervals are added as squares around their middles (Zou & Donner 2008), as if the images
+    were other ones: on the same images the truth is more certain than this says.
     """
     changes = []
     for dimension in DIMENSIONS:
         a, b = first.dimensions.get(dimension), second.dimensions.get(dimension)
         if a is None or b is None:
-            changes.append(Change(dimension, a.value if a else None, b.value if b else None, None, None, "not measured"))
+            changes.append(
+                Change(dimension, a.value if a else None, b.value if b else None, None, None, "not measured")
+            )
             continue
         difference = b.value - a.value
         interval = None
@@ -77,7 +79,9 @@ def compare(first: QualityReport, second: QualityReport, names: tuple[str, str] 
             middle = sum(b.interval) / 2 - sum(a.interval) / 2
             half = math.hypot((a.interval[1] - a.interval[0]) / 2, (b.interval[1] - b.interval[0]) / 2)
             interval = (middle - half, middle + half)
-        changes.append(Change(dimension, a.value, b.value, difference, interval, _verdict(dimension, difference, interval)))
+        changes.append(
+            Change(dimension, a.value, b.value, difference, interval, _verdict(dimension, difference, interval))
+        )
     labels = names or (str(first.subject["model"]), str(second.subject["model"]))
     return Comparison(*labels, first.suite.get("sha256") == second.suite.get("sha256"), tuple(changes))
 

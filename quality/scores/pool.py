@@ -55,9 +55,13 @@ def trimmed_constants(values: Sequence[float], trim: float = TRIM) -> tuple[floa
 
 @cache
 def published_pool() -> Pool:
-    """The 326 models of arXiv 2503.17110 with the published constants (which their trimmed table reproduces to 3.3e-6)."""
+    """The 326 models of arXiv 2503.17110 with the published constants (which their trimmed table reproduces to
+    3.3e-6).
+    """
     models = {row["model_id"]: {d: float(row[d]) for d in DIMENSIONS} for row in published_rows()}
-    data = json.loads((files("elude.quality.scores.reference") / "quba_constants.json").read_text("utf-8"))["dimensions"]
+    data = json.loads((files("elude.quality.scores.reference") / "quba_constants.json").read_text("utf-8"))[
+        "dimensions"
+    ]
     return Pool("quba-2025", models, {d: (float(data[d]["mean"]), float(data[d]["std"])) for d in DIMENSIONS})
 
 

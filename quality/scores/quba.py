@@ -1,7 +1,8 @@
 """QUBA, one number from up to nine dimensions: the weighted mean of their signed z-scores. Loads no torch.
 
 QUBA = sum_d s_d w_d (x_d - mu_d) / sigma_d / sum_d |w_d|, s = -1 where lower is better. (arXiv 2503.17110, section 4.)
-Dimensions that were not measured are left out, never imputed: the score is then partial, normalised over what was measured.
+Dimensions that were not measured are left out, never imputed: the score is then partial, normalised
+    over what was measured.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ PUBLISHED_WEIGHTS: Mapping[str, float] = {
 # ours, not published: what some uses care about most
 PROFILES: Mapping[str, Mapping[str, float]] = {
     "quba": PUBLISHED_WEIGHTS,
-    "safety": {**PUBLISHED_WEIGHTS, "adversarial_robustness": 1.0, "corruption_robustness": 1.0, "ood_robustness": 1.0, "params_m": 0.0},
+    "safety": {
+        **PUBLISHED_WEIGHTS,
+        "adversarial_robustness": 1.0,
+        "corruption_robustness": 1.0,
+        "ood_robustness": 1.0,
+        "params_m": 0.0,
+    },
     "edge": {**PUBLISHED_WEIGHTS, "params_m": 3.0},
     "fairness": {**PUBLISHED_WEIGHTS, "class_balance": 3.0, "object_focus": 1.0},
 }
@@ -39,7 +46,9 @@ PROFILES: Mapping[str, Mapping[str, float]] = {
 
 @dataclass(frozen=True)
 class Contribution:
-    """Of one dimension: z, signed so that higher is better; its weight; z * weight / sum of weights, which add up to the total."""
+    """Of one dimension: z, signed so that higher is better; its weight; z * weight / sum of weights, which add up to
+    the total.
+    """
 
     z: float
     weight: float
@@ -71,7 +80,9 @@ class QubaScore:
             "partial": self.partial,
             "missing": list(self.missing),
             "reference": self.reference,
-            "per_dimension": {d: {"z": c.z, "weight": c.weight, "contribution": c.contribution} for d, c in self.per_dimension.items()},
+            "per_dimension": {
+                d: {"z": c.z, "weight": c.weight, "contribution": c.contribution} for d, c in self.per_dimension.items()
+            },
         }
 
 
@@ -82,12 +93,15 @@ def quba_score(
 
     Args:
         values: dimension to value, keys as in ``elude.quality.dimensions.DIMENSIONS``; those not measured are absent.
-        weights: dimension to weight >= 0, a profile's name, or None for the published weights. Dimensions not named weigh 0.
-        reference: ``quba-2025``, the 326 published models, meaningful under the ImageNet-1k protocol only; or an own :class:`Pool`.
+        weights: dimension to weight >= 0, a profile's name, or None for the published weights.
+            Dimensions not named weigh 0.
+        reference: ``quba-2025``, the 326 published models, meaningful under the ImageNet-1k
+            protocol only; or an own :class:`Pool`.
 
     Raises:
-        UsageError: for an unknown dimension, profile or reference, a value that is not finite, a negative weight, nothing that is both
-            measured and weighted, or a pool in which a dimension does not vary.
+        UsageError: for an unknown dimension, profile or reference, a value that is not finite, a
+            negative weight, nothing that is both measured and weighted, or a pool in which a
+            dimension does not vary.
     """
     weight_of = _weights(weights)
     _check_keys(values, "value")
@@ -99,7 +113,9 @@ def quba_score(
     used = [d for d in wanted if d in values and d in pool.constants]
     missing = tuple(d for d in wanted if d not in used)
     if not used:
-        raise UsageError("No dimension has a value, a weight and a reference.", f"Give some of {', '.join(wanted) or 'the weights'}.")
+        raise UsageError(
+            "No dimension has a value, a weight and a reference.", f"Give some of {', '.join(wanted) or 'the weights'}."
+        )
     total_weight = sum(weight_of[d] for d in used)
     terms = {}
     for name in used:
@@ -120,8 +136,12 @@ class Standing:
     nearest: tuple[tuple[str, float], ...]
 
 
-def standing(score: QubaScore, pool: Pool | None = None, weights: Mapping[str, float] | str | None = None, nearest: int = 3) -> Standing:
-    """Rank of ``score`` among the models of ``pool`` (default: the published one), scored on the same dimensions with the same weights."""
+def standing(
+    score: QubaScore, pool: Pool | None = None, weights: Mapping[str, float] | str | None = None, nearest: int = 3
+) -> Standing:
+    """Rank of ``score`` among the models of ``pool`` (default: the published one), scored on the same dimensions
+    with the same weights.
+    """
     pool = published_pool() if pool is None else pool
     weight_of = {d: w for d, w in _weights(weights).items() if d in score.per_dimension}
     scores = ranking(pool, weight_of)
@@ -155,7 +175,8 @@ def _weights(weights: Mapping[str, float] | str | None) -> Mapping[str, float]:
     wrong = [f"{name} = {weight}" for name, weight in weights.items() if not (math.isfinite(weight) and weight >= 0)]
     if wrong:
         raise UsageError(
-            f"Weights are finite and not negative, unlike {wrong[0]}.", "Which direction is better is known; give the importance."
+            f"Weights are finite and not negative, unlike {wrong[0]}.",
+            "Which direction is better is known; give the importance.",
         )
     return weights
 
@@ -163,4 +184,6 @@ def _weights(weights: Mapping[str, float] | str | None) -> Mapping[str, float]:
 def _check_keys(mapping: Mapping[str, float], what: str) -> None:
     unknown = [name for name in mapping if name not in HIGHER_IS_BETTER]
     if unknown:
-        raise UsageError(f"{unknown[0]!r} has a {what} but is not a dimension.", f"The dimensions are {', '.join(DIMENSIONS)}.")
+        raise UsageError(
+            f"{unknown[0]!r} has a {what} but is not a dimension.", f"The dimensions are {', '.join(DIMENSIONS)}."
+        )

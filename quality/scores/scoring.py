@@ -1,4 +1,6 @@
-"""What ``elude score`` prints: a report or plain values, scored with a profile against the published models or own ones. No torch."""
+"""What ``elude score`` prints: a report or plain values, scored with a profile against the published models or own
+ones. No torch.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ class Scored:
     warning: str
 
     def to_json(self) -> dict[str, Any]:
-        place = {"rank": self.standing.rank, "of": self.standing.of, "nearest": [list(item) for item in self.standing.nearest]}
+        place = {
+            "rank": self.standing.rank,
+            "of": self.standing.of,
+            "nearest": [list(item) for item in self.standing.nearest],
+        }
         return {**self.score.to_json(), **place, "warning": self.warning or None}
 
 
@@ -35,7 +41,10 @@ def own_pool(paths: Sequence[str | Path], name: str = "own") -> Pool:
     reports = {str(path): read_report(path) for path in paths}
     suites = {report.suite.get("sha256") for report in reports.values()}
     if len(suites) > 1:
-        raise UsageError(f"The {len(reports)} results of the pool were measured on {len(suites)} suites.", "Use results of one suite.")
+        raise UsageError(
+            f"The {len(reports)} results of the pool were measured on {len(suites)} suites.",
+            "Use results of one suite.",
+        )
     return Pool.of(name, {path: report.values for path, report in reports.items()})
 
 
@@ -63,5 +72,8 @@ def score_of(
     score = quba_score(values, weights, reference)
     warning = ""
     if report is not None and not pool and report.suite.get("protocol") != "imagenet-1k":
-        warning = "Measured on another protocol than the published models: only ImageNet-1k's makes this score and rank meaningful."
+        warning = (
+            "Measured on another protocol than the published models: "
+            "only ImageNet-1k's makes this score and rank meaningful."
+        )
     return Scored(score, standing(score, reference if isinstance(reference, Pool) else None, weights, nearest), warning)

@@ -14,7 +14,8 @@ from elude.quality.statistics.intervals import Floats
 class Bins:
     """Which bins the probabilities of (N, C) outputs fall into.
 
-    Sums over bins are vectors: first those of the top-1 confidences (count + 1,), then those of each class (C * count,).
+    Sums over bins are vectors: first those of the top-1 confidences (count + 1,), then those of
+        each class (C * count,).
 
     Attributes:
         count: of equal-mass bins, and of equal-width ones without the one for exactly 1.
@@ -50,7 +51,9 @@ class Bins:
         return np.concatenate([top1, np.bincount(self.flat.ravel(), values.ravel(), classes * self.count)])
 
     def counted_in(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which sums each image counts in (N, 2), if these are the labels (N,); for a wrong top-1 answer one after the last."""
+        """Which sums each image counts in (N, 2), if these are the labels (N,); for a wrong top-1 answer one after
+        the last.
+        """
         of_classes = self.count + 1 + self.flat[np.arange(len(labels)), labels]
         return np.stack([np.where(labels == self.answers, self.top1, self.size), of_classes], axis=1)
 
@@ -61,7 +64,9 @@ class Bins:
     def hits_of_members(
         self, before: NDArray[np.int64], after: NDArray[np.int64], member: NDArray[np.int64], members: int
     ) -> NDArray[np.int64]:
-        """The sums (members, bins), if each image's label is ``after`` from its ``member`` (N,) on, and ``before`` until then."""
+        """The sums (members, bins), if each image's label is ``after`` from its ``member`` (N,) on, and ``before``
+        until then.
+        """
         width = self.size + 1
         changed = np.flatnonzero((before != after) & (member < members))
         start = member[changed, None] * width

@@ -1,4 +1,6 @@
-"""Interval of the calibration error, by simulating models of known calibration (``quality/statistics/inversion.py``)."""
+"""Interval of the calibration error, by simulating models of known calibration
+(``quality/statistics/inversion.py``).
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elude.quality.statistics.calibration_bins import Bins
+from elude.quality.statistics.intervals import Floats
 from elude.quality.statistics.inversion import Family, invert
 from elude.quality.statistics.recalibration import recalibrations
-from elude.quality.statistics.intervals import Floats
 
 _MEMBERS = 25  # of the family of models that the interval tries
 _FARTHEST = 3.0  # how miscalibrated the last of them is, in units of what was measured
@@ -22,16 +24,20 @@ def calibration_interval(
 ) -> tuple[tuple[float, float], float]:
     """Interval by inversion, and the mean measurement of a perfectly calibrated model.
 
-    The family: models whose bins are off by a multiple of what recalibration finds, from 0 (none) on. So the direction comes from few
-    parameters (``quality/statistics/recalibration.py``): the measured gaps themselves hold the noise, and models along these measure
-    less, or scatter less, than the one at hand. Where the labels leave open in which direction the model is off, the interval holds those
-    of all that are plausible (Berger & Boos, JASA 1994).
+    The family: models whose bins are off by a multiple of what recalibration finds, from 0 (none)
+        on. So the direction comes from few
+    parameters (``quality/statistics/recalibration.py``): the measured gaps themselves hold the
+        noise, and models along these measure
+    less, or scatter less, than the one at hand. Where the labels leave open in which direction the
+    model is off, the interval holds those of all that are plausible (Berger & Boos, JASA 1994).
     """
     noise_size = float(bins.error(np.sqrt(bins.sums(probabilities * (1 - probabilities)))))
     farthest = _FARTHEST * max(value, noise_size)
     ends: list[float] = []
     for better in recalibrations(probabilities, labels, bins.flat):
-        family = family_along(better, probabilities, labels, bins, farthest, resamples, np.random.default_rng(seed)).finer()
+        family = family_along(
+            better, probabilities, labels, bins, farthest, resamples, np.random.default_rng(seed)
+        ).finer()
         ends += invert(float(estimates_of(family, value)), family.truths, estimates_of(family, family.simulated))
     return (max(0.0, min(ends)), min(1.0, max(0.0, *ends))), float(family.simulated[0].mean())
 
@@ -49,14 +55,16 @@ def family_along(
 
     One of them is the model at hand, if ``better`` is right.
 
-    The noise of a member is that of labels drawn from the stated probabilities (the consistency resampling of Bröcker & Smith, Weather and
-    Forecasting 2007), from the recalibrated ones, or, in between, for each image from either in the member's proportion. The recalibrated
-    ones are those after one more image, of any class: where all answers are right, not all need be.
+    The noise of a member is that of labels drawn from the stated probabilities (the consistency
+    resampling of Bröcker & Smith, Weather and Forecasting 2007), from the recalibrated ones, or, in
+    between, for each image from either in the member's proportion. The recalibrated ones are those
+    after one more image, of any class: where all answers are right, not all need be.
 
-    A member's gaps are as large as its truth says in the mean of many samples of images: in one sample ECE's differ by one factor, and
-    ACE's by another.
+    A member's gaps are as large as its truth says in the mean of many samples of images: in one
+    sample ECE's differ by one factor, and ACE's by another.
 
-    Gaps are moved as sums over bins, not as probabilities, which would have to be cut off at 0 and 1. An error is proportional to them.
+    Gaps are moved as sums over bins, not as probabilities, which would have to be cut off at 0 and
+    1. An error is proportional to them.
     """
     images, classes = len(probabilities), probabilities.shape[1]
     stated_sums = bins.sums(probabilities)
@@ -92,10 +100,12 @@ def estimates_of(family: Family, measured: Floats | float) -> Floats:
 
 
 def relative_spread(differences: Floats, gaps: Floats, bins: Bins) -> Floats:
-    """Covariance (2, 2) of ECE's and ACE's relative differences between samples of images, were their labels without noise.
+    """Covariance (2, 2) of ECE's and ACE's relative differences between samples of images, were their labels without
+    noise.
 
-    By what each image adds to the sums of absolute ``gaps``, those of ``differences`` (N, C) over bins. Where a gap keeps its sign across
-    an edge of its bin, it does not matter that in another sample the edge lies elsewhere.
+    By what each image adds to the sums of absolute ``gaps``, those of ``differences`` (N, C) over
+    bins. Where a gap keeps its sign across an edge of its bin, it does not matter that in another
+    sample the edge lies elsewhere.
     """
     of_top1, of_classes = np.split(np.sign(gaps), [bins.count + 1])
     top1 = differences[np.arange(len(differences)), bins.answers] * of_top1[bins.top1]
@@ -107,7 +117,9 @@ def relative_spread(differences: Floats, gaps: Floats, bins: Bins) -> Floats:
 
 
 def sampler(probabilities: Floats) -> Callable[[Floats], NDArray[np.int64]]:
-    """The label of each image at a place (N,) in [0, 1): all rows' cumulative probabilities are one ascending sequence to search."""
+    """The label of each image at a place (N,) in [0, 1): all rows' cumulative probabilities are one ascending
+    sequence to search.
+    """
     images, classes = probabilities.shape
     offsets = np.arange(images)
     ends = probabilities.cumsum(axis=1)

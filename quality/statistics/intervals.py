@@ -52,11 +52,14 @@ def probabilities_of(outputs: NDArray[Any]) -> Floats:
     """
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         raise EvaluationError(
-            f"A classifier's outputs have shape (images, classes >= 2), not {outputs.shape}.", "Evaluate a model with a head."
+            f"A classifier's outputs have shape (images, classes >= 2), not {outputs.shape}.",
+            "Evaluate a model with a head.",
         )
     if not np.all(np.isfinite(outputs)):
         rows = int((~np.isfinite(outputs).all(axis=1)).sum())
-        raise EvaluationError(f"The outputs of {rows} of {len(outputs)} images hold NaN or infinity.", "Check the model on these images.")
+        raise EvaluationError(
+            f"The outputs of {rows} of {len(outputs)} images hold NaN or infinity.", "Check the model on these images."
+        )
     if are_probabilities(outputs):
         outputs64 = outputs.astype(np.float64)
         return np.asarray(outputs64 / outputs64.sum(axis=1, keepdims=True))
@@ -72,10 +75,13 @@ def check_labels(labels: NDArray[Any], images: int, classes: int) -> NDArray[np.
     if images == 0:
         raise EvaluationError("There are no images to measure.", "Give a suite with labelled images.")
     if labels.shape != (images,) or not np.issubdtype(labels.dtype, np.integer):
-        raise EvaluationError(f"Labels are {images} integers, not {labels.dtype} of shape {labels.shape}.", "Give one label an image.")
+        raise EvaluationError(
+            f"Labels are {images} integers, not {labels.dtype} of shape {labels.shape}.", "Give one label an image."
+        )
     if labels.min() < 0 or labels.max() >= classes:
         raise EvaluationError(
-            f"Labels {labels.min()}…{labels.max()} do not fit a model with {classes} classes.", "Check the suite's labels."
+            f"Labels {labels.min()}…{labels.max()} do not fit a model with {classes} classes.",
+            "Check the suite's labels.",
         )
     return labels.astype(np.int64)
 
@@ -88,7 +94,9 @@ def geometric_mean(values: Sequence[float] | Floats) -> float:
     """
     array = np.asarray(values, np.float64)
     if array.size == 0 or not np.all(array >= 0):
-        raise EvaluationError(f"A geometric mean needs non-negative numbers, not {array.tolist()}.", "Look at the factors.")
+        raise EvaluationError(
+            f"A geometric mean needs non-negative numbers, not {array.tolist()}.", "Look at the factors."
+        )
     with np.errstate(divide="ignore"):
         return float(np.exp(np.log(array).mean()))
 
@@ -105,8 +113,8 @@ def wilson_interval(successes: int, trials: int, level: float = LEVEL) -> tuple[
 def paired_difference_interval(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float]:
     """Interval of the difference of two proportions of the same images; not empty when no image differs.
 
-    The differences that the score test does not reject; its variance is that under the tested difference. (T. Tango, Statistics in
-    Medicine 1998.)
+    The differences that the score test does not reject; its variance is that under the tested
+    difference. (T. Tango, Statistics in Medicine 1998.)
     """
     images, only_first, only_second = len(first), int((first & ~second).sum()), int((~first & second).sum())
 

@@ -1,4 +1,6 @@
-"""Ways to recalibrate a model's probabilities by the labels of some images, each with a few parameters and fitted by likelihood."""
+"""Ways to recalibrate a model's probabilities by the labels of some images, each with a few parameters and fitted by
+likelihood.
+"""
 
 from __future__ import annotations
 
@@ -94,12 +96,14 @@ def top_answer(probabilities: Floats, labels: NDArray[np.int64]) -> Form:
 def some_shifts(probabilities: Floats, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> Form:
     """A shift of the logits in some of the ``groups``: (N, C), the number of the group of each probability.
 
-    A group's excess of labels g has variance v = Σ p(1 − p) if calibrated, and estimates its shift by g/v with variance 1/v. A share of the
-    groups is taken to be shifted, by normal amounts around 0; the likeliest share and size are sought on a grid, and each group shifted by
-    its posterior mean (a spike and a slab: George & McCulloch, JASA 1993, by empirical Bayes). Groups of few expected labels stay.
+    A group's excess of labels g has variance v = Σ p(1 − p) if calibrated, and estimates its shift
+    by g/v with variance 1/v. A share of the groups is taken to be shifted, by normal amounts around
+    0; the likeliest share and size are sought on a grid, and each group shifted by its posterior
+    mean (a spike and a slab: George & McCulloch, JASA 1993, by empirical Bayes). Groups of few
+    expected labels stay.
 
-    As shifts move one another's groups, this takes several turns. Together they go no further than is likeliest, and gain no more than
-    they reach.
+    As shifts move one another's groups, this takes several turns. Together they go no further than
+    is likeliest, and gain no more than they reach.
     """
     count, numbers = int(groups.max()) + 1, groups.ravel()
     logs, seen = _logs(probabilities), np.bincount(_of_labels(groups, labels), minlength=count)
@@ -108,7 +112,9 @@ def some_shifts(probabilities: Floats, labels: NDArray[np.int64], groups: NDArra
         variance = np.bincount(numbers, (shifted * (1 - shifted)).ravel(), count)
         excess = seen - np.bincount(numbers, shifted.ravel(), count) + variance * shifts
         telling = variance >= _TELLING
-        found, posterior = _posterior(np.asarray(variance[telling], np.float64), np.asarray(excess[telling], np.float64))
+        found, posterior = _posterior(
+            np.asarray(variance[telling], np.float64), np.asarray(excess[telling], np.float64)
+        )
         evidence = found if turn == 0 else evidence
         if evidence == 0:
             return Form(0.0, 2, lambda: probabilities)
@@ -121,7 +127,9 @@ def some_shifts(probabilities: Floats, labels: NDArray[np.int64], groups: NDArra
 
 
 def _posterior(variance: Floats, excess: Floats) -> tuple[float, Floats]:
-    """Log evidence of shifts against none, for the likeliest share and size, and the posterior mean of each group's shift."""
+    """Log evidence of shifts against none, for the likeliest share and size, and the posterior mean of each group's
+    shift.
+    """
     best, shifts = 0.0, np.zeros_like(variance)
     for size in _SIZES:
         ratio = 1 + size**2 * variance
@@ -134,8 +142,12 @@ def _posterior(variance: Floats, excess: Floats) -> tuple[float, Floats]:
     return best, shifts
 
 
-def _likeliest(base: Floats, change: Floats, labels: NDArray[np.int64], ends: tuple[float, float]) -> tuple[float, float]:
-    """The multiple of ``change`` (N, C) to add to the logits ``base``, and the log-likelihood: Newton's method from 1, on a concave one."""
+def _likeliest(
+    base: Floats, change: Floats, labels: NDArray[np.int64], ends: tuple[float, float]
+) -> tuple[float, float]:
+    """The multiple of ``change`` (N, C) to add to the logits ``base``, and the log-likelihood: Newton's method from
+    1, on a concave one.
+    """
     seen = float(_of_labels(change, labels).sum())
     multiple = 1.0
     for _ in range(_STEPS):

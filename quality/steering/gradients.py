@@ -1,9 +1,10 @@
 """Which sub-units move a dimension: the gradient of a smooth stand-in for it with respect to each sub-unit's gain.
 
-A dimension counts right answers, which has no gradient, so each has a stand-in that sums ``weight · f`` over images, f being the
-probability of a class or its logarithm. The sub-units ``a`` of a unit add up to the unit's activation ``z``. Multiplying one with a gain g
-adds ``(g − 1) a`` to z, so that the derivative by g at 1 is ``sum over images and tokens of dS/dz · a``: one backward pass of the original
-model for all sub-units at once. ``a`` comes from the graph that is served.
+A dimension counts right answers, which has no gradient, so each has a stand-in that sums ``weight ·
+f`` over images, f being the probability of a class or its logarithm. The sub-units ``a`` of a unit
+add up to the unit's activation ``z``. Multiplying one with a gain g adds ``(g − 1) a`` to z, so
+that the derivative by g at 1 is ``sum over images and tokens of dS/dz · a``: one backward pass of
+the original model for all sub-units at once. ``a`` comes from the graph that is served.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
-from elude.handlers.errors import UsageError
 from elude.handlers.bundle.session import GraphSession
+from elude.handlers.errors import UsageError
 from elude.quality.evaluation.extra_sets import CONFLICT, RAND, SAME, SHIFTED
 from elude.quality.evaluation.made_sets import made_sets
 from elude.quality.steering.presets import SteeredSubject
@@ -46,8 +47,11 @@ class Part:
     log: bool = False
 
 
-def gain_gradients(bundle: Bundle, subject: SteeredSubject, images: Images, dimension: str, *, seed: int) -> NDArray[np.float64]:
-    """float64 (S,): how fast the stand-in of ``dimension`` rises with the gain of each sub-unit of the bundle, at gain 1.
+def gain_gradients(
+    bundle: Bundle, subject: SteeredSubject, images: Images, dimension: str, *, seed: int
+) -> NDArray[np.float64]:
+    """float64 (S,): how fast the stand-in of ``dimension`` rises with the gain of each sub-unit of the bundle, at
+    gain 1.
 
     Args:
         subject: the model without edits.
@@ -60,7 +64,9 @@ def gain_gradients(bundle: Bundle, subject: SteeredSubject, images: Images, dime
 
     original = open_bundle(bundle).original
     if not isinstance(original, TorchSubject):
-        raise UsageError("The original model is no torch module, so it has no gradient.", "Tune a bundle of a torch model.")
+        raise UsageError(
+            "The original model is no torch module, so it has no gradient.", "Tune a bundle of a torch model."
+        )
     module = original.module
     layers = bundle.manifest.layers
     total = np.zeros(sum(layer.sub_units for layer in layers))
@@ -78,7 +84,9 @@ def stand_in(subject: SteeredSubject, images: Images, dimension: str, *, seed: i
     n = len(images.labels)
     if dimension in ("accuracy", "calibration_error"):  # both are what the likelihood, a proper score, rewards
         yield Part(images.pixels, images.labels, np.full(n, 1 / n), log=True)
-    elif dimension == "class_balance":  # minus the std over classes of their mean confidence, linearised where it is now
+    elif (
+        dimension == "class_balance"
+    ):  # minus the std over classes of their mean confidence, linearised where it is now
         outputs = outputs_of(subject, images.pixels, 250).astype(np.float64)
         exponents = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         confidence = (exponents / exponents.sum(axis=1, keepdims=True))[np.arange(n), images.labels]
@@ -96,7 +104,10 @@ def _made(subject: SteeredSubject, images: Images, dimension: str, seed: int) ->
     made = made_sets(images.pixels, images.labels, classes=images.classes, wanted=[dimension], seed=seed)
     for stage, shift in made.sets.items():
         batches = list(shift.images.batches(subject.preprocess, images.classes, 250))
-        pixels, labels = np.concatenate([batch.pixels for batch in batches]), np.concatenate([batch.labels for batch in batches])
+        pixels, labels = (
+            np.concatenate([batch.pixels for batch in batches]),
+            np.concatenate([batch.labels for batch in batches]),
+        )
         name, share = stage.partition("/")[2], np.full(len(labels), 1 / len(labels))
         if name.startswith(SHIFTED):
             yield Part(pixels, labels, share, log=True)
@@ -106,13 +117,17 @@ def _made(subject: SteeredSubject, images: Images, dimension: str, seed: int) ->
             yield Part(pixels, labels, share, minus=made.textures)
 
 
-def _slopes(module: Any, inputs: NDArray[np.float32], part: Part, rows: slice, layers: tuple[LayerInfo, ...]) -> list[NDArray[np.float32]]:
+def _slopes(
+    module: Any, inputs: NDArray[np.float32], part: Part, rows: slice, layers: tuple[LayerInfo, ...]
+) -> list[NDArray[np.float32]]:
     """dS/dz of each layer, float32 (N, T, U)."""
     import torch
 
     kept: dict[str, torch.Tensor] = {}
     hooks = [
-        module.get_submodule(layer.name).register_forward_hook(lambda _, __, z, name=layer.name: kept.__setitem__(name, z))
+        module.get_submodule(layer.name).register_forward_hook(
+            lambda _, __, z, name=layer.name: kept.__setitem__(name, z)
+        )
         for layer in layers
     ]
     module.eval()

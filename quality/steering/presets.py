@@ -1,4 +1,6 @@
-"""Steering presets of a bundle: named lists of edits, each measured like the model itself before the gate rules on it."""
+"""Steering presets of a bundle: named lists of edits, each measured like the model itself before the gate rules on
+it.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +13,23 @@ from typing import Any
 from elude.handlers.admission.admission import preset_hashes
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.catalogue import Catalogue
-from elude.handlers.requests.edits import Edit
+from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.requests.edits import Edit
 from elude.handlers.requests.schema import EditRequest
-from elude.handlers.bundle.session import GraphSession
-from elude.handlers.settings import Limits
 from elude.handlers.requests.steering import PRESETS, read_presets, resolve
 from elude.handlers.requests.validation import read
+from elude.handlers.settings import Limits
 from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.evaluation.observe import Progress
 from elude.quality.gate.preset_checks import PRESETS_QUALITY
 from elude.quality.subjects.subject import Images, Outputs, check_outputs
 from elude.quality.suites.suite import Suite
 
-NOT_FOR_PRESETS = ("adversarial_robustness",)  # attacks need gradients through the edits, which the served graph has not
+NOT_FOR_PRESETS = (
+    "adversarial_robustness",
+)  # attacks need gradients through the edits, which the served graph has not
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,14 @@ class SteeredSubject:
 
     def outputs(self, pixels: Images) -> Outputs:
         rows = [self.edits] * len(pixels) if self.edits else None
-        return check_outputs(self.session.run(self.preprocess.normalise_unit(pixels), rows).output, len(pixels), self.name)
+        return check_outputs(
+            self.session.run(self.preprocess.normalise_unit(pixels), rows).output, len(pixels), self.name
+        )
 
 
-def steered_subjects(bundle: Bundle, edits: Mapping[str, Sequence[Edit]], *, threads: int = 1) -> dict[str, SteeredSubject]:
+def steered_subjects(
+    bundle: Bundle, edits: Mapping[str, Sequence[Edit]], *, threads: int = 1
+) -> dict[str, SteeredSubject]:
     """The bundle's served model under each of the named lists of edits."""
     session = GraphSession(bundle.path("model.onnx"), threads=threads)
     preprocess = Preprocess.from_json(bundle.json("preprocess.json"))
@@ -60,7 +68,9 @@ def steered_subjects(bundle: Bundle, edits: Mapping[str, Sequence[Edit]], *, thr
 
 
 def add_preset(bundle: Bundle, name: str, edits: Sequence[Mapping[str, Any]]) -> Bundle:
-    """Put a preset into presets.json, in place of one of the same name. Its measurements and rulings, if any, no longer count.
+    """Put a preset into presets.json, in place of one of the same name.
+
+    Its measurements and rulings, if any, no longer count.
 
     Args:
         edits: objects with id, action, value and patches, as in a request.
@@ -73,7 +83,9 @@ def add_preset(bundle: Bundle, name: str, edits: Sequence[Mapping[str, Any]]) ->
         requested = [read(EditRequest, edit, limits, f"{name}[{i}]") for i, edit in enumerate(edits)]
         resolve(requested, bundle.manifest.layers, catalogue, limits)
     presets = bundle.json(PRESETS) if bundle.has(PRESETS) else {}
-    return bundle.add({PRESETS: (json.dumps({**presets, name: [dict(edit) for edit in edits]}, indent=1) + "\n").encode()})
+    return bundle.add(
+        {PRESETS: (json.dumps({**presets, name: [dict(edit) for edit in edits]}, indent=1) + "\n").encode()}
+    )
 
 
 def remove_preset(bundle: Bundle, name: str) -> Bundle:
@@ -88,7 +100,10 @@ def remove_preset(bundle: Bundle, name: str) -> Bundle:
 def edits_of(bundle: Bundle) -> dict[str, tuple[Edit, ...]]:
     """The edits of each preset; BundleError if presets.json cannot be used."""
     with _catalogue(bundle) as catalogue:
-        return {name: preset.edits for name, preset in read_presets(bundle, bundle.manifest.layers, catalogue, Limits()).items()}
+        return {
+            name: preset.edits
+            for name, preset in read_presets(bundle, bundle.manifest.layers, catalogue, Limits()).items()
+        }
 
 
 @contextmanager

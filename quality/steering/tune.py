@@ -1,8 +1,9 @@
 """Quality without training: a few sub-units' gains that raise one dimension and lower no other beyond the policy.
 
-Sub-units are tried in the order of the gradient of a smooth stand-in for the dimension, each in the direction of its sign. Three disjoint
-sets of images: one to screen single gains, one to choose how many of the best to combine (none is a choice), and a held-out one for the
-figure that is reported, with its interval, beside doing nothing and random edits of the same size.
+Sub-units are tried in the order of the gradient of a smooth stand-in for the dimension, each in the
+direction of its sign. Three disjoint sets of images: one to screen single gains, one to choose how
+many of the best to combine (none is a choice), and a held-out one for the figure that is reported,
+with its interval, beside doing nothing and random edits of the same size.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elude.handlers.bundle.bundle import Bundle
-from elude.handlers.requests.edits import Edit
 from elude.handlers.errors import UsageError
+from elude.handlers.requests.edits import Edit
 from elude.handlers.requests.steering import identifier_of
 from elude.quality.evaluation.observe import Progress
 from elude.quality.policies.policy import Policy
@@ -34,7 +35,8 @@ class TuneSettings:
 
     Attributes:
         pool: sub-units that are tried, those with the steepest gradient.
-        steps: how far each one's gain goes from 1, upwards where the gradient is positive, else downwards; −1 from 1 ablates it.
+        steps: how far each one's gain goes from 1, upwards where the gradient is positive, else
+            downwards; −1 from 1 ablates it.
         max_edits: most sub-units of the result.
         images: most images of each of the two tuning sets.
         controls: random edits of the same size on the held-out set.
@@ -52,7 +54,9 @@ class TuneSettings:
 
 @dataclass(frozen=True)
 class Change:
-    """Of one dimension on the held-out images: better is positive, the interval is of 95 %, over pairs of the same images."""
+    """Of one dimension on the held-out images: better is positive, the interval is of 95 %, over pairs of the same
+    images.
+    """
 
     plain: float
     steered: float
@@ -68,7 +72,8 @@ class TuneReport:
         edits: for presets.json; empty if doing nothing was best.
         tuning_gain: on the set that the choice was made on, so too good.
         held_out: the dimension that was to be raised, and the guards.
-        controls: held-out gains of random edits of the same size; ``beaten_by`` is the part of them that did at least as well.
+        controls: held-out gains of random edits of the same size; ``beaten_by`` is the part of them
+            that did at least as well.
         evaluated: steered models that were measured while searching.
     """
 
@@ -102,7 +107,10 @@ def tune(
     if dimension not in TUNABLE:
         raise UsageError(f"{dimension!r} cannot be tuned.", f"Choose one of {', '.join(TUNABLE)}.")
     if tuning.images.sha256() == held_out.images.sha256():
-        raise UsageError("The held-out images are the tuning images: the reported gain would be the search's own luck.", "Give others.")
+        raise UsageError(
+            "The held-out images are the tuning images: the reported gain would be the search's own luck.",
+            "Give others.",
+        )
     plain = steered_subjects(bundle, {"plain": ()})["plain"]
     folds = _folds(load_images(tuning, plain), settings)
     search = _Search(bundle, dimension, policy, settings, progress)
@@ -120,14 +128,18 @@ def tune(
     controls = search.controls(chosen, final, value(dimension, answers["plain"])) if chosen else ()
     beaten = float(np.mean([control >= changes[dimension].gain for control in controls])) if controls else None
     layers = bundle.manifest.layers
-    edits = tuple({"id": identifier_of(e.index, layers), "action": "scale", "value": e.gain, "patches": 0} for e in chosen)
+    edits = tuple(
+        {"id": identifier_of(e.index, layers), "action": "scale", "value": e.gain, "patches": 0} for e in chosen
+    )
     return TuneReport(dimension, edits, tuning_gain, changes, controls, beaten, search.evaluated, settings)
 
 
 class _Search:
     """The three steps; ``evaluated`` counts the steered models measured so far."""
 
-    def __init__(self, bundle: Bundle, dimension: str, policy: Policy, settings: TuneSettings, progress: Progress | None) -> None:
+    def __init__(
+        self, bundle: Bundle, dimension: str, policy: Policy, settings: TuneSettings, progress: Progress | None
+    ) -> None:
         self.bundle, self.dimension, self.settings, self.progress = bundle, dimension, settings, progress
         self.allowed = {rule.dimension: rule.max_drop or 0.0 for rule in policy.dimensions}
         self.evaluated = 0
@@ -144,12 +156,17 @@ class _Search:
         return found
 
     def screen(self, images: Images, tried: Sequence[Edit]) -> list[tuple[float, Edit]]:
-        """Gain of each single edit, best first, of those that raise the dimension and lower no guard beyond the policy."""
+        """Gain of each single edit, best first, of those that raise the dimension and lower no guard beyond the
+        policy.
+        """
         edits = {f"{edit.index}x{edit.gain}": (edit,) for edit in tried}
         answers = self.answers({"plain": (), **edits}, images)
         plain = answers["plain"]
         scored = [(self._score(answers[name], plain), row[0]) for name, row in edits.items()]
-        return sorted(((s, e) for s, e in scored if s is not None and s > 0), key=lambda pair: (-pair[0], pair[1].index, pair[1].gain))
+        return sorted(
+            ((s, e) for s, e in scored if s is not None and s > 0),
+            key=lambda pair: (-pair[0], pair[1].index, pair[1].gain),
+        )
 
     def combine(self, singles: Sequence[tuple[float, Edit]], images: Images) -> tuple[tuple[Edit, ...], float]:
         """The best of: nothing, the best single edit, the two best, … on images that did not rank them."""
@@ -169,13 +186,19 @@ class _Search:
         total = sum(layer.sub_units for layer in self.bundle.manifest.layers)
         rng = np.random.default_rng(self.settings.seed)
         rows = {
-            str(n): [Edit.scale(int(i), e.gain) for i, e in zip(rng.choice(total, len(chosen), replace=False), chosen, strict=True)]
+            str(n): [
+                Edit.scale(int(i), e.gain)
+                for i, e in zip(rng.choice(total, len(chosen), replace=False), chosen, strict=True)
+            ]
             for n in range(self.settings.controls)
         }
         return tuple(value(self.dimension, found) - plain for found in self.answers(rows, images).values())
 
     def _score(self, steered: Answers, plain: Answers) -> float | None:
-        """How much the dimension rises; None where a guard falls by more than the policy allows, or is not measured by it and falls."""
+        """How much the dimension rises;
+
+        None where a guard falls by more than the policy allows, or is not measured by it and falls.
+        """
         for guard in GUARDS:
             if value(guard, steered) < value(guard, plain) - self.allowed.get(guard, 0.0):
                 return None
@@ -189,6 +212,13 @@ def _folds(images: Images, settings: TuneSettings) -> tuple[Images, Images]:
 
 
 def candidates(slopes: NDArray[np.float64], settings: TuneSettings) -> list[Edit]:
-    """The edits to try: of the ``pool`` steepest sub-units, all steps in the direction in which the dimension should rise."""
+    """The edits to try: of the ``pool`` steepest sub-units, all steps in the direction in which the dimension should
+    rise.
+    """
     steepest = np.argsort(-np.abs(slopes), kind="stable")[: settings.pool]
-    return [Edit.scale(int(i), 1.0 + float(np.sign(slopes[i])) * step) for i in steepest if slopes[i] != 0 for step in settings.steps]
+    return [
+        Edit.scale(int(i), 1.0 + float(np.sign(slopes[i])) * step)
+        for i in steepest
+        if slopes[i] != 0
+        for step in settings.steps
+    ]

@@ -20,7 +20,11 @@ from elude.quality.steering.presets import SteeredSubject
 from elude.quality.subjects.subject import outputs_of
 from elude.quality.suites.suite import Suite
 
-GUARDS = ("accuracy", "calibration_error", "class_balance")  # cost nothing beyond the clean images, so they are always watched
+GUARDS = (
+    "accuracy",
+    "calibration_error",
+    "class_balance",
+)  # cost nothing beyond the clean images, so they are always watched
 MADE = ("ood_robustness", "object_focus", "shape_bias")
 TUNABLE = (*GUARDS, *MADE)
 
@@ -51,13 +55,17 @@ def load_images(suite: Suite, subject: SteeredSubject) -> Images:
     """All images of a suite as the subject's pixels."""
     classes = subject.labels or suite.images.classes
     batches = list(suite.images.batches(subject.preprocess, classes, 250))
-    return Images(np.concatenate([b.pixels for b in batches]), np.concatenate([b.labels for b in batches]), tuple(classes))
+    return Images(
+        np.concatenate([b.pixels for b in batches]), np.concatenate([b.labels for b in batches]), tuple(classes)
+    )
 
 
 def answer(subjects: Mapping[str, SteeredSubject], images: Images, dimension: str, *, seed: int) -> dict[str, Answers]:
     """What the guards and ``dimension`` need, of every subject, on the same images."""
     wanted = [dimension] if dimension in MADE else []
-    extra = made_answers(subjects, images.pixels, images.labels, classes=images.classes, wanted=wanted, seed=seed, batch_size=250)
+    extra = made_answers(
+        subjects, images.pixels, images.labels, classes=images.classes, wanted=wanted, seed=seed, batch_size=250
+    )
     return {
         name: Answers(outputs_of(subject, images.pixels, 250), images.labels, images.classes, extra[name])
         for name, subject in subjects.items()
@@ -74,7 +82,8 @@ def size(dimension: str, answers: Answers) -> int:
 
 
 def value(dimension: str, answers: Answers, rows: NDArray[np.int64] | None = None) -> float:
-    """The dimension's value over ``rows``, all by default; better is always larger (calibration error is taken negative).
+    """The dimension's value over ``rows``, all by default; better is always larger (calibration error is taken
+    negative).
 
     Raises:
         EvaluationError: it is undefined, or was not answered for.
@@ -89,7 +98,9 @@ def value(dimension: str, answers: Answers, rows: NDArray[np.int64] | None = Non
         found = class_balance(outputs[rows], labels[rows], resamples=0).value
     elif dimension == "ood_robustness":
         clean = outputs.argmax(axis=1) == labels
-        found = ood_robustness(clean[rows], {name: hits[rows] for name, hits in extra.shifted.items()}, resamples=0).value
+        found = ood_robustness(
+            clean[rows], {name: hits[rows] for name, hits in extra.shifted.items()}, resamples=0
+        ).value
     elif dimension == "object_focus" and extra.mixed is not None:
         found = object_focus(extra.mixed[0][rows], extra.mixed[1][rows]).value
     elif dimension == "shape_bias" and extra.conflict is not None:
@@ -100,8 +111,12 @@ def value(dimension: str, answers: Answers, rows: NDArray[np.int64] | None = Non
     return found if HIGHER_IS_BETTER[dimension] else -found
 
 
-def gain(dimension: str, steered: Answers, plain: Answers, *, resamples: int, seed: int) -> tuple[float, tuple[float, float]]:
-    """Steered minus plain, better being positive, with a 95 % percentile interval of the bootstrap over pairs of the same images."""
+def gain(
+    dimension: str, steered: Answers, plain: Answers, *, resamples: int, seed: int
+) -> tuple[float, tuple[float, float]]:
+    """Steered minus plain, better being positive, with a 95 % percentile interval of the bootstrap over pairs of the
+    same images.
+    """
     rng, n = np.random.default_rng(seed), size(dimension, plain)
     found = value(dimension, steered) - value(dimension, plain)
     drawn = [rng.integers(n, size=n) for _ in range(resamples)]

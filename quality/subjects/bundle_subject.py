@@ -1,6 +1,7 @@
 """A bundle as a subject: the graph that is served, and beside it the original and the disentangled model in torch.
 
-Both torch models are rebuilt from what the bundle names, so that "lossless" is measured on what is shipped, not on what the exporter held.
+Both torch models are rebuilt from what the bundle names, so that "lossless" is measured on what is
+shipped, not on what the exporter held.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def open_bundle(bundle: Bundle, *, threads: int = 1) -> Forms:
     loaded = load_model(source.model)
     if loaded.source.weights_sha256 != source.weights_sha256:
         raise EvaluationError(
-            f"{source.model} has other weights now than the bundle was made from: sha256 {loaded.source.weights_sha256[:12]}…, "
+            f"{source.model} has other weights now than the bundle was made from: sha256 "
+            f"{loaded.source.weights_sha256[:12]}…, "
             f"not {source.weights_sha256[:12]}….",
             "Export it again, or bring the old weights back.",
         )
@@ -43,5 +45,7 @@ def open_bundle(bundle: Bundle, *, threads: int = 1) -> Forms:
         bundle.artefact_sha256,
         TorchSubject(loaded.module, preprocess, name="original", labels=labels, sha256=source.weights_sha256),
         TorchSubject(twin, preprocess, name="disentangled", labels=labels),
-        OnnxSubject(bundle.path(MODEL), preprocess, name="served", labels=labels, parameters=parameters, threads=threads),
+        OnnxSubject(
+            bundle.path(MODEL), preprocess, name="served", labels=labels, parameters=parameters, threads=threads
+        ),
     )

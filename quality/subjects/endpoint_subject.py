@@ -20,9 +20,10 @@ from elude.quality.subjects.subject import Images, Outputs, check_outputs
 class EndpointSubject:
     """Sends each image as a PNG and reads the probabilities of all classes.
 
-    The server resizes and crops what it gets. So the pixels are framed by their mirror image up to the size that it would resize to:
-    resizing then changes nothing, and its crop cuts exactly the pixels out. Values are rounded to 8 bits, which clean and
-    corrupted images are already and adversarial ones are not.
+    The server resizes and crops what it gets. So the pixels are framed by their mirror image up to
+    the size that it would resize to: resizing then changes nothing, and its crop cuts exactly the
+    pixels out. Values are rounded to 8 bits, which clean and corrupted images are already and
+    adversarial ones are not.
 
     Args:
         client: of the model.
@@ -78,7 +79,9 @@ class EndpointSubject:
 
 
 def framed(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
-    """uint8 (H', W', 3): ``pixels`` (H, W, 3) in a frame that the server's resize leaves alone and its crop takes off."""
+    """uint8 (H', W', 3): ``pixels`` (H, W, 3) in a frame that the server's resize leaves alone and its crop takes
+    off.
+    """
     height, width = pixels.shape[:2]
     extra_h, extra_w = (math.floor(side / preprocess.crop_pct) - side for side in (height, width))
     top, left = round(extra_h / 2), round(extra_w / 2)

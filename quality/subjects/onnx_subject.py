@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from elude.handlers.requests.edits import Edit
-from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.bundle.session import GraphSession
+from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.requests.edits import Edit
 from elude.quality.subjects.subject import Images, Outputs, check_outputs
 
 

@@ -1,4 +1,7 @@
-"""What ``elude evaluate SUBJECT`` names: a bundle, an ONNX file, a server, or a model by name. Loads torch only for the last."""
+"""What ``elude evaluate SUBJECT`` names: a bundle, an ONNX file, a server, or a model by name.
+
+Loads torch only for the last.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,20 @@ from elude.quality.subjects.subject import Subject
 
 
 def open_subject(
-    address: str, *, described_by: str | Path | None = None, token: str | None = None, model: str = "elude", threads: int = 1
+    address: str,
+    *,
+    described_by: str | Path | None = None,
+    token: str | None = None,
+    model: str = "elude",
+    threads: int = 1,
 ) -> Bundle | Subject:
     """Open a subject.
 
     Args:
-        address: a bundle's folder; a ``.onnx`` file; ``http(s)://HOST:PORT``; else a model as for ``elude.exporter.models.load.load_model``.
-        described_by: for a file: the folder with ``preprocess.json`` and ``labels.json`` that says how images are prepared and what the
-            outputs mean; by default its own.
+        address: a bundle's folder; a ``.onnx`` file; ``http(s)://HOST:PORT``; else a model as for
+            ``elude.exporter.models.load.load_model``.
+        described_by: for a file: the folder with ``preprocess.json`` and ``labels.json`` that says
+            how images are prepared and what the outputs mean; by default its own.
         token: the server's inference key.
         model: the model's name in the server's URLs.
         threads: of ONNX Runtime.
@@ -44,7 +53,9 @@ def open_subject(
     from elude.quality.subjects.torch_subject import TorchSubject
 
     loaded = load_model(address)
-    return TorchSubject(loaded.module, loaded.preprocess, name=address, labels=loaded.labels, sha256=loaded.source.weights_sha256)
+    return TorchSubject(
+        loaded.module, loaded.preprocess, name=address, labels=loaded.labels, sha256=loaded.source.weights_sha256
+    )
 
 
 def served(client: Client) -> EndpointSubject:
@@ -72,4 +83,6 @@ def _description(folder: Path) -> tuple[Preprocess, Sequence[str] | None]:
         labels = folder / "labels.json"
         return preprocess, json.loads(labels.read_text("utf-8")) if labels.is_file() else None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} does not say how images are prepared: {error}.", "It needs preprocess.json, as in a bundle.") from error
+        raise UsageError(
+            f"{folder} does not say how images are prepared: {error}.", "It needs preprocess.json, as in a bundle."
+        ) from error

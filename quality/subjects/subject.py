@@ -100,14 +100,17 @@ def check_outputs(outputs: NDArray[np.floating], images: int, name: str) -> Outp
     outputs = np.asarray(outputs, np.float32)
     if outputs.ndim != 2 or outputs.shape[0] != images:
         raise EvaluationError(
-            f"{name} returned shape {outputs.shape} for {images} images.", "A subject returns one row of class outputs an image."
+            f"{name} returned shape {outputs.shape} for {images} images.",
+            "A subject returns one row of class outputs an image.",
         )
     return outputs
 
 
 def outputs_of(subject: Subject, pixels: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
     """float32 (N, C) of uint8 (N, H, W, 3) pixels, batch after batch."""
-    return np.concatenate([subject.outputs(as_unit(pixels[i : i + batch_size])) for i in range(0, len(pixels), batch_size)])
+    return np.concatenate(
+        [subject.outputs(as_unit(pixels[i : i + batch_size])) for i in range(0, len(pixels), batch_size)]
+    )
 
 
 def as_unit(pixels: NDArray[np.uint8]) -> Images:

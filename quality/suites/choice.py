@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 def stratified(classes: Sequence[str], count: int | None, seed: int) -> NDArray[np.int64]:
     """int64, ascending: ``count`` of the images whose classes are given, all for None or more than there are.
 
-    Each class keeps its share to within one image, and each image has the same chance: the images of a class of n get the places
+    Each class keeps its share to within one image, and each image has the same chance: the images
+        of a class of n get the places
     (0 + u) / n, (1 + u) / n, … in random order, u uniform in [0, 1) for each class, and the lowest places win.
     """
     if count is None or count >= len(classes):

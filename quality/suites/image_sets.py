@@ -1,4 +1,7 @@
-"""Labelled images as the model sees them before normalisation: uint8 pixels, resized and cropped once. Loads no torch."""
+"""Labelled images as the model sees them before normalisation: uint8 pixels, resized and cropped once.
+
+Loads no torch.
+"""
 
 from __future__ import annotations
 
@@ -79,8 +82,8 @@ class EncodedSet(InBatches):
 
     Attributes:
         source: of the files.
-        ready: the images are cut to a model's input already, as those of ImageNet-C: they are not cut again, and not even resized where the
-            size fits.
+        ready: the images are cut to a model's input already, as those of ImageNet-C: they are not
+            cut again, and not even resized where the size fits.
     """
 
     source: ImageSource
@@ -112,7 +115,10 @@ class EncodedSet(InBatches):
         unknown = [name for name in self.classes if name not in index]
         if unknown:
             raise EvaluationError(
-                f"The model has no class {unknown[0]!r} ({len(unknown)} classes of {self.source.name} are unknown to it).",
+                (
+                    f"The model has no class {unknown[0]!r} ({len(unknown)} classes of {self.source.name} are "
+                    "unknown to it)."
+                ),
                 f"Name the folders like the model's classes: {', '.join(list(classes)[:5])} …",
             )
         numbers = np.arange(start, stop, dtype=np.int64)
@@ -166,12 +172,15 @@ class PixelSet(InBatches):
     def batch(self, preprocess: Preprocess, classes: Sequence[str], start: int, stop: int) -> Batch:
         if self.pixels.shape[1:3] != preprocess.input_size[1:]:
             raise EvaluationError(
-                f"The images are {self.pixels.shape[1:3]} and the model takes {preprocess.input_size[1:]}.", "Resize and crop them first."
+                f"The images are {self.pixels.shape[1:3]} and the model takes {preprocess.input_size[1:]}.",
+                "Resize and crop them first.",
             )
         place = {name: i for i, name in enumerate(classes)}
         unknown = [name for name in self.classes if name not in place]
         if unknown:
-            raise EvaluationError(f"The model has no class {unknown[0]!r}.", f"Its classes are {', '.join(list(classes)[:5])} …")
+            raise EvaluationError(
+                f"The model has no class {unknown[0]!r}.", f"Its classes are {', '.join(list(classes)[:5])} …"
+            )
         index = np.array([place[name] for name in self.classes], np.int64)
         rows = slice(start, stop)
         return Batch(np.arange(start, stop, dtype=np.int64), self.pixels[rows], index[self.labels[rows]])

@@ -1,8 +1,9 @@
 """ImageNet-1k's names and the coarser or smaller sets of classes that published test sets use.
 
-The 1,000 synsets in the order of the outputs, and the 200 of ImageNet-R (Hendrycks et al. 2021), are in timm's data, an own dependency.
-The 16 categories are those of Geirhos et al. (2019, 2021), github.com/bethgelab/model-vs-human, as indices of ImageNet-1k's outputs.
-ImageNet-9's categories (Xiao et al. 2021) come with its data, in ``in_to_in9.json``.
+The 1,000 synsets in the order of the outputs, and the 200 of ImageNet-R (Hendrycks et al. 2021),
+are in timm's data, an own dependency. The 16 categories are those of Geirhos et al. (2019, 2021),
+github.com/bethgelab/model-vs-human, as indices of ImageNet-1k's outputs. ImageNet-9's categories
+(Xiao et al. 2021) come with its data, in ``in_to_in9.json``.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def synsets(name: str = "imagenet") -> tuple[str, ...]:
     """
     spec = find_spec("timm")  # found, not imported: that would load torch
     if spec is None or spec.origin is None:
-        raise UsageError("The names of ImageNet's classes come with timm, which is not installed.", "Run: pip install timm")
+        raise UsageError(
+            "The names of ImageNet's classes come with timm, which is not installed.", "Run: pip install timm"
+        )
     path = Path(spec.origin).parent / "data" / "_info" / f"{name}_synsets.txt"
     if not path.is_file():
         raise UsageError(f"This version of timm has no {path.name}.", "Install timm 1.0.20 or newer.")
@@ -67,7 +70,8 @@ def sixteen_categories() -> Categories:
 
 
 def indexed_categories(path: Path, labels: Sequence[str], outputs: Sequence[str]) -> Categories:
-    """Categories of a JSON file that maps each output's index to a category's number, -1 for none, as ImageNet-9's ``in_to_in9.json``.
+    """Categories of a JSON file that maps each output's index to a category's number, -1 for none, as ImageNet-9's
+    ``in_to_in9.json``.
 
     Args:
         path: of the file.
@@ -80,11 +84,15 @@ def indexed_categories(path: Path, labels: Sequence[str], outputs: Sequence[str]
     try:
         numbers = {int(index): int(number) for index, number in json.loads(path.read_text("utf-8")).items()}
     except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path} does not map indices to categories: {error}.", "Give the in_to_in9.json of the data set.") from error
+        raise UsageError(
+            f"{path} does not map indices to categories: {error}.", "Give the in_to_in9.json of the data set."
+        ) from error
     if set(numbers.values()) - {-1} != set(range(len(labels))) or not set(numbers) <= set(range(len(outputs))):
         raise UsageError(
             f"{path} numbers {len(set(numbers.values()) - {-1})} categories of {len(numbers)} outputs, "
             f"and there are {len(labels)} folders and {len(outputs)} outputs.",
             "Give the file that belongs to these images.",
         )
-    return tuple((label, tuple(outputs[i] for i, n in sorted(numbers.items()) if n == k)) for k, label in enumerate(labels))
+    return tuple(
+        (label, tuple(outputs[i] for i, n in sorted(numbers.items()) if n == k)) for k, label in enumerate(labels)
+    )

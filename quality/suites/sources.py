@@ -15,17 +15,21 @@ from elude.handlers.errors import UsageError
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
-def open_source(address: str, base: str | Path = ".", *, split: str | None = None, label: str | None = None) -> ImageSource:
+def open_source(
+    address: str, base: str | Path = ".", *, split: str | None = None, label: str | None = None
+) -> ImageSource:
     """Open images.
 
     Args:
-        address: a folder or tar (relative to ``base``); ``wds:shard-{000..003}.tar`` for WebDataset shards, whose ``KEY.cls`` files hold
-            the class; ``hf:OWNER/NAME`` or ``hf:OWNER/NAME@REVISION`` for the Hub, or ``hf:FOLDER`` for a data set on disk (needs the
-            extra ``datasets``).
+        address: a folder or tar (relative to ``base``); ``wds:shard-{000..003}.tar`` for WebDataset
+            shards, whose ``KEY.cls`` files hold the class; ``hf:OWNER/NAME`` or
+            ``hf:OWNER/NAME@REVISION`` for the Hub, or ``hf:FOLDER`` for a data set on disk (needs
+            the extra ``datasets``).
         base: the folder that paths are relative to.
         split: of a data set of the Hub.
-        label: how a file's name tells its class, a regular expression with one group over the path inside the source; by default the first
-            folder, which is the class in the ImageNet layout.
+        label: how a file's name tells its class, a regular expression with one group over the path
+            inside the source; by default the first folder, which is the class in the ImageNet
+            layout.
 
     Raises:
         UsageError: there is nothing there, or a name does not tell its class.
@@ -45,7 +49,11 @@ def expand(pattern: str) -> list[str]:
     if found is None:
         return [pattern]
     numbers = range(int(found[1]), int(found[2]) + 1)
-    return [name for n in numbers for name in expand(pattern[: found.start()] + str(n).zfill(len(found[1])) + pattern[found.end() :])]
+    return [
+        name
+        for n in numbers
+        for name in expand(pattern[: found.start()] + str(n).zfill(len(found[1])) + pattern[found.end() :])
+    ]
 
 
 def relabelled(source: ImageSource, pattern: str) -> ImageSource:
@@ -57,7 +65,9 @@ def relabelled(source: ImageSource, pattern: str) -> ImageSource:
     for entry in source.entries:
         found = compiled.search(entry.name)
         if found is None:
-            raise UsageError(f"{entry.name} of {source.name} does not match the label pattern {pattern!r}.", "Correct the pattern.")
+            raise UsageError(
+                f"{entry.name} of {source.name} does not match the label pattern {pattern!r}.", "Correct the pattern."
+            )
         entries.append(replace(entry, label=found[1]))
     return replace(source, entries=tuple(entries))
 

@@ -26,8 +26,9 @@ class ShiftedSet:
         name: of the shift, such as "sketch".
         images: labelled with the model's classes, or with ``categories`` if given.
         categories: for sets with coarser labels, (category, its classes) in order.
-        decision: how an answer becomes a category: ``mean``, the highest mean probability of its classes (model-vs-human); ``top1``, the
-            category of the most probable class, which may be none (ImageNet-9).
+        decision: how an answer becomes a category: ``mean``, the highest mean probability of its
+            classes (model-vs-human); ``top1``, the category of the most probable class, which may
+            be none (ImageNet-9).
         classes: the model's classes that occur; only their outputs compete. None for all.
     """
 
@@ -47,14 +48,19 @@ class Suite:
         images: the labelled validation images.
         corruptions: which of the fifteen to make, at all ``severities``.
         severities: of 1 to 5.
-        protocol: ``imagenet-1k`` if the published protocol is followed, which alone makes an absolute QUBA score meaningful; else ``own``.
-        dark_background: whether objects stand on black, so that masks can be had from brightness: then mixed backgrounds, cue-conflict
-            images and the shifted sets edge, silhouette and sketch are made from the images.
+        protocol: ``imagenet-1k`` if the published protocol is followed, which alone makes an
+            absolute QUBA score meaningful; else ``own``.
+        dark_background: whether objects stand on black, so that masks can be had from brightness:
+            then mixed backgrounds, cue-conflict images and the shifted sets edge, silhouette and
+            sketch are made from the images.
         shifted: further sets for out-of-distribution robustness.
-        mixed: ready images with backgrounds of the same and of other classes, in the same order; used instead of made ones.
+        mixed: ready images with backgrounds of the same and of other classes, in the same order;
+            used instead of made ones.
         cue_conflict: ready files in a folder a shape, named SHAPE-TEXTURE; used instead of made ones.
-        corrupted: ready corrupted images, (corruption, severity) to the same images in the same order; used instead of made ones.
-        outputs: the names of the model's outputs in order, where the sets call them otherwise than the model does (synsets).
+        corrupted: ready corrupted images, (corruption, severity) to the same images in the same
+            order; used instead of made ones.
+        outputs: the names of the model's outputs in order, where the sets call them otherwise than
+            the model does (synsets).
     """
 
     name: str
@@ -89,14 +95,20 @@ class Suite:
     def quick(self) -> Suite:
         """The same with five of the fifteen corruptions."""
         corruptions = tuple(name for name in QUICK_CORRUPTIONS if name in self.corruptions)
-        return replace(self, corruptions=corruptions, corrupted=tuple(item for item in self.corrupted if item[0] in corruptions))
+        return replace(
+            self, corruptions=corruptions, corrupted=tuple(item for item in self.corrupted if item[0] in corruptions)
+        )
 
     def sha256(self) -> str:
         """Hash of the images and of what is made of them: equal hashes, equal suites."""
-        digest = hashlib.sha256(repr((self.corruptions, self.severities, self.protocol, self.dark_background, self.outputs)).encode())
+        digest = hashlib.sha256(
+            repr((self.corruptions, self.severities, self.protocol, self.dark_background, self.outputs)).encode()
+        )
         digest.update(self.images.sha256().encode())
         for shift in (*self.shifted, *(self.mixed or ()), *((self.cue_conflict,) if self.cue_conflict else ())):
-            digest.update(repr((shift.name, shift.categories, shift.classes, shift.decision, shift.images.sha256())).encode())
+            digest.update(
+                repr((shift.name, shift.categories, shift.classes, shift.decision, shift.images.sha256())).encode()
+            )
         for name, severity, images in self.corrupted:
             digest.update(repr((name, severity, images.sha256())).encode())
         return digest.hexdigest()
@@ -106,8 +118,9 @@ def open_suite(path: str | Path, *, name: str | None = None, dark_background: bo
     """Open a suite.
 
     Args:
-        path: ``embedded``, the one shipped with the project; a ``suite.toml`` or a folder that holds one; else images as for
-            ``elude.quality.suites.sources.open_source``, with one sub-folder a class.
+        path: ``embedded``, the one shipped with the project; a ``suite.toml`` or a folder that
+            holds one; else images as for ``elude.quality.suites.sources.open_source``, with one
+            sub-folder a class.
         name: for reports, of plain images.
         dark_background: of plain images, see :class:`Suite`.
 

@@ -1,7 +1,10 @@
-"""``elude suite build``: from a labelled folder, and masks if there are any, all the sets that the nine dimensions need.
+"""``elude suite build``: from a labelled folder, and masks if there are any, all the sets that the nine dimensions
+need.
 
-A suite is a folder: ``suite.toml``, a tar for each set, and ``manifest.json`` with how it was built and the hash of every file. Each tar is
-written beside its place and renamed when it is whole, and the manifest keeps what is done: a build that was stopped goes on, one that is
+A suite is a folder: ``suite.toml``, a tar for each set, and ``manifest.json`` with how it was built
+    and the hash of every file. Each tar is
+written beside its place and renamed when it is whole, and the manifest keeps what is done: a build
+    that was stopped goes on, one that is
 complete changes nothing, and ``suite.toml`` comes last, so that a half-built suite cannot be opened.
 """
 
@@ -62,7 +65,9 @@ class BuildSettings:
 
     @property
     def preprocess(self) -> Preprocess:
-        return Preprocess((3, self.size, self.size), self.interpolation, self.crop_pct, "center", (0.0,) * 3, (1.0,) * 3)
+        return Preprocess(
+            (3, self.size, self.size), self.interpolation, self.crop_pct, "center", (0.0,) * 3, (1.0,) * 3
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {**self.__dict__, "corruptions": list(self.corruptions), "severities": list(self.severities)}
@@ -107,8 +112,8 @@ def build(
     Args:
         images: labelled images as for ``elude.quality.suites.sources.open_source``.
         out: the suite's folder.
-        masks: images of the same class and name, bright where the object is; without them and without ``dark_background`` only
-            corruptions are made.
+        masks: images of the same class and name, bright where the object is; without them and
+            without ``dark_background`` only corruptions are made.
         settings: how.
         name: of the suite.
         workers: processes that corrupt images.
@@ -137,7 +142,9 @@ def build(
         def corrupted(key: tuple[str, int]) -> Iterable[NDArray[np.uint8]]:
             for start in range(0, len(content.pixels), _CHUNK):
                 rows = range(start, min(start + _CHUNK, len(content.pixels)))
-                yield from next(iter(corrupter(content.pixels[rows.start : rows.stop], [key], list(rows), settings.seed)))
+                yield from next(
+                    iter(corrupter(content.pixels[rows.start : rows.stop], [key], list(rows), settings.seed))
+                )
 
         for c in settings.corruptions:
             for s in settings.severities:
@@ -166,7 +173,10 @@ def verify(folder: str | Path) -> None:
     files = _manifest(folder)["files"]
     for name, digest in files.items():
         if not (folder / name).is_file() or _sha256(folder / name) != digest:
-            raise UsageError(f"{name} of the suite {folder} is missing or was changed.", "Build the suite again: it makes only that set.")
+            raise UsageError(
+                f"{name} of the suite {folder} is missing or was changed.",
+                "Build the suite again: it makes only that set.",
+            )
 
 
 def _begin(out: Path, recipe: Mapping[str, Any]) -> dict[str, str]:
@@ -179,7 +189,9 @@ def _begin(out: Path, recipe: Mapping[str, Any]) -> dict[str, str]:
     manifest = _manifest(out)
     different = [key for key in recipe if manifest["recipe"].get(key) != json.loads(json.dumps(recipe[key]))]
     if different:
-        raise UsageError(f"{out} holds a suite with other {', '.join(different)}.", "Give a new folder, or delete that one.")
+        raise UsageError(
+            f"{out} holds a suite with other {', '.join(different)}.", "Give a new folder, or delete that one."
+        )
     return dict(manifest["files"])
 
 
@@ -189,7 +201,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
         if isinstance(data["recipe"], dict) and isinstance(data["files"], dict):
             return dict(data)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder} holds no readable {MANIFEST}: {error!r}.", "Build the suite again in a new folder.") from error
+        raise UsageError(
+            f"{folder} holds no readable {MANIFEST}: {error!r}.", "Build the suite again in a new folder."
+        ) from error
     raise UsageError(f"{folder / MANIFEST} is not a suite's manifest.", "Build the suite again in a new folder.")
 
 
@@ -199,23 +213,34 @@ def _read(clean: EncodedSet, masks: EncodedSet | None, settings: BuildSettings) 
     labels = [str(entry.label) for entry in clean.source.entries]
     stems = [stem(entry.name) for entry in clean.source.entries]
     if len(set(zip(labels, stems, strict=True))) < len(stems):
-        raise EvaluationError("Two images of one class have the same name.", "Rename one; sets are put together by names.")
+        raise EvaluationError(
+            "Two images of one class have the same name.", "Rename one; sets are put together by names."
+        )
     found = None
     if masks is not None:
         place = {(str(entry.label), stem(entry.name)): i for i, entry in enumerate(masks.source.entries)}
         missing = [f"{key[0]}/{key[1]}" for key in zip(labels, stems, strict=True) if key not in place]
         if missing:
-            raise EvaluationError(f"{len(missing)} images have no mask, the first is {missing[0]}.", "Give one of the same class and name.")
-        found = np.stack([masks.pixels(place[key], preprocess).max(axis=2) > 127 for key in zip(labels, stems, strict=True)])
+            raise EvaluationError(
+                f"{len(missing)} images have no mask, the first is {missing[0]}.",
+                "Give one of the same class and name.",
+            )
+        found = np.stack(
+            [masks.pixels(place[key], preprocess).max(axis=2) > 127 for key in zip(labels, stems, strict=True)]
+        )
     elif settings.dark_background:
         found = dark_background_masks(pixels)
     return _Content(pixels, labels, stems, found)
 
 
-def _plan(content: _Content, settings: BuildSettings) -> dict[str, Callable[[], Iterable[tuple[str, NDArray[np.uint8]]]]]:
+def _plan(
+    content: _Content, settings: BuildSettings
+) -> dict[str, Callable[[], Iterable[tuple[str, NDArray[np.uint8]]]]]:
     """File to what makes its (name, image) pairs; corrupted sets are added by the caller."""
     names = _names(content.labels, content.stems)
-    plan: dict[str, Callable[[], Iterable[tuple[str, NDArray[np.uint8]]]]] = {"images.tar": lambda: zip(names, content.pixels, strict=True)}
+    plan: dict[str, Callable[[], Iterable[tuple[str, NDArray[np.uint8]]]]] = {
+        "images.tar": lambda: zip(names, content.pixels, strict=True)
+    }
     masks = content.masks
     if masks is None:
         return plan
@@ -230,9 +255,16 @@ def _plan(content: _Content, settings: BuildSettings) -> dict[str, Callable[[], 
         plan[f"mixed_{part}.tar"] = mixed
 
     def cues() -> Iterable[tuple[str, NDArray[np.uint8]]]:
-        found, classes = cue_conflict(content.pixels, content.numbers, masks, settings.seed), sorted(set(content.labels))
+        found, classes = (
+            cue_conflict(content.pixels, content.numbers, masks, settings.seed),
+            sorted(set(content.labels)),
+        )
         shape, texture = ([classes[i] for i in of] for of in (found.shapes, found.textures))
-        return zip([f"{s}/{i:06}-{t}.png" for i, (s, t) in enumerate(zip(shape, texture, strict=True))], found.pixels, strict=True)
+        return zip(
+            [f"{s}/{i:06}-{t}.png" for i, (s, t) in enumerate(zip(shape, texture, strict=True))],
+            found.pixels,
+            strict=True,
+        )
 
     plan["cue_conflict.tar"] = cues
     return plan
@@ -243,7 +275,9 @@ def _names(labels: Sequence[str], stems: Sequence[str]) -> list[str]:
 
 
 def _write_tar(path: Path, images: Iterable[tuple[str, NDArray[np.uint8]]]) -> str:
-    """Write PNGs, sorted by name and without time stamps, so that the same images give the same bytes; returns the hash."""
+    """Write PNGs, sorted by name and without time stamps, so that the same images give the same bytes; returns the
+    hash.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     encoded = sorted((name, _png(image)) for name, image in images)
@@ -285,7 +319,14 @@ def _toml(name: str, plan: Mapping[str, Any], settings: BuildSettings) -> str:
     lines = ["schema_version = 1", f"name = {quoted(name)}", "", "[images]", 'source = "images.tar"', "ready = true"]
     if settings.corruptions:
         names, severities = quoted(list(settings.corruptions)), quoted([str(s) for s in settings.severities])
-        lines += ["", "[corruptions]", f"names = {names}", f"severities = {severities}", 'source = "corrupted"', 'suffix = ".tar"']
+        lines += [
+            "",
+            "[corruptions]",
+            f"names = {names}",
+            f"severities = {severities}",
+            'source = "corrupted"',
+            'suffix = ".tar"',
+        ]
     for shift in SHIFTS:
         if f"{shift}.tar" in plan:
             lines += ["", "[[shifted]]", f"name = {quoted(shift)}", f'source = "{shift}.tar"', "ready = true"]

@@ -1,4 +1,7 @@
-"""``suite.toml``: where the data of each dimension is. Read strictly; paths are relative to the file. ``docs/quality.md`` has the keys."""
+"""``suite.toml``: where the data of each dimension is. Read strictly; paths are relative to the file.
+
+``docs/quality.md`` has the keys.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ def load_suite(path: str | Path) -> Suite:
     names = corruptions.texts("names", CORRUPTIONS) or CORRUPTIONS
     severities = tuple(int(s) for s in corruptions.texts("severities", [str(s) for s in SEVERITIES])) or SEVERITIES
     ready = corruptions.text("source", "") if corruptions.has("source") else ""
-    corrupted = _corrupted(ready, corruptions.text("suffix", "") if corruptions.has("suffix") else "", base, names, severities, clean)
+    corrupted = _corrupted(
+        ready, corruptions.text("suffix", "") if corruptions.has("suffix") else "", base, names, severities, clean
+    )
     corruptions.finish()
     mixed, cues = file.table("mixed"), file.table("cue_conflict")
     suite = Suite(
@@ -94,13 +99,16 @@ def _corrupted(
             images = EncodedSet(open_source(f"{source}/{name}/{severity}{suffix}", base), ready=True)
             if [(entry.label, stem(entry.name)) for entry in images.source.entries] != order:
                 raise UsageError(
-                    f"{images.source.name} does not hold the clean images under the same names.", "Corrupted answers are compared in pairs."
+                    f"{images.source.name} does not hold the clean images under the same names.",
+                    "Corrupted answers are compared in pairs.",
                 )
             found.append((name, severity, images))
     return tuple(found)
 
 
-def _shifted(table: Table, base: Path, outputs: Sequence[str] | None, name: str, key: str = "source", finish: bool = True) -> ShiftedSet:
+def _shifted(
+    table: Table, base: Path, outputs: Sequence[str] | None, name: str, key: str = "source", finish: bool = True
+) -> ShiftedSet:
     images = EncodedSet(_source(table, base, key), table.boolean("ready", False))
     categories = _categories(table, base, images.classes, outputs)
     decision = table.choice("decision", (MEAN, TOP1), MEAN)
@@ -115,7 +123,9 @@ def _part(table: Table, key: str, base: Path, outputs: Sequence[str] | None) -> 
 
 
 def _categories(table: Table, base: Path, labels: Sequence[str], outputs: Sequence[str] | None) -> Categories | None:
-    """``categories``: "model-vs-human-16", a JSON file of numbers by output index, or a table of category = file of class names."""
+    """``categories``: "model-vs-human-16", a JSON file of numbers by output index, or a table of category = file of
+    class names.
+    """
     if not table.has("categories"):
         return None
     text = table.text("categories")

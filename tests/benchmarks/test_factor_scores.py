@@ -56,7 +56,8 @@ def test_single_takes_the_factor_from_training_and_the_value_from_judging() -> N
 def test_dci_by_hand() -> None:
     assert scores.dci(np.eye(3)) == (1, 1)
     assert scores.dci(np.ones((4, 4))) == (pytest.approx(0), pytest.approx(0))
-    # two features for one factor each: each row names one factor (D = 1), each column is spread over two of four features (C = 1/2)
+    # two features for one factor each: each row names one factor (D = 1), each column is spread
+    # over two of four features (C = 1/2)
     assert scores.dci(np.array([[1.0, 0], [1, 0], [0, 1], [0, 1]])) == (pytest.approx(1), pytest.approx(0.5))
     # a dead feature counts nothing; the mixed one has weight 2/3 and a row entropy of 1 bit, so D = 1/3
     got = scores.dci(np.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]))[0]
@@ -66,7 +67,9 @@ def test_dci_by_hand() -> None:
 def test_importances_find_the_planted_features_and_only_on_true_codes() -> None:
     codes = grid(16)
     rng = np.random.default_rng(3)
-    values = np.concatenate([codes + 0.1 * rng.standard_normal(codes.shape), rng.standard_normal((len(codes), 3))], axis=1)
+    values = np.concatenate(
+        [codes + 0.1 * rng.standard_normal(codes.shape), rng.standard_normal((len(codes), 3))], axis=1
+    )
     training = rng.permutation(np.arange(len(codes)) % 2 == 0)
     importance, accuracy = scores.importances(values, codes, training, 0)
     assert importance.argmax(axis=0).tolist() == [0, 1]

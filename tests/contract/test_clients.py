@@ -37,7 +37,12 @@ def case(tmp_path: Path) -> Emitted:
 
 def check(case: Emitted, command: list[str], folder: Path) -> None:
     done = subprocess.run(
-        [*command, "model.onnx", "pixels.f32", str(UNIT), str(PART)], cwd=folder, capture_output=True, text=True, check=False, timeout=240
+        [*command, "model.onnx", "pixels.f32", str(UNIT), str(PART)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-600:]
     got = json.loads(done.stdout)

@@ -1,4 +1,6 @@
-"""A stranger's client: numpy and onnxruntime, names and indices from the file's metadata, and no line of this project."""
+"""A stranger's client: numpy and onnxruntime, names and indices from the file's metadata, and no line of this
+project.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ steered = session.run(["logits"], {
     "steer_patches": np.array([[0]], np.int64),
 })[0]
 foreign = [name for name in ("elude", "torch", "onnx") if name in sys.modules]
-print(json.dumps({"logits": logits.tolist(), "steered": steered.tolist(), "residual": residual, "shape": list(sub_units.shape),
+print(json.dumps({"logits": logits.tolist(), "steered": steered.tolist(), "residual": residual,
+                  "shape": list(sub_units.shape),
                   "index": index, "activation": sub_units[..., int(starts[unit]) + part].tolist(), "foreign": foreign}))
 """
 
@@ -53,7 +56,9 @@ def test_a_client_without_this_project_predicts_inspects_and_steers(tmp_path: Pa
     (tmp_path / "client.py").write_text(CLIENT)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, "client.py", "model.onnx", "pixels.npy"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout)
     with torch.no_grad():
@@ -64,7 +69,8 @@ def test_a_client_without_this_project_predicts_inspects_and_steers(tmp_path: Pa
     split = case.splits[1]
     assert got["shape"] == [4, 4, split.sub_units]
     assert got["index"] == case.splits[0].sub_units + split.first[2]
-    # the head reads the mean over tokens, so setting a sub-unit to 2 moves each logit by (2 - mean a) times the head's weight
+    # the head reads the mean over tokens, so setting a sub-unit to 2 moves each logit by (2 - mean
+    # a) times the head's weight
     weight = case.module.head.weight.detach().numpy()[:, 2]  # type: ignore[union-attr, operator]
     change = 2.0 - np.mean(got["activation"], axis=1)
     np.testing.assert_allclose(np.subtract(got["steered"], expected), change[:, None] * weight, atol=1e-5)

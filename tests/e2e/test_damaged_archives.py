@@ -1,4 +1,6 @@
-"""One changed byte anywhere in a packed archive: a stock TorchServe does not load it, and its log tells which file it was."""
+"""One changed byte anywhere in a packed archive: a stock TorchServe does not load it, and its log tells which file
+it was.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,14 @@ from elude.handlers.torchserve.archives import check_archive, read_archive
 from elude.model_store.archive import package
 
 pytestmark = pytest.mark.server
-FILES = ("bundle/model.onnx", "bundle/labels.json", "bundle/manifest.json", "elude/handlers/service.py", "contents.json", "model-config.yaml")
+FILES = (
+    "bundle/model.onnx",
+    "bundle/labels.json",
+    "bundle/manifest.json",
+    "elude/handlers/service.py",
+    "contents.json",
+    "model-config.yaml",
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +70,9 @@ def test_a_flipped_byte_fails_the_checksum_which_tells_the_file(archive: Path, t
     assert len(set(sums.values())) == len(FILES)
 
 
-@pytest.mark.parametrize("entry", ["bundle/catalogue.sqlite", "bundle/labels.json", "elude/handlers/service.py", "contents.json"])
+@pytest.mark.parametrize(
+    "entry", ["bundle/catalogue.sqlite", "bundle/labels.json", "elude/handlers/service.py", "contents.json"]
+)
 def test_a_changed_byte_with_a_right_checksum_is_named(archive: Path, tmp_path: Path, entry: str) -> None:
     (tmp_path / "models").mkdir()
     repacked(archive, tmp_path / "models" / "whole.mar", entry)

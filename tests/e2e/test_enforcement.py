@@ -1,4 +1,6 @@
-"""Nothing unproven is served, by TorchServe as anyone starts it: what the operator requires lies outside the archives and decides."""
+"""Nothing unproven is served, by TorchServe as anyone starts it: what the operator requires lies outside the
+archives and decides.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,9 @@ from _serving import images
 from _stock import stock
 from _stores import TODAY
 
+from elude.handlers.admission.requirements import ENVIRONMENT
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EvaluationError, GateError, RequestError
-from elude.handlers.admission.requirements import ENVIRONMENT
 from elude.handlers.torchserve.guard import write_guard
 from elude.handlers.torchserve.handler import CONTENTS, contents_bytes
 from elude.handlers.torchserve.server import Server, ServerSettings
@@ -69,7 +71,9 @@ def foreign(archive: Path, target: Path, trace: Path) -> None:
             new.writestr(name, content)
 
 
-def test_an_archive_that_was_copied_in_without_admission_does_not_load(bundle: Bundle, models: Path, tmp_path: Path) -> None:
+def test_an_archive_that_was_copied_in_without_admission_does_not_load(
+    bundle: Bundle, models: Path, tmp_path: Path
+) -> None:
     store = Store(tmp_path / "store")
     version = store.admit(bundle.root, who="a", why="b", name="admitted", make_archive=True)
     store.promote(version.id, who="a", why="b")

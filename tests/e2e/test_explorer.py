@@ -1,4 +1,6 @@
-"""The explorer in headless Chromium with real clicks, on a bundle and on both servers: what it shows is what the service answers."""
+"""The explorer in headless Chromium with real clicks, on a bundle and on both servers: what it shows is what the
+service answers.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +44,15 @@ def service(bundle: Bundle) -> Service:
     return Service.open(bundle.root)
 
 
-EVERYWHERE = pytest.mark.parametrize("address", ["bundle", "web", pytest.param("torchserve", marks=pytest.mark.server)], indirect=True)
+EVERYWHERE = pytest.mark.parametrize(
+    "address", ["bundle", "web", pytest.param("torchserve", marks=pytest.mark.server)], indirect=True
+)
 
 
 @pytest.fixture(scope="module")
-def address(request: pytest.FixtureRequest, bundle: Bundle, service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(
+    request: pytest.FixtureRequest, bundle: Bundle, service: Service, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     with ExitStack() as stack:
         target, key = str(bundle.root), KEY
         behind = getattr(request, "param", "bundle")
@@ -55,7 +61,9 @@ def address(request: pytest.FixtureRequest, bundle: Bundle, service: Service, tm
             stack.enter_context(running(web_application(service, KEY), listening))
             target = f"http://127.0.0.1:{port}"
         elif behind == "torchserve":
-            server = stack.enter_context(Server(package(bundle, tmp_path_factory.mktemp("archive"), name="elude", version="1.0")))
+            server = stack.enter_context(
+                Server(package(bundle, tmp_path_factory.mktemp("archive"), name="elude", version="1.0"))
+            )
             target, key = f"http://127.0.0.1:{server.inference_port}", server.key("inference")
         yield stack.enter_context(exploring(target, ELUDE_TOKEN=key))
 
@@ -78,7 +86,9 @@ class Visit:
     def open(self, fragment: str = "") -> None:
         self.page.goto(self.address + fragment)
         self.page.wait_for_selector("#examples button")
-        self.page.wait_for_selector("#prediction tbody tr")  # the page begins with an example: its first question may not be asked yet
+        self.page.wait_for_selector(
+            "#prediction tbody tr"
+        )  # the page begins with an example: its first question may not be asked yet
         self.settle()
 
     def settle(self) -> None:
@@ -114,9 +124,15 @@ def visit(browser: Any, address: str) -> Iterator[Visit]:
     page = browser.new_page(viewport={"width": 1280, "height": 860})
     page.set_default_timeout(15_000)
     visit = Visit(page, address)
-    page.on("console", lambda message: visit.complaints.append(message.text) if message.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda message: visit.complaints.append(message.text) if message.type in ("error", "warning") else None,
+    )
     page.on("pageerror", lambda error: visit.complaints.append(str(error)))
-    page.on("request", lambda request: visit.hosts.add(urlsplit(request.url).netloc) if request.url.startswith("http") else None)
+    page.on(
+        "request",
+        lambda request: visit.hosts.add(urlsplit(request.url).netloc) if request.url.startswith("http") else None,
+    )
     yield visit
     page.close()
     assert visit.complaints == []
@@ -136,7 +152,9 @@ def example(service: Service) -> str:
 
 
 @EVERYWHERE
-def test_an_example_is_predicted_and_explained_as_the_service_does(visit: Visit, service: Service, example: str) -> None:
+def test_an_example_is_predicted_and_explained_as_the_service_does(
+    visit: Visit, service: Service, example: str
+) -> None:
     visit.open()
     visit.page.locator("#examples button").first.click()
     visit.settle()
@@ -154,12 +172,16 @@ def test_by_effect_on_a_class_and_by_image(visit: Visit, service: Service, examp
     visit.says("#explain-hint", "“bag”")
     visit.settle()
     expected = asked(service, "inspect", image=example, top_k=12, by="effect", target="bag")["sub_units"]
-    assert visit.page.eval_on_selector_all("#parts li", "rows => rows.map(row => row.dataset.id)") == [entry["id"] for entry in expected]
+    assert visit.page.eval_on_selector_all("#parts li", "rows => rows.map(row => row.dataset.id)") == [
+        entry["id"] for entry in expected
+    ]
     visit.page.select_option("#order", "unusual")
     visit.says("#explain-hint", "probing image")
     visit.settle()
     expected = asked(service, "search", image=example, limit=12)["sub_units"]
-    assert visit.page.eval_on_selector_all("#parts li", "rows => rows.map(row => row.dataset.id)") == [entry["id"] for entry in expected]
+    assert visit.page.eval_on_selector_all("#parts li", "rows => rows.map(row => row.dataset.id)") == [
+        entry["id"] for entry in expected
+    ]
 
 
 def test_a_click_opens_the_page_of_a_sub_unit_which_can_be_shared(visit: Visit, service: Service) -> None:
@@ -193,8 +215,12 @@ def test_sliders_steer_as_the_service_does(visit: Visit, service: Service, examp
     visit.edited(f"{first}=scale:-6", f"{second}=ablate")
     edits = [{"id": first, "action": "scale", "value": -6}, {"id": second, "action": "ablate"}]
     answer = asked(service, "steer", image=example, edits=edits)
-    assert {label: visit.shown("before")[label] for label in answer["unsteered"]} == pytest.approx(answer["unsteered"], abs=1e-6)
-    assert {label: visit.shown("now")[label] for label in answer["steered"]} == pytest.approx(answer["steered"], abs=1e-6)
+    assert {label: visit.shown("before")[label] for label in answer["unsteered"]} == pytest.approx(
+        answer["unsteered"], abs=1e-6
+    )
+    assert {label: visit.shown("now")[label] for label in answer["steered"]} == pytest.approx(
+        answer["steered"], abs=1e-6
+    )
     assert set(visit.shown("now")) == set(answer["change"])
     assert answer["max_output_change"] > 0.01
     # strongest patches, another action, and an exact value
@@ -207,7 +233,9 @@ def test_sliders_steer_as_the_service_does(visit: Visit, service: Service, examp
     visit.edited(f"{first}=set:1.25@3", f"{second}=ablate")
     edits[0] = {"id": first, "action": "set", "value": 1.25, "patches": 3}
     answer = asked(service, "steer", image=example, edits=edits)
-    assert {label: visit.shown("now")[label] for label in answer["steered"]} == pytest.approx(answer["steered"], abs=1e-6)
+    assert {label: visit.shown("now")[label] for label in answer["steered"]} == pytest.approx(
+        answer["steered"], abs=1e-6
+    )
     # the texts to copy say the same, and the address brings it back
     preset = json.loads(visit.page.locator("#as-preset").input_value())["my preset"]
     assert preset == edits
@@ -233,7 +261,9 @@ def test_the_latest_move_of_a_slider_wins(visit: Visit, service: Service, exampl
     visit.edited(f"{identifier}=scale:7.5")
     visit.settle()
     answer = asked(service, "steer", image=example, edits=[{"id": identifier, "action": "scale", "value": 7.5}])
-    assert {label: visit.shown("now")[label] for label in answer["steered"]} == pytest.approx(answer["steered"], abs=1e-6)
+    assert {label: visit.shown("now")[label] for label in answer["steered"]} == pytest.approx(
+        answer["steered"], abs=1e-6
+    )
 
 
 def test_a_preset_of_the_bundle(visit: Visit, service: Service, example: str) -> None:
@@ -242,7 +272,9 @@ def test_a_preset_of_the_bundle(visit: Visit, service: Service, example: str) ->
     visit.page.wait_for_selector("#edits li:nth-child(2)")
     visit.settle()
     answer = asked(service, "steer", image=example, preset="a")
-    assert {label: visit.shown("now")[label] for label in answer["steered"]} == pytest.approx(answer["steered"], abs=1e-6)
+    assert {label: visit.shown("now")[label] for label in answer["steered"]} == pytest.approx(
+        answer["steered"], abs=1e-6
+    )
 
 
 def test_everything_by_keyboard(visit: Visit) -> None:
@@ -283,21 +315,30 @@ def test_a_file_is_chosen_and_another_dropped(visit: Visit, service: Service, tm
     visit.page.set_input_files("#file", {"name": "mine.png", "mimeType": "image/png", "buffer": first})
     visit.says("#caption", "mine.png")
     visit.settle()
-    assert visit.shown("now") == pytest.approx(asked(service, "predict", image=base64.b64encode(first).decode()), abs=1e-6)
+    assert visit.shown("now") == pytest.approx(
+        asked(service, "predict", image=base64.b64encode(first).decode()), abs=1e-6
+    )
     drop(visit, second, "dropped.png")
     visit.says("#caption", "dropped.png")
     visit.settle()
-    assert visit.shown("now") == pytest.approx(asked(service, "predict", image=base64.b64encode(second).decode()), abs=1e-6)
+    assert visit.shown("now") == pytest.approx(
+        asked(service, "predict", image=base64.b64encode(second).decode()), abs=1e-6
+    )
 
 
 def drop(visit: Visit, data: bytes, name: str) -> None:
-    make = "([text, name]) => { const d = new DataTransfer(); const b = Uint8Array.from(atob(text), c => c.charCodeAt(0));"
-    transfer = visit.page.evaluate_handle(f"{make} d.items.add(new File([b], name)); return d; }}", [base64.b64encode(data).decode(), name])
+    make = (
+        "([text, name]) => { const d = new DataTransfer(); const b = Uint8Array.from(atob(text), c => c.charCodeAt(0));"
+    )
+    transfer = visit.page.evaluate_handle(
+        f"{make} d.items.add(new File([b], name)); return d; }}", [base64.b64encode(data).decode(), name]
+    )
     visit.page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
 
 
 @pytest.mark.parametrize(
-    ("data", "words"), [(b"\x89PNG\r\n\x1a\n broken", "not an image"), (b"", "is empty"), (b"plain text", "not an image")]
+    ("data", "words"),
+    [(b"\x89PNG\r\n\x1a\n broken", "not an image"), (b"", "is empty"), (b"plain text", "not an image")],
 )
 def test_an_unreadable_file_is_told_and_changes_nothing(visit: Visit, data: bytes, words: str) -> None:
     visit.open()

@@ -1,4 +1,6 @@
-"""The explorer's accessibility by axe-core: the list, the page of a sub-unit and a search, light and dark, wide and narrow."""
+"""The explorer's accessibility by axe-core: the list, the page of a sub-unit and a search, light and dark, wide and
+narrow.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +65,8 @@ def test_the_check_sees_a_violation(browser: Any, address: str, axe: str) -> Non
     page = browser.new_page()
     page.goto(address)
     page.wait_for_selector("#parts li")
-    page.evaluate("document.querySelector('label[for=query]').remove(); document.querySelector('#query').placeholder = ''")
+    page.evaluate(
+        "document.querySelector('label[for=query]').remove(); document.querySelector('#query').placeholder = ''"
+    )
     assert any(found.startswith("label") for found in violations(page, axe))
     page.close()

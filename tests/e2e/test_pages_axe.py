@@ -1,4 +1,6 @@
-"""The static pages' accessibility by axe-core: report, comparison, and the atlas's three kinds of page; light and dark, wide and narrow."""
+"""The static pages' accessibility by axe-core: report, comparison, and the atlas's three kinds of page; light and
+dark, wide and narrow.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from _reports import make, measured
 from _serving import make_bundle
 from typer.testing import CliRunner
 
-import elude
+from elude.cli import app
 from elude.quality.dimensions.result import DimensionResult
 from elude.quality.evaluation.quality_json import QualityReport
 from elude.quality.report import render
@@ -43,9 +45,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("pages")
     bundle, atlas = make_bundle(root / "bundle"), root / "atlas"
     limits = ["--max-images", "40", "--effect-images", "1"]
-    done = CliRunner().invoke(elude.app, ["atlas", str(bundle.root), "--out", str(atlas), *limits])
+    done = CliRunner().invoke(app, ["atlas", str(bundle.root), "--out", str(atlas), *limits])
     assert done.exit_code == 0, done.output
-    found = {"index": atlas / "index.html", "relations": atlas / "relations.html", "unit": next(atlas.glob("units/*/u0.html"))}
+    found = {
+        "index": atlas / "index.html",
+        "relations": atlas / "relations.html",
+        "unit": next(atlas.glob("units/*/u0.html")),
+    }
     report = measured(make(root / "reported"))
     (root / "report.html").write_text(render(report), encoding="utf-8")
     results = {
@@ -53,7 +59,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "calibration_error": DimensionResult(0.05, False, 100, (0.04, 0.06)),
     }
     first = QualityReport(
-        {"kind": "onnx", "model": "one", "artefact_sha256": None}, {"name": "x", "sha256": "s"}, results, None, None, {}, {}
+        {"kind": "onnx", "model": "one", "artefact_sha256": None},
+        {"name": "x", "sha256": "s"},
+        results,
+        None,
+        None,
+        {},
+        {},
     )
     second = replace(first, dimensions=results | {"accuracy": DimensionResult(0.9, True, 100, (0.87, 0.93))})
     (root / "compare.html").write_text(comparison_page(compare(first, second), first, second), encoding="utf-8")
@@ -61,7 +73,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_severe_is_found_and_nothing_overflows(browser: Any, axe: str, pages: dict[str, Path], name: str) -> None:
+def test_nothing_severe_is_found_and_nothing_overflows(
+    browser: Any, axe: str, pages: dict[str, Path], name: str
+) -> None:
     for scheme in ("light", "dark"):
         for width in (400, 1280):
             page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
@@ -84,7 +98,9 @@ def test_nothing_severe_is_found_and_nothing_overflows(browser: Any, axe: str, p
         ("index", "document.querySelector('.lead').style.color = '#eee'", "color-contrast (serious)"),
     ],
 )
-def test_the_check_sees_a_planted_fault(browser: Any, axe: str, pages: dict[str, Path], name: str, fault: str, rule: str) -> None:
+def test_the_check_sees_a_planted_fault(
+    browser: Any, axe: str, pages: dict[str, Path], name: str, fault: str, rule: str
+) -> None:
     page = browser.new_page(color_scheme="light")
     page.goto(pages[name].as_uri())
     page.evaluate(fault)

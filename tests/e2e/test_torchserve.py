@@ -1,4 +1,6 @@
-"""A real TorchServe with a real archive of the embedded model: what HTTP answers is what the service answers, and nothing stays behind."""
+"""A real TorchServe with a real archive of the embedded model: what HTTP answers is what the service answers, and
+nothing stays behind.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ from PIL import Image
 
 import elude.exporter.models.torchvision_compat  # noqa: F401
 from elude.handlers.bundle.bundle import Bundle
-from elude.handlers.requests.calls import Call
 from elude.handlers.errors import EvaluationError, RequestError, UsageError
+from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
 from elude.handlers.settings import Limits, Settings
 from elude.handlers.torchserve.client import Client
@@ -90,7 +92,10 @@ def test_multipart_and_text_forms(client: Client, local: Service) -> None:
     image = images(1)[0]
     expected = local.answer([Call(image)])[0].body
     head = b'--x\r\nContent-Disposition: form-data; name="data"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
-    assert client.send("/predictions/fashion", head + image + b"\r\n--x--\r\n", "multipart/form-data; boundary=x") == expected
+    assert (
+        client.send("/predictions/fashion", head + image + b"\r\n--x--\r\n", "multipart/form-data; boundary=x")
+        == expected
+    )
     assert client.send("/predictions/fashion", base64.b64encode(image), "text/plain") == expected
     body = json.dumps({"op": "predict", "image": base64.b64encode(image).decode()}).encode()
     assert client.send("/predictions/fashion", body, "application/json; charset=utf-8") == expected
@@ -125,8 +130,15 @@ def test_unlike_requests_at_once_each_get_their_own_answer(client: Client, local
         text = base64.b64encode(image).decode()
         edit = {"id": f"{layer}/u{i}.s0", "action": "scale", "value": i}
         steer = json.dumps({"op": "steer", "image": text, "edits": [edit]}).encode()
-        bodies += [(image, "image/png", "predictions"), (image[:40], "image/png", "predictions"), (image, "image/png", "explanations")]
-        bodies += [(steer, "application/json", "predictions"), (steer.replace(b".s0", b".s99"), "application/json", "predictions")]
+        bodies += [
+            (image, "image/png", "predictions"),
+            (image[:40], "image/png", "predictions"),
+            (image, "image/png", "explanations"),
+        ]
+        bodies += [
+            (steer, "application/json", "predictions"),
+            (steer.replace(b".s0", b".s99"), "application/json", "predictions"),
+        ]
 
     def ask(request: tuple[bytes, str, str]) -> tuple[int, bytes | str]:
         body, kind, route = request
@@ -168,7 +180,9 @@ def test_the_worker_needs_nothing_of_the_project(server: Server) -> None:
     assert len(workers) == 1
     environment = Path(f"/proc/{workers[0]}/environ").read_bytes().split(b"\0")
     assert b"OMP_NUM_THREADS=1" in environment
-    assert not any(entry.startswith(b"PYTHONPATH=") and str(ROOT).encode() in entry.split(b":") for entry in environment)
+    assert not any(
+        entry.startswith(b"PYTHONPATH=") and str(ROOT).encode() in entry.split(b":") for entry in environment
+    )
 
 
 def test_a_changed_byte_does_not_load_and_is_named(archive: Path, tmp_path: Path) -> None:
@@ -198,7 +212,9 @@ def test_nothing_stays_behind(archive: Path) -> None:
 
 
 def near(probabilities: dict[str, float]) -> object:
-    """Equal within rounding: ONNX Runtime takes another kernel for one row than for several, which may change the last bits."""
+    """Equal within rounding: ONNX Runtime takes another kernel for one row than for several, which may change the
+    last bits.
+    """
     return pytest.approx(probabilities, abs=1e-6)
 
 
@@ -208,7 +224,9 @@ def test_a_signal_stops_everything(archive: Path, number: signal.Signals) -> Non
         from elude.handlers.torchserve.server import Server, serve
         serve(Server({str(archive)!r}), lambda server: print(server.pid, server.folder, flush=True))
     """
-    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     assert child.stdout is not None
     pid, folder = child.stdout.readline().split()
     assert group(int(pid))

@@ -12,11 +12,11 @@ from _images import noise, plain
 from _models import TwoConcepts
 from PIL import Image
 
-from elude.exporter.scoring.activity import scan
 from elude.exporter.atlas.fill_catalogue import THUMBNAIL, thumbnail, write_atlas
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.models.layers import find_layers
+from elude.exporter.scoring.activity import scan
 from elude.exporter.scoring.measures import SUB_UNITS, ms_scores
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.bundle.catalogue import Catalogue
 
 # Unit 0 of TwoConcepts is 2 r + 3 g - 1: sub-unit 0 takes red, sub-unit 1 green, and blue, which is nothing, is shared.
@@ -32,7 +32,9 @@ SPLIT = LayerSplit(
 def write(path: Path, folder: Path, tops: int = 4) -> None:
     model, images = TwoConcepts(), noise(folder, 11, 4, ("cat", "dog"))
     layers = find_layers(model, "mix")
-    measures = ms_scores(model, layers, {"mix": SPLIT}, {"mix": SPLIT}, images=images, preprocess=plain(4), held_out=False)
+    measures = ms_scores(
+        model, layers, {"mix": SPLIT}, {"mix": SPLIT}, images=images, preprocess=plain(4), held_out=False
+    )
     activity = scan(model, layers, {SUB_UNITS: {"mix": SPLIT}}, images, plain(4))
     write_atlas(path, [SPLIT], activity, measures, images=images, preprocess=plain(4), tops=tops)
 
@@ -49,7 +51,9 @@ def test_rows_equal_what_the_model_computes(tmp_path: Path) -> None:
     order = np.argsort(-activation.max(1))[:4]
     expected = [(int(image), int(activation[image].argmax())) for image in order if activation[image].max() > 0]
     assert [(top.image, top.token) for top in first.tops] == expected
-    np.testing.assert_allclose([top.activation for top in first.tops], activation.max(1)[order][: len(expected)], rtol=1e-5)
+    np.testing.assert_allclose(
+        [top.activation for top in first.tops], activation.max(1)[order][: len(expected)], rtol=1e-5
+    )
     assert first.omega == pytest.approx(0.5)
     assert first.share == pytest.approx(0.5)
     assert first.rho == 0.25

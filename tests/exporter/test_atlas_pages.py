@@ -1,4 +1,6 @@
-"""The atlas: relations and effects against plain computations, pages that name what they should, and nothing that comes from outside."""
+"""The atlas: relations and effects against plain computations, pages that name what they should, and nothing that
+comes from outside.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +17,22 @@ from _serving import make_bundle
 from PIL import Image
 from typer.testing import CliRunner
 
-import elude
+from elude.cli import app
 from elude.exporter.atlas.charts import Series, heat_map, histogram
 from elude.exporter.atlas.effects import class_effects
 from elude.exporter.atlas.page_data import Gathered, class_lines, gather
-from elude.exporter.atlas.token_places import Layout, marker
 from elude.exporter.atlas.relations import shared_inputs, together
 from elude.exporter.atlas.thumbnails import LADDER, encoded, encoding_for, is_tiny
+from elude.exporter.atlas.token_places import Layout, marker
 from elude.exporter.atlas.write_pages import MANY, AtlasSettings, page_of, write_pages
 from elude.exporter.scoring.bundle_activity import activity_of, images_for
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
 from elude.handlers.bundle.catalogue_schema import ImageRow, SubUnitRow, Top, UnitRow
-from elude.handlers.requests.edits import Edit
+from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
-from elude.handlers.bundle.session import GraphSession
+from elude.handlers.requests.edits import Edit
 
 EVIL = "<script>alert(1)</script>"
 
@@ -50,14 +52,32 @@ def row(index: int, unit: int, part: int, name: str | None, maximum: float = 2.0
     tops = (Top(0, 2, 2.0), Top(1, 1, 1.0)) if maximum > 0 else ()
     method = None if name is None else "labels"
     return SubUnitRow(
-        index, "a.b", unit, part, 0.5, 0.5, 0.1, 0.1, maximum, 0.5 + 0.1 * part, 0.5, name, method, 0.9 if name else None, tops
+        index,
+        "a.b",
+        unit,
+        part,
+        0.5,
+        0.5,
+        0.1,
+        0.1,
+        maximum,
+        0.5 + 0.1 * part,
+        0.5,
+        name,
+        method,
+        0.9 if name else None,
+        tops,
     )
 
 
 def small(effects: bool = True, peak: bool = True) -> Gathered:
     """Three units: one split in two, one whole and never active, one whole."""
     rows = [row(0, 0, 0, "cat"), row(1, 0, 1, EVIL), row(2, 1, 0, None, 0.0), row(3, 2, 0, "cat")]
-    units = [UnitRow("a.b", 0, 2, 0.4, rows[0].tops), UnitRow("a.b", 1, 1, None, ()), UnitRow("a.b", 2, 1, 0.5, rows[3].tops)]
+    units = [
+        UnitRow("a.b", 0, 2, 0.4, rows[0].tops),
+        UnitRow("a.b", 1, 1, None, ()),
+        UnitRow("a.b", 2, 1, 0.5, rows[3].tops),
+    ]
     images = {0: ImageRow(0, "x.png", EVIL, png(96, 200)), 1: ImageRow(1, "y.png", "cat", png(28, 10))}
     values = np.array([[1, 2, 0, 1.1], [3, 1, 0, 2.9], [2, 2, 0, 2.0], [0, 1, 0, 0.1]], np.float32)
     return Gathered(
@@ -167,7 +187,9 @@ def test_thumbnails_become_smaller_but_never_larger() -> None:
     assert (is_tiny(png(48, 9)), is_tiny(png(49, 9))) == (True, False)
 
 
-def test_where_there_are_many_sub_units_fewer_images_of_each_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_are_many_sub_units_fewer_images_of_each_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = AtlasSettings(images_shown=2, images_of_many=1)
     for many, count in ((4, 2), (3, 1)):  # there are four sub-units: 4 are not many, where more than 3 are
         monkeypatch.setattr("elude.exporter.atlas.write_pages.MANY", many)
@@ -216,13 +238,17 @@ def test_same_input_same_files_and_only_an_atlas_is_replaced(tmp_path: Path) -> 
 def test_without_images_it_says_what_is_missing(tmp_path: Path) -> None:
     index = write_pages(small(effects=False, peak=False), tmp_path / "atlas")
     check(index.parent)
-    assert "Not measured: the atlas was made without images." in (index.parent / "relations.html").read_text(encoding="utf-8")
+    assert "Not measured: the atlas was made without images." in (index.parent / "relations.html").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_together_against_numpy() -> None:
     rng = np.random.default_rng(0)
     base = rng.random((60, 3))
-    peak = np.concatenate([base, base[:, :2] + 0.02 * rng.random((60, 2)), -np.ones((60, 1))], axis=1).astype(np.float32)
+    peak = np.concatenate([base, base[:, :2] + 0.02 * rng.random((60, 2)), -np.ones((60, 1))], axis=1).astype(
+        np.float32
+    )
     parent = np.array([0, 1, 1, 2, 3, 4])
     found = together(peak, parent, np.linspace(0.1, 0.2, 6))
     expected = np.corrcoef(peak[:, :5].T)
@@ -252,8 +278,14 @@ def test_shared_inputs_by_hand() -> None:
     # unit 0: s0 takes inputs 0, 1; s1 takes 2; input 3 is shared by both. Unit 1: s0 takes 0, s1 takes 1, 2; 3 shared.
     masks = np.array([[1, 1, 2, 3], [1, 2, 2, 3]], np.uint64)
     split = LayerSplit("x", np.array([2, 2]), masks, np.full(2, 0.5, np.float32), np.zeros((4, 4), np.float32))
-    assert {(a, b): round(value, 4) for a, b, value in shared_inputs([split])} == {(0, 2): 0.5, (1, 3): 0.5, (0, 3): 0.3333}
-    whole = LayerSplit("y", np.array([1, 1]), np.ones((2, 4), np.uint64), np.full(2, np.nan, np.float32), np.zeros((2, 4), np.float32))
+    assert {(a, b): round(value, 4) for a, b, value in shared_inputs([split])} == {
+        (0, 2): 0.5,
+        (1, 3): 0.5,
+        (0, 3): 0.3333,
+    }
+    whole = LayerSplit(
+        "y", np.array([1, 1]), np.ones((2, 4), np.uint64), np.full(2, np.nan, np.float32), np.zeros((2, 4), np.float32)
+    )
     assert shared_inputs([whole]) == ()
 
 
@@ -265,7 +297,11 @@ def test_effects_are_what_ablation_measures_one_by_one(bundle: Bundle) -> None:
     assert effects is not None
     session, preprocess = GraphSession(bundle.path("model.onnx")), Preprocess.from_json(bundle.json("preprocess.json"))
     for index in (0, 7, 50):
-        order = [image for image in np.argsort(-activity.peak[:, index], kind="stable")[:2] if activity.peak[image, index] > 0]
+        order = [
+            image
+            for image in np.argsort(-activity.peak[:, index], kind="stable")[:2]
+            if activity.peak[image, index] > 0
+        ]
         change = []
         for image in order:
             pixels = preprocess.normalise(activity.images.pixels(int(image), preprocess)[None])
@@ -278,7 +314,12 @@ def test_effects_are_what_ablation_measures_one_by_one(bundle: Bundle) -> None:
 def test_class_lines_take_the_ends_once() -> None:
     lines = class_lines(np.array([1.0, -4.0], np.float32), ["up", "down"])
     assert [(line["name"], line["value"], line["part"]) for line in lines] == [("up", 1.0, 25.0), ("down", -4.0, 100.0)]
-    assert [line["name"] for line in class_lines(np.arange(9, dtype=np.float32), list("abcdefghi"), 2)] == ["i", "h", "b", "a"]
+    assert [line["name"] for line in class_lines(np.arange(9, dtype=np.float32), list("abcdefghi"), 2)] == [
+        "i",
+        "h",
+        "b",
+        "a",
+    ]
     assert class_lines(np.full(3, np.nan, np.float32), list("abc")) == []
 
 
@@ -300,7 +341,9 @@ def test_marker_of_a_token() -> None:
 
 def test_the_command_on_a_bundle(bundle: Bundle, tmp_path: Path) -> None:
     out = tmp_path / "atlas"
-    done = CliRunner().invoke(elude.app, ["atlas", str(bundle.root), "--out", str(out), "--max-images", "20", "--effect-images", "1"])
+    done = CliRunner().invoke(
+        app, ["atlas", str(bundle.root), "--out", str(out), "--max-images", "20", "--effect-images", "1"]
+    )
     assert done.exit_code == 0, done.output
     pages = check(out)
     gathered = gather(bundle)

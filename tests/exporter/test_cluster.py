@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from elude.exporter.splitting.hdbscan import CLUSTERERS, Clusters, cluster_unit, representatives
 from elude.exporter.splitting.contributions import normalise
+from elude.exporter.splitting.hdbscan import CLUSTERERS, Clusters, cluster_unit, representatives
 from elude.handlers.errors import UsageError
 
 
@@ -51,7 +51,9 @@ def test_rows_of_zeros_are_noise_and_nothing_is_nan() -> None:
     assert np.isfinite(representatives(vectors, clusters)).all()
 
 
-@pytest.mark.parametrize("vectors", [np.zeros((30, 4)), np.zeros((0, 4)), np.ones((3, 4))], ids=["zeros", "none", "too few"])
+@pytest.mark.parametrize(
+    "vectors", [np.zeros((30, 4)), np.zeros((0, 4)), np.ones((3, 4))], ids=["zeros", "none", "too few"]
+)
 def test_nothing_to_cluster_is_all_noise(vectors: np.ndarray) -> None:
     clusters = cluster_unit(vectors.astype(np.float32), min_cluster_size=5)
     assert clusters.count == 0
@@ -81,7 +83,9 @@ def test_of_more_than_sixty_four_clusters_the_largest_stay() -> None:
 def test_representatives_are_weighted_mean_directions() -> None:
     vectors = np.array([[2, 0], [0, 5], [0, 7], [9, 9]], np.float32)
     clusters = Clusters(np.array([0, 0, 1, -1]), np.array([1, 0.5, 0.2, 0], np.float32))
-    np.testing.assert_allclose(representatives(vectors, clusters), normalise(np.array([[1, 0.5], [0, 1]], np.float32)), rtol=1e-6)
+    np.testing.assert_allclose(
+        representatives(vectors, clusters), normalise(np.array([[1, 0.5], [0, 1]], np.float32)), rtol=1e-6
+    )
 
 
 def test_an_unknown_clusterer_is_refused() -> None:

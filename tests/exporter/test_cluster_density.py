@@ -56,9 +56,13 @@ def test_two_points_meet_at_the_largest_step_between_them(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_leaves_are_those_of_scikit_learn(seed: int) -> None:
-    """With core distances of 0 no two steps are equal, so there is one right answer, to the last label and probability."""
+    """With core distances of 0 no two steps are equal, so there is one right answer, to the last label and
+    probability.
+    """
     points, smallest = blobs(200 + seed)
-    library = HDBSCAN(min_cluster_size=smallest, min_samples=1, algorithm="brute", cluster_selection_method="leaf", copy=True).fit(points)
+    library = HDBSCAN(
+        min_cluster_size=smallest, min_samples=1, algorithm="brute", cluster_selection_method="leaf", copy=True
+    ).fit(points)
     labels, probabilities = leaf_clusters(reach(points, 1), smallest)
     assert labels.max() == library.labels_.max()
     np.testing.assert_array_equal(labels == -1, library.labels_ == -1)
@@ -67,11 +71,15 @@ def test_leaves_are_those_of_scikit_learn(seed: int) -> None:
 
 
 def test_leaves_agree_with_scikit_learn_where_core_distances_tie() -> None:
-    """A point between two clusters may join either at its core distance, so libraries differ on it: rarely, and on few points."""
+    """A point between two clusters may join either at its core distance, so libraries differ on it: rarely, and on
+    few points.
+    """
     agreement, same_count = [], []
     for seed in range(40):
         points, smallest = blobs(300 + seed, np.float32 if seed % 2 else np.float64)
-        library = HDBSCAN(min_cluster_size=smallest, algorithm="brute", cluster_selection_method="leaf", copy=True).fit(points)
+        library = HDBSCAN(min_cluster_size=smallest, algorithm="brute", cluster_selection_method="leaf", copy=True).fit(
+            points
+        )
         labels, _ = leaf_clusters(reach(points, smallest), smallest)
         agreement.append(adjusted_rand_score(labels, library.labels_))
         same_count.append(labels.max() == library.labels_.max())
@@ -81,7 +89,9 @@ def test_leaves_agree_with_scikit_learn_where_core_distances_tie() -> None:
 
 
 def test_hand_worked_leaves() -> None:
-    """Three groups in a line of joining: the first two split at step 5, together they split from the third at step 9."""
+    """Three groups in a line of joining: the first two split at step 5, together they split from the third at step
+    9.
+    """
     steps = np.array([1, 2, 5, 1, 1, 9, 4, 2], float)
     labels, probabilities = leaf_clusters(Reach(np.arange(9), steps), 3)
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]

@@ -1,4 +1,6 @@
-"""A killed collection goes on and gives the same bytes; so do two runs, in memory or in a folder; memory stays within its bound."""
+"""A killed collection goes on and gives the same bytes; so do two runs, in memory or in a folder; memory stays
+within its bound.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ import pytest
 from _images import noise, plain
 from _models import Convolutions
 
+from elude.exporter.export.work_folder import work_folder
 from elude.exporter.images import ImageSource, open_images
 from elude.exporter.models.layers import find_layers
 from elude.exporter.probing.probe import Probe, collect, collected_bytes
-from elude.exporter.export.work_folder import work_folder
 from elude.handlers.errors import ImageError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +39,8 @@ def say(done, total):
     time.sleep(float(sys.argv[3]))
 
 model = Convolutions().eval()
-collect(model, find_layers(model, "{LAYERS}"), open_images(sys.argv[1]), plain(12), tokens_per_image=3, seed=5, batch_size=4,
+collect(model, find_layers(model, "{LAYERS}"), open_images(sys.argv[1]), plain(12), tokens_per_image=3, seed=5,
+        batch_size=4,
         progress=say, folder=Path(sys.argv[2]))
 """
 
@@ -51,14 +54,22 @@ def gather(images: ImageSource, folder: Path | None = None, **settings: object) 
     model, seen = Convolutions().eval(), []
     defaults = {"tokens_per_image": 3, "seed": 5, "batch_size": 4} | settings
     found = collect(
-        model, find_layers(model, LAYERS), images, plain(12), folder=folder, progress=lambda done, _: seen.append(done), **defaults
+        model,
+        find_layers(model, LAYERS),
+        images,
+        plain(12),
+        folder=folder,
+        progress=lambda done, _: seen.append(done),
+        **defaults,
     )
     return found, seen
 
 
 def same(one: dict[str, Probe], other: dict[str, Probe]) -> bool:
     return all(
-        getattr(one[name], part).tobytes() == getattr(other[name], part).tobytes() for name in one for part in ("q", "z", "image", "token")
+        getattr(one[name], part).tobytes() == getattr(other[name], part).tobytes()
+        for name in one
+        for part in ("q", "z", "image", "token")
     ) and list(one) == list(other)
 
 
@@ -79,9 +90,13 @@ def test_a_killed_collection_goes_on_and_gives_the_same_bytes(images: ImageSourc
                 break
     assert process.returncode == -signal.SIGKILL
     left = files(tmp_path / "killed")
-    again = subprocess.run([*command, str(tmp_path / "killed"), "0"], capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+    again = subprocess.run(
+        [*command, str(tmp_path / "killed"), "0"], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    )
     assert [int(line) for line in again.stdout.split()] == [12, 16, 20, 24, 28, 30]
-    subprocess.run([*command, str(tmp_path / "whole"), "0"], stdout=subprocess.DEVNULL, check=True, cwd=ROOT, env=environment)
+    subprocess.run(
+        [*command, str(tmp_path / "whole"), "0"], stdout=subprocess.DEVNULL, check=True, cwd=ROOT, env=environment
+    )
     assert files(tmp_path / "killed") == files(tmp_path / "whole") != left
     assert len(left) == 3 * 3 + 1
 
@@ -95,7 +110,9 @@ def test_in_memory_or_in_a_folder_and_twice_it_is_the_same(images: ImageSource, 
     assert (seen[-1], nothing) == (30, [30])
 
 
-@pytest.mark.parametrize("change", [{"seed": 6}, {"tokens_per_image": 2}, {"batch_size": 5}, {"images": 29}, {"touched": True}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 6}, {"tokens_per_image": 2}, {"batch_size": 5}, {"images": 29}, {"touched": True}]
+)
 def test_another_collection_in_the_folder_is_not_gone_on_with(change: dict[str, int], tmp_path: Path) -> None:
     source = noise(tmp_path / "noise", 30, 12)
     (tmp_path / "noise" / "b" / "0029.png").rename(tmp_path / "last.png")
@@ -167,7 +184,9 @@ def test_memory_is_within_the_stated_bound(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", MEMORY, str(tmp_path)]
     used, bound = (int(word) for word in subprocess.check_output(command, text=True, cwd=ROOT, env=environment).split())
-    batch = 16 * (3 * 32 * 32 * (2 + 4 + 4) + 4 * 4 * (2 * 2000 + 2 * 500))  # pixels of two batches; input and output, and their copies
+    batch = 16 * (
+        3 * 32 * 32 * (2 + 4 + 4) + 4 * 4 * (2 * 2000 + 2 * 500)
+    )  # pixels of two batches; input and output, and their copies
     assert bound == 4000 * 3 * (2500 * 4 + 16)
     assert 0.9 * bound < used < bound + batch + 8_000_000  # the rest is the allocator's
 

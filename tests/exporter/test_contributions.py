@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from elude.exporter.splitting.contributions import contributions, normalise, top_rows
 from elude.exporter.models.layers import find_layers
+from elude.exporter.splitting.contributions import contributions, normalise, top_rows
 from elude.handlers.errors import UsageError
 
 

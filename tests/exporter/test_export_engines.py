@@ -1,4 +1,6 @@
-"""Threads, processes and a Ray cluster give the same probes and the same splits, to the bit; what a job raises arrives."""
+"""Threads, processes and a Ray cluster give the same probes and the same splits, to the bit; what a job raises
+arrives.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ from _models import Convolutions, TinyBlocks
 from torch import nn
 
 from elude.exporter import engines
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.models.layers import find_layers
 from elude.exporter.probing.probe import collect
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.split_layer import SplitSettings, split_layer
 from elude.handlers.errors import ImageError, UsageError
 
@@ -38,7 +40,10 @@ def blocks() -> nn.Module:
 
 
 def same(one: LayerSplit, other: LayerSplit) -> bool:
-    return all(getattr(one, part).tobytes() == getattr(other, part).tobytes() for part in ("parts", "masks", "rho", "representatives"))
+    return all(
+        getattr(one, part).tobytes() == getattr(other, part).tobytes()
+        for part in ("parts", "masks", "rho", "representatives")
+    )
 
 
 def test_answers_come_in_order_and_jobs_are_made_only_a_little_ahead() -> None:
@@ -71,7 +76,9 @@ def test_unknown_engines_are_refused() -> None:
 def test_processes_split_as_threads_do(tmp_path: Path) -> None:
     model = blocks()
     (layer,) = find_layers(model, "blocks.1.mlp.fc2")
-    probe = collect(model, [layer], noise(tmp_path, 80, 8), plain(8), tokens_per_image=4, seed=0, folder=tmp_path / "probe")[layer.name]
+    probe = collect(
+        model, [layer], noise(tmp_path, 80, 8), plain(8), tokens_per_image=4, seed=0, folder=tmp_path / "probe"
+    )[layer.name]
     threads, counted = split_layer(layer, probe, SETTINGS), []
     processes = split_layer(layer, probe, SETTINGS, lambda done, total: counted.append((done, total)), workers=2)
     assert same(threads, processes)
@@ -85,7 +92,9 @@ def test_a_ray_cluster_of_two_gives_the_same_bytes(tmp_path: Path, monkeypatch: 
     ray = pytest.importorskip("ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     tests = os.fspath(Path(__file__).parents[1])
-    here = {"env_vars": {"PYTHONPATH": os.pathsep.join([tests, os.fspath(Path(__file__).parent)])}}  # where double and the models are
+    here = {
+        "env_vars": {"PYTHONPATH": os.pathsep.join([tests, os.fspath(Path(__file__).parent)])}
+    }  # where double and the models are
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=here)
     try:
         assert list(engines.run(double, 1, range(5), engine="ray")) == [1, 3, 5, 7, 9]
@@ -97,12 +106,20 @@ def test_a_ray_cluster_of_two_gives_the_same_bytes(tmp_path: Path, monkeypatch: 
         layers = find_layers(model, "stem,grouped,head")
         seen: list[int] = []
         local, cluster = (
-            collect(model, layers, source, plain(12), tokens_per_image=4, seed=3, batch_size=16, progress=report, **options)
-            for report, options in ((None, {}), (lambda done, _: seen.append(done), {"engine": "ray", "folder": tmp_path / "probe"}))
+            collect(
+                model, layers, source, plain(12), tokens_per_image=4, seed=3, batch_size=16, progress=report, **options
+            )
+            for report, options in (
+                (None, {}),
+                (lambda done, _: seen.append(done), {"engine": "ray", "folder": tmp_path / "probe"}),
+            )
         )
         assert seen == [16, 32, 48, 64, 70]
         for name, probe in local.items():
-            assert all(np.array_equal(getattr(probe, part), getattr(cluster[name], part)) for part in ("q", "z", "image", "token"))
+            assert all(
+                np.array_equal(getattr(probe, part), getattr(cluster[name], part))
+                for part in ("q", "z", "image", "token")
+            )
         (layer,) = find_layers(model, "pointwise")
         probe = collect(model, [layer], source, plain(12), tokens_per_image=8, seed=0)["pointwise"]
         one = split_layer(layer, probe, SETTINGS)

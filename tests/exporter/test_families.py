@@ -1,4 +1,6 @@
-"""Every family of image models: bit-identical to the plain export when not optimised, and equal to torch when steered or inspected."""
+"""Every family of image models: bit-identical to the plain export when not optimised, and equal to torch when
+steered or inspected.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Every layer of every family that can be split, all at once: both forms equal the model on real, random and extreme images.
+"""Every layer of every family that can be split, all at once: both forms equal the model on real, random and extreme
+images.
 
-The models are small and of random weights: what is shown is that their structure is rewritten rightly, whatever the weights.
+The models are small and of random weights: what is shown is that their structure is rewritten
+    rightly, whatever the weights.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ from _graphs import random_split
 from torch import Tensor, nn
 
 from elude.exporter.images import open_images
-from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.models.layers import Layer, find_layers, why_not
 from elude.exporter.models.load import EMBEDDED_FOLDER
-from elude.exporter.rewrite import bake, explicit, graft
 from elude.exporter.models.walk import watch
-from elude.handlers.requests.edits import Edit
+from elude.exporter.rewrite import bake, explicit, graft
+from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.requests.edits import Edit
 
 SLOW = {"efficientnet", "efficientnet_same"}  # at their own width; MobileNet has the same kinds of layers
 KINDS = ("real", "random", "zeros", "huge", "tiny")
@@ -55,7 +57,9 @@ def images(kind: str, side: int) -> Tensor:
     return random * {"random": 1.0, "zeros": 0.0, "huge": 1e6, "tiny": 1e-30}[kind]
 
 
-@pytest.mark.parametrize("family", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in FAMILIES])
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in FAMILIES]
+)
 @torch.no_grad()
 def test_both_forms_equal_the_model(family: str) -> None:
     model, splits, side = case(family)
@@ -71,7 +75,9 @@ def test_both_forms_equal_the_model(family: str) -> None:
             scale = max(1.0, float(expected.abs().max()))
             if dtype == torch.float64:
                 truth[kind] = expected
-                assert (got - expected).abs().max() < 1e-11 * scale, kind  # 1.9e-12 on one processor, whose kernels add in another order
+                assert (got - expected).abs().max() < 1e-11 * scale, (
+                    kind
+                )  # 1.9e-12 on one processor, whose kernels add in another order
             else:  # as near to the right answer as the original is, which rounds at every layer too
                 own = float((expected.double() - truth[kind]).abs().max())
                 assert (got.double() - truth[kind]).abs().max() < 8 * own + 1e-6 * scale, kind
@@ -80,7 +86,9 @@ def test_both_forms_equal_the_model(family: str) -> None:
                 split = next(split for split in splits if split.layer == name)
                 merged = np.add.reduceat(values.double().numpy(), split.first, axis=2)
                 bound = 1e-12 if dtype == torch.float64 else 1e-5
-                assert np.abs(merged - units[name].double().numpy()).max() < bound * max(1.0, float(values.abs().max())), (kind, name)
+                assert np.abs(merged - units[name].double().numpy()).max() < bound * max(
+                    1.0, float(values.abs().max())
+                ), (kind, name)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -111,8 +119,23 @@ def test_every_kind_of_layer_is_among_them() -> None:
             if isinstance(module, nn.Linear):
                 found.add(f"linear{bias}")
             elif isinstance(module, nn.Conv2d):
-                kind = "depthwise" if module.groups == module.in_channels > 1 else "grouped" if module.groups > 1 else "conv"
+                kind = (
+                    "depthwise"
+                    if module.groups == module.in_channels > 1
+                    else "grouped"
+                    if module.groups > 1
+                    else "conv"
+                )
                 size, strided = "x".join(map(str, module.kernel_size)), ", strided" if max(module.stride) > 1 else ""
                 found.add(f"{kind} {size}{strided}{bias}")
-    expected = {"linear", "linear, no bias", "conv 1x1", "conv 1x1, no bias", "conv 3x3, no bias", "conv 3x3, strided, no bias"}
-    assert expected | {"depthwise 7x7", "depthwise 3x3, no bias", "depthwise 3x3, strided, no bias"} <= found, sorted(found)
+    expected = {
+        "linear",
+        "linear, no bias",
+        "conv 1x1",
+        "conv 1x1, no bias",
+        "conv 3x3, no bias",
+        "conv 3x3, strided, no bias",
+    }
+    assert expected | {"depthwise 7x7", "depthwise 3x3, no bias", "depthwise 3x3, strided, no bias"} <= found, sorted(
+        found
+    )

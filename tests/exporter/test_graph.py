@@ -16,14 +16,16 @@ from torch import nn
 import elude.exporter.models.torchvision_compat  # noqa: F401 - before timm
 from elude.exporter.graph import plain_export
 from elude.exporter.rewrite import graft
-from elude.handlers.errors import UnsupportedLayerError, UsageError
 from elude.handlers.bundle.session import GraphSession
+from elude.handlers.errors import UnsupportedLayerError, UsageError
 
 CONV = "stem,pointwise,grouped,depthwise,head"
 
 
 class WindowedMaps(nn.Module):
-    """A linear layer on maps (N, h, w, C), one on windows folded into the batch, a strided grouped convolution, and batch norms."""
+    """A linear layer on maps (N, h, w, C), one on windows folded into the batch, a strided grouped convolution, and
+    batch norms.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +53,15 @@ def tiny_vit() -> nn.Module:
     import timm
 
     torch.manual_seed(0)
-    sizes = {"img_size": 28, "patch_size": 4, "embed_dim": 96, "depth": 2, "num_heads": 3, "mlp_ratio": 4, "num_classes": 10}
+    sizes = {
+        "img_size": 28,
+        "patch_size": 4,
+        "embed_dim": 96,
+        "depth": 2,
+        "num_heads": 3,
+        "mlp_ratio": 4,
+        "num_classes": 10,
+    }
     return timm.create_model("vit_tiny_patch16_224", **sizes)
 
 
@@ -71,7 +81,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def blocks(tmp_path_factory: pytest.TempPathFactory) -> Emitted:
-    return emitted(TinyBlocks(), "blocks.0.mlp.fc2,blocks.1.mlp.fc2", (3, 8, 8), tmp_path_factory.mktemp("blocks") / "model.onnx")
+    return emitted(
+        TinyBlocks(), "blocks.0.mlp.fc2,blocks.1.mlp.fc2", (3, 8, 8), tmp_path_factory.mktemp("blocks") / "model.onnx"
+    )
 
 
 def test_unedited_output_is_bit_identical_to_the_plain_export(case: Emitted, tmp_path: Path) -> None:
@@ -123,7 +135,10 @@ def test_shapes_are_checked_in_full_and_the_batch_is_dynamic(case: Emitted) -> N
     model = onnx.load(case.path)
     onnx.checker.check_model(model, full_check=True)
     assert model.opset_import[0].version >= 18
-    shapes = {value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.input}
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in model.graph.input
+    }
     assert shapes["pixel_values"] == ["batch", *case.pixels.shape[1:]]
     assert shapes["inspect"] == []
     result = GraphSession(case.path).run(case.pixels, inspect=True)
@@ -151,7 +166,9 @@ def test_names_are_stable_and_nothing_of_the_exporting_machine_is_inside(blocks:
 
 def test_metadata_describe_the_layers(blocks: Emitted) -> None:
     metadata = {entry.key: entry.value for entry in onnx.load(blocks.path).metadata_props}
-    assert set(metadata) == {f"elude.{key}" for key in ("schema_version", "source", "preprocess", "layers", "split_sha256", "dtype")}
+    assert set(metadata) == {
+        f"elude.{key}" for key in ("schema_version", "source", "preprocess", "layers", "split_sha256", "dtype")
+    }
     layers = json.loads(metadata["elude.layers"])
     assert [layer["first"] for layer in layers] == [0, blocks.splits[0].sub_units]
     assert [layer["parts"] for layer in layers] == [split.parts.tolist() for split in blocks.splits]
@@ -164,7 +181,9 @@ def test_two_emissions_give_the_same_bytes(blocks: Emitted, tmp_path: Path) -> N
 
 
 def test_large_weights_go_beside_the_file(blocks: Emitted, tmp_path: Path) -> None:
-    again = emitted(TinyBlocks(), "blocks.0.mlp.fc2,blocks.1.mlp.fc2", (3, 8, 8), tmp_path / "model.onnx", external_above=100)
+    again = emitted(
+        TinyBlocks(), "blocks.0.mlp.fc2,blocks.1.mlp.fc2", (3, 8, 8), tmp_path / "model.onnx", external_above=100
+    )
     assert (tmp_path / "model.onnx.data").is_file()
     edits = blocks.edits(0, 4, 3)
     expected = GraphSession(blocks.path).run(blocks.pixels, edits, inspect=True)
@@ -178,7 +197,9 @@ def test_later_opsets_give_the_same(blocks: Emitted, tmp_path: Path) -> None:
     assert onnx.load(again.path).opset_import[0].version == 20
     edits = blocks.edits(1, 4, 3, patches=(0, 2))
     np.testing.assert_allclose(
-        GraphSession(again.path).run(blocks.pixels, edits).output, GraphSession(blocks.path).run(blocks.pixels, edits).output, atol=1e-5
+        GraphSession(again.path).run(blocks.pixels, edits).output,
+        GraphSession(blocks.path).run(blocks.pixels, edits).output,
+        atol=1e-5,
     )
 
 

@@ -13,9 +13,9 @@ from _serving import make_bundle
 from test_graph import CASES, emitted
 
 from elude.exporter.graph.bake import bake
-from elude.handlers.requests.edits import Edit, pack
-from elude.handlers.errors import BundleError, UsageError
 from elude.handlers.bundle.session import GraphSession
+from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.requests.edits import Edit, pack
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -47,7 +47,9 @@ def test_a_baked_file_holds_nothing_else(case: Emitted, tmp_path: Path) -> None:
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert not [node.name for node in model.graph.node if node.op_type == "If" or "elude" in node.name]
-    assert not [tensor.name for tensor in model.graph.initializer if "elude" in tensor.name or "sub_units" in tensor.name]
+    assert not [
+        tensor.name for tensor in model.graph.initializer if "elude" in tensor.name or "sub_units" in tensor.name
+    ]
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(metadata["elude.baked"]) == [{"index": 0, "gain": 2.0, "offset": 0.0, "patches": 0}]
     assert path.stat().st_size < case.path.stat().st_size
@@ -87,7 +89,9 @@ def test_a_preset_of_a_bundle_is_baked(tmp_path: Path) -> None:
     session = GraphSession(bundle.path("model.onnx"))
     pixels = np.random.default_rng(0).standard_normal((4, *session.input_size)).astype(np.float32)
     live = session.run(pixels, [edits] * len(pixels)).output
-    np.testing.assert_allclose(raw_session(path).run(None, {"pixel_values": pixels})[0], live, atol=2e-5 * np.abs(live).max())
+    np.testing.assert_allclose(
+        raw_session(path).run(None, {"pixel_values": pixels})[0], live, atol=2e-5 * np.abs(live).max()
+    )
     assert np.abs(live - session.run(pixels).output).max() > 1e-3
     with pytest.raises(UsageError, match=r"no preset 'calm'.*It has: a, b"):
         bake(bundle.root, "calm", tmp_path / "other.onnx")

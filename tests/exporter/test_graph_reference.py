@@ -28,7 +28,9 @@ def answers(case: Emitted, inspect: bool) -> tuple[list[str], list[np.ndarray], 
     model = onnx.load(case.path)
     names = [value.name for value in model.graph.output]
     evaluator = ReferenceEvaluator(model)
-    steered = evaluator.run(names[:1], {"pixel_values": case.pixels, **pack(case.edits(0, len(case.pixels), 3, (0, 2)))})
+    steered = evaluator.run(
+        names[:1], {"pixel_values": case.pixels, **pack(case.edits(0, len(case.pixels), 3, (0, 2)))}
+    )
     return names, steered, evaluator.run(None, {"pixel_values": case.pixels, "inspect": np.array(inspect)})
 
 

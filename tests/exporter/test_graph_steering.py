@@ -22,10 +22,14 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> Emitted:
 
 @pytest.fixture(scope="module")
 def convolutions(tmp_path_factory: pytest.TempPathFactory) -> Emitted:
-    return emitted(Convolutions(), "stem,grouped,depthwise,head", (3, 12, 12), tmp_path_factory.mktemp("steer") / "model.onnx")
+    return emitted(
+        Convolutions(), "stem,grouped,depthwise,head", (3, 12, 12), tmp_path_factory.mktemp("steer") / "model.onnx"
+    )
 
 
-def run(case: Emitted, edits: list[list[Edit]] | None = None, pixels: np.ndarray | None = None, **feed: np.ndarray) -> np.ndarray:
+def run(
+    case: Emitted, edits: list[list[Edit]] | None = None, pixels: np.ndarray | None = None, **feed: np.ndarray
+) -> np.ndarray:
     session = raw_session(case.path)
     pixels = case.pixels if pixels is None else pixels
     return session.run(["logits"], {"pixel_values": pixels, **(pack(edits) if edits else {}), **feed})[0]
@@ -36,7 +40,9 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def test_steering_by_hand(tmp_path: object) -> None:
-    """TwoConcepts: unit 0 = 2 r + 3 g - 1 as red and green, each with half the bias; logits = mean over 4 tokens of relu(z)."""
+    """TwoConcepts: unit 0 = 2 r + 3 g - 1 as red and green, each with half the bias; logits = mean over 4 tokens of
+    relu(z).
+    """
     from pathlib import Path
 
     from _graphs import SOURCE, preprocess
@@ -53,7 +59,15 @@ def test_steering_by_hand(tmp_path: object) -> None:
         np.zeros((3, 3), np.float32),
     )
     size = (3, 4, 4)
-    emit(model, [split], path, layers=find_layers(model, "mix"), input_size=size, source=SOURCE, preprocess=preprocess(size))
+    emit(
+        model,
+        [split],
+        path,
+        layers=find_layers(model, "mix"),
+        input_size=size,
+        source=SOURCE,
+        preprocess=preprocess(size),
+    )
     pixels = np.zeros((1, 3, 4, 4), np.float32)
     pixels[0, 0], pixels[0, 1], pixels[0, 2] = 1.0, 2.0, 5.0
     pixels[0, 0, :2, 2:] = 4.0  # the second quarter is redder
@@ -69,7 +83,9 @@ def test_steering_by_hand(tmp_path: object) -> None:
     # green is the same everywhere: of equals, the first two tokens, 7 - 5.5 = 1.5 and 13 - 5.5 = 7.5
     assert run(case, [[Edit.ablate(1, patches=2)]]).tolist() == [[5.75, 5.0]]
     assert run(case, [[Edit.add(1, 4.0, patches=1)]]).tolist() == [[9.5, 5.0]]
-    assert run(case, [[Edit.add(0, 1.0), Edit.add(0, 1.0), Edit.scale(0, 2.0)]]).tolist() == [[13.5, 5.0]]  # + 1 + 1 + mean red 3
+    assert run(case, [[Edit.add(0, 1.0), Edit.add(0, 1.0), Edit.scale(0, 2.0)]]).tolist() == [
+        [13.5, 5.0]
+    ]  # + 1 + 1 + mean red 3
 
 
 @pytest.mark.parametrize("index", [-1, -2, -(2**62)])
@@ -93,15 +109,22 @@ def test_inputs_of_unlike_shapes_fail_in_the_run(blocks: Emitted) -> None:
     whole = pack([[Edit.scale(0, 2.0)]])
     for name in whole:
         for part in (dict.fromkeys([name], whole[name]), {key: value for key, value in whole.items() if key != name}):
-            with pytest.raises(ort.capi.onnxruntime_pybind11_state.InvalidArgument, match="the_four_steer_inputs_must_have_one_shape"):
+            with pytest.raises(
+                ort.capi.onnxruntime_pybind11_state.InvalidArgument, match="the_four_steer_inputs_must_have_one_shape"
+            ):
                 run(blocks, **part)
 
 
 def test_rows_that_do_not_fit_the_batch_fail_in_the_run(blocks: Emitted) -> None:
     rows = [[Edit.scale(0, 2.0)]]
     for count, batch in ((2, 4), (3, 1)):
-        with pytest.raises((ort.capi.onnxruntime_pybind11_state.Fail, ort.capi.onnxruntime_pybind11_state.InvalidArgument,
-                            ort.capi.onnxruntime_pybind11_state.RuntimeException)):  # fmt: skip
+        with pytest.raises(
+            (
+                ort.capi.onnxruntime_pybind11_state.Fail,
+                ort.capi.onnxruntime_pybind11_state.InvalidArgument,
+                ort.capi.onnxruntime_pybind11_state.RuntimeException,
+            )
+        ):
             run(blocks, rows * count, blocks.pixels[:batch])
 
 
@@ -118,7 +141,11 @@ def test_one_row_is_for_every_image(blocks: Emitted) -> None:
 
 @pytest.mark.parametrize("fixture", ["blocks", "convolutions"])
 def test_unlike_edits_in_one_batch_equal_single_runs(fixture: str, request: pytest.FixtureRequest) -> None:
-    """32 edits on each row. Against the same batch with one row's edits for all, so that the model's own products have one size."""
+    """32 edits on each row.
+
+    Against the same batch with one row's edits for all, so that the model's own products have one
+    size.
+    """
     case: Emitted = request.getfixturevalue(fixture)
     rows = case.edits(11, 4, 32, patches=(0, 1, 3))
     together = run(case, rows)
@@ -151,7 +178,9 @@ def test_extreme_gains(blocks: Emitted) -> None:
     assert same(run(blocks, [[Edit.scale(0, 1.0)]]), plain)
     np.testing.assert_allclose(run(blocks, [[Edit.scale(0, 0.0)]]), run(blocks, [[Edit.ablate(0)]]), rtol=0)
     flipped = run(blocks, [[Edit.scale(0, -1.0)]])
-    np.testing.assert_allclose(flipped, run(blocks, [[Edit.ablate(0), Edit.ablate(0)]]), atol=1e-5)  # changes of one sub-unit add
+    np.testing.assert_allclose(
+        flipped, run(blocks, [[Edit.ablate(0), Edit.ablate(0)]]), atol=1e-5
+    )  # changes of one sub-unit add
 
 
 def test_a_nan_stays_in_its_unit(tmp_path: object) -> None:

@@ -19,12 +19,12 @@ from elude.exporter.graph.stored_weights import splits_of, sub_unit_parameters
 from elude.exporter.models.layers import find_layers
 from elude.exporter.models.load import LoadedModel
 from elude.exporter.rewrite import graft
+from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
 from elude.exporter.verify import verify, verify_file
 from elude.exporter.verify.page import html, rows, summary
-from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
-from elude.handlers.requests.edits import Edit
-from elude.handlers.errors import BundleError, EquivalenceError, UnsupportedLayerError, UsageError
 from elude.handlers.bundle.session import GraphSession
+from elude.handlers.errors import BundleError, EquivalenceError, UnsupportedLayerError, UsageError
+from elude.handlers.requests.edits import Edit
 
 LAYERS = "blocks.0.mlp.fc2,blocks.1.mlp.fc2"
 SIZE = (3, 8, 8)
@@ -41,15 +41,23 @@ def loaded(case: Emitted) -> LoadedModel:
 
 @pytest.mark.parametrize(
     ("make", "pattern", "size"),
-    [(TinyBlocks, LAYERS, SIZE), (Convolutions, "pointwise,grouped,head", (3, 12, 12)), (WindowedMaps, "stem,maps,windows", (3, 33, 24))],
+    [
+        (TinyBlocks, LAYERS, SIZE),
+        (Convolutions, "pointwise,grouped,head", (3, 12, 12)),
+        (WindowedMaps, "stem,maps,windows", (3, 33, 24)),
+    ],
 )
-def test_float16_is_verified_with_its_own_tolerance(make: type, pattern: str, size: tuple[int, int, int], tmp_path: Path) -> None:
+def test_float16_is_verified_with_its_own_tolerance(
+    make: type, pattern: str, size: tuple[int, int, int], tmp_path: Path
+) -> None:
     case = emitted(make(), pattern, size, tmp_path / "model.onnx", dtype="float16")
     model = onnx.load(case.path)
     assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in model.graph.initializer}
     for value in (*model.graph.input, *model.graph.output):
         assert value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT16  # clients need no half numbers
-    report = verify(case.module, graft(case.module, case.splits), case.path, case.splits, case.layers, case.pixels).to_json()
+    report = verify(
+        case.module, graft(case.module, case.splits), case.path, case.splits, case.layers, case.pixels
+    ).to_json()
     assert (report["tolerance"]["dtype"], report["tolerance"]["roundoff"]) == ("float16", 2.0**-11)
     assert all(layer["mismatches"] == 0 for layer in report["claims"]["sums"]["layers"])
     assert report["summary"]["runtime"] > 1e-6  # it did compute in half numbers
@@ -107,7 +115,9 @@ def test_a_model_of_one_size_cannot_be_opened(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("most", [8, 9, 20, 40, 64])
 def test_any_number_of_parts(most: int, tmp_path: Path) -> None:
-    """Masks take 1, 2, 4 or 8 bytes; the file computes the weights of elude.exporter.splitting.weights, bit for bit but for the sign of a zero."""
+    """Masks take 1, 2, 4 or 8 bytes; the file computes the weights of elude.exporter.splitting.weights, bit for bit
+    but for the sign of a zero.
+    """
     module = TinyBlocks().eval()
     layers = find_layers(module, "blocks.1.mlp.fc2,patch")
     splits = [random_split(layer, 5, most) for layer in layers]
@@ -118,7 +128,9 @@ def test_any_number_of_parts(most: int, tmp_path: Path) -> None:
         np.testing.assert_array_equal(weight, sub_unit_weights(layer.module.weight.detach().numpy(), split))
         assert bias.tobytes() == sub_unit_bias(layer.module.bias.detach().numpy(), split).tobytes()  # type: ignore[union-attr]
         np.testing.assert_array_equal(stored.masks, split.masks)
-    case = Emitted(module, layers, splits, path, np.random.default_rng(0).standard_normal((2, *SIZE)).astype(np.float32))
+    case = Emitted(
+        module, layers, splits, path, np.random.default_rng(0).standard_normal((2, *SIZE)).astype(np.float32)
+    )
     edits, twin = case.edits(0, 2, 6), graft(module, splits)
     with torch.no_grad(), twin.steer(edits):
         expected = twin(torch.from_numpy(case.pixels)).numpy()
@@ -176,7 +188,9 @@ def test_a_changed_file_fails_with_a_page_that_says_where(blocks: Emitted, tmp_p
 def test_a_page_of_a_model_without_classes(tmp_path: Path) -> None:
     module = WindowedMaps()
     case = emitted(module, "maps", (3, 33, 24), tmp_path / "model.onnx")
-    report = verify(case.module, graft(case.module, case.splits), case.path, case.splits, case.layers, case.pixels).to_json()
+    report = verify(
+        case.module, graft(case.module, case.splits), case.path, case.splits, case.layers, case.pixels
+    ).to_json()
     assert summary(report)["top-1 agreement"] == "–"
     assert {row["top1"] for row in rows(report)} == {"–"}
     assert "None" not in html(report, "x")

@@ -68,7 +68,10 @@ def test_wrong_lists_are_refused_with_the_line(text: str, message: str, tmp_path
 
 def test_shards_follow_one_another(tmp_path: Path) -> None:
     for number in range(9, 12):
-        shard(tmp_path / f"part-{number:03}.tar", {"0.png": png(number), "0.cls": b"owl", "1.png": png(100 + number), "1.cls": b"cat"})
+        shard(
+            tmp_path / f"part-{number:03}.tar",
+            {"0.png": png(number), "0.cls": b"owl", "1.png": png(100 + number), "1.cls": b"cat"},
+        )
     source = open_images("part-{009..011}.tar", tmp_path)
     expected = [
         (f"part-{number:03}/{key}.png", label, png(value))
@@ -85,7 +88,9 @@ def test_shards_follow_one_another(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real data set with two splits, saved by ``datasets`` itself, and its first split once more by itself and as Parquet."""
+    """A real data set with two splits, saved by ``datasets`` itself, and its first split once more by itself and as
+    Parquet.
+    """
     datasets = pytest.importorskip("datasets")
     root = tmp_path_factory.mktemp("hub")
     kinds = datasets.Features({"picture": datasets.Image(), "kind": datasets.ClassLabel(names=["cat", "owl"])})

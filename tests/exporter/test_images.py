@@ -44,7 +44,10 @@ def pack(path: Path, files: dict[str, bytes], prefix: str = "./") -> Path:
 
 @pytest.fixture
 def files() -> dict[str, bytes]:
-    return {name: png(20 + index) for index, name in enumerate(NAMES)} | {"notes.txt": b"no image", "apple/._2.png": b"hidden"}
+    return {name: png(20 + index) for index, name in enumerate(NAMES)} | {
+        "notes.txt": b"no image",
+        "apple/._2.png": b"hidden",
+    }
 
 
 def test_folder_and_tar_of_the_same_content_give_the_same_sequence(tmp_path: Path, files: dict[str, bytes]) -> None:
@@ -73,7 +76,9 @@ def test_links_to_folders_are_followed_but_not_round_in_circles(tmp_path: Path) 
 
 
 def test_limited_keeps_every_class(tmp_path: Path) -> None:
-    source = open_images(write(tmp_path, {f"{label}/{index}.png": png(index) for label in "abc" for index in range(10)}))
+    source = open_images(
+        write(tmp_path, {f"{label}/{index}.png": png(index) for label in "abc" for index in range(10)})
+    )
     few = source.limited(6)
     assert [entry.label for entry in few.entries] == ["a", "a", "b", "b", "c", "c"]
     assert source.limited(30) is source

@@ -9,7 +9,9 @@ from elude.exporter.splitting.layer_split import LayerSplit, full_masks, whole
 def tiny() -> LayerSplit:
     """Unit 0: two sub-units over three inputs; unit 1 whole; unit 2: three sub-units."""
     masks = np.array([[0b01, 0b10, 0b11], [1, 1, 1], [0b101, 0b111, 0b010]], np.uint64)
-    return LayerSplit("fc", np.array([2, 1, 3]), masks, np.array([0.5, np.nan, 1], np.float32), np.zeros((6, 3), np.float32))
+    return LayerSplit(
+        "fc", np.array([2, 1, 3]), masks, np.array([0.5, np.nan, 1], np.float32), np.zeros((6, 3), np.float32)
+    )
 
 
 def test_hand_worked_shares_and_indices() -> None:
@@ -37,15 +39,21 @@ def test_whole_splits_nothing() -> None:
 @pytest.mark.parametrize("mask", [0, 0b100])
 def test_a_mask_without_or_with_foreign_sub_units_is_refused(mask: int) -> None:
     with pytest.raises(ValueError, match="mask"):
-        LayerSplit("fc", np.array([2]), np.array([[1, mask]], np.uint64), np.zeros(1, np.float32), np.zeros((2, 2), np.float32))
+        LayerSplit(
+            "fc", np.array([2]), np.array([[1, mask]], np.uint64), np.zeros(1, np.float32), np.zeros((2, 2), np.float32)
+        )
 
 
 @pytest.mark.parametrize("parts", [0, 65])
 def test_too_few_or_many_parts_are_refused(parts: int) -> None:
     with pytest.raises(ValueError, match="between 1 and 64"):
-        LayerSplit("fc", np.array([parts]), np.ones((1, 2), np.uint64), np.zeros(1, np.float32), np.zeros((1, 2), np.float32))
+        LayerSplit(
+            "fc", np.array([parts]), np.ones((1, 2), np.uint64), np.zeros(1, np.float32), np.zeros((1, 2), np.float32)
+        )
 
 
 def test_arrays_of_other_units_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit"):
-        LayerSplit("fc", np.array([1, 1]), np.ones((1, 2), np.uint64), np.zeros(1, np.float32), np.zeros((1, 2), np.float32))
+        LayerSplit(
+            "fc", np.array([1, 1]), np.ones((1, 2), np.uint64), np.zeros(1, np.float32), np.zeros((1, 2), np.float32)
+        )

@@ -22,7 +22,11 @@ def test_patterns() -> None:
     assert names(model, "last") == names(model, "default") == ["blocks.1.mlp.fc2"]
     assert names(model, "blocks.*.fc2") == ["blocks.0.mlp.fc2", "blocks.1.mlp.fc2"]
     assert names(model, "blocks.0.mlp.*") == ["blocks.0.mlp.fc1", "blocks.0.mlp.fc2"]  # passes over the activation
-    assert names(model, "head, blocks.?.mlp.fc1,head") == ["blocks.0.mlp.fc1", "blocks.1.mlp.fc1", "head"]  # in the model's order, once
+    assert names(model, "head, blocks.?.mlp.fc1,head") == [
+        "blocks.0.mlp.fc1",
+        "blocks.1.mlp.fc1",
+        "head",
+    ]  # in the model's order, once
 
 
 def test_the_last_block_is_not_the_pooling_head() -> None:
@@ -33,7 +37,9 @@ def test_the_last_block_is_not_the_pooling_head() -> None:
 
 def test_shapes_of_each_kind() -> None:
     found = {layer.name: layer for layer in find_layers(Convolutions(), "*")}
-    shapes = {name: (layer.kind, layer.units, layer.inputs, layer.groups, layer.window) for name, layer in found.items()}
+    shapes = {
+        name: (layer.kind, layer.units, layer.inputs, layer.groups, layer.window) for name, layer in found.items()
+    }
     assert shapes == {
         "stem": ("conv", 8, 3, 1, 9),
         "pointwise": ("conv", 12, 8, 1, 1),

@@ -1,4 +1,6 @@
-"""Models come as they are, with preprocessing, labels and a hash of their weights; what cannot be had is said with a way out."""
+"""Models come as they are, with preprocessing, labels and a hash of their weights; what cannot be had is said with a
+way out.
+"""
 
 from __future__ import annotations
 
@@ -125,13 +127,19 @@ def test_a_folder_without_or_with_wrong_files_is_named(folder: Path) -> None:
 def test_without_a_hub_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    for error in (LocalEntryNotFoundError("cannot reach the hub"), OfflineModeIsEnabled("offline mode"), ConnectionError("no route")):
+    for error in (
+        LocalEntryNotFoundError("cannot reach the hub"),
+        OfflineModeIsEnabled("offline mode"),
+        ConnectionError("no route"),
+    ):
 
         def fail(*_args: object, _error: Exception = error, **_kwargs: object) -> None:
             raise _error
 
         monkeypatch.setattr(load.timm, "create_model", fail)
-        with pytest.raises(UsageError, match=r"cannot be fetched from the model hub: .*give its folder.*random:hf-hub:owner/name"):
+        with pytest.raises(
+            UsageError, match=r"cannot be fetched from the model hub: .*give its folder.*random:hf-hub:owner/name"
+        ):
             load_model("hf-hub:owner/name")
 
 

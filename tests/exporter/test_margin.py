@@ -30,7 +30,10 @@ values = st.one_of(st.sampled_from([0.0, 1.0, -1.0, 0.5, 0.25, 0.95]), st.floats
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(1, 6).flatmap(lambda k: arrays(np.float32, (k, 4), elements=values)), st.sampled_from(["literal", "smallest"]))
+@given(
+    st.integers(1, 6).flatmap(lambda k: arrays(np.float32, (k, 4), elements=values)),
+    st.sampled_from(["literal", "smallest"]),
+)
 def test_masks_equal_a_search_over_all_sets(representatives: np.ndarray, rule: str) -> None:
     got = winning_masks(representatives, MARGINS, rule)
     sizes = np.abs(representatives.astype(np.float64))
@@ -80,7 +83,10 @@ def test_unknown_rules_and_margins_are_refused() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 5).flatmap(lambda k: arrays(np.float32, (k, 4), elements=values)))
 def test_signed_shares_tell_the_clusters_apart_best(representatives: np.ndarray) -> None:
-    """Of all ways to give each input to one cluster, none makes sum over c of w^c . (r_c - mean of the others) larger."""
+    """Of all ways to give each input to one cluster, none makes sum over c of w^c .
+
+    (r_c - mean of the others) larger.
+    """
     masks = winning_masks(representatives, MARGINS, "signed")
     assert (masks == masks[0]).all()
     r = representatives.astype(np.float64)
@@ -88,7 +94,9 @@ def test_signed_shares_tell_the_clusters_apart_best(representatives: np.ndarray)
     if count == 1:
         assert (masks == 1).all()
         return
-    worth = r - (r.sum(axis=0) - r) / (count - 1)  # (clusters, inputs): what the input adds to the aim if this cluster has it
+    worth = r - (r.sum(axis=0) - r) / (
+        count - 1
+    )  # (clusters, inputs): what the input adds to the aim if this cluster has it
     for j, mask in enumerate(masks[0]):
         chosen = [c for c in range(count) if int(mask) >> c & 1]
         if representatives[:, j].any():
@@ -100,4 +108,6 @@ def test_signed_shares_tell_the_clusters_apart_best(representatives: np.ndarray)
 
 def test_signed_gives_an_input_that_holds_back_to_the_cluster_it_holds_back_least() -> None:
     representatives = np.array([[-0.9, 0.2], [-0.1, -0.8], [-0.5, 0.2]], np.float32)
-    assert winning_masks(representatives, np.array([0.5]), "signed").tolist() == [[0b010, 0b001]]  # of equal ones the first
+    assert winning_masks(representatives, np.array([0.5]), "signed").tolist() == [
+        [0b010, 0b001]
+    ]  # of equal ones the first

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from elude.exporter.scoring.activity import UNITS, scan
 from elude.exporter.images import ImageSource
-from elude.exporter.splitting.layer_split import LayerSplit, whole
 from elude.exporter.models.layers import Layer, find_layers
+from elude.exporter.scoring.activity import UNITS, scan
 from elude.exporter.scoring.measures import RANDOM, SUB_UNITS, ms_scores, purity
 from elude.exporter.scoring.ms_score import ms_score
+from elude.exporter.splitting.layer_split import LayerSplit, whole
 from elude.handlers.errors import EvaluationError
 
 
@@ -80,11 +80,16 @@ def brute(
     handle.remove()
     q, z = seen[0]
     shares = torch.from_numpy(split.shares())
-    weight, bias = layer.module.weight.detach(), layer.module.bias.detach()[split.parent] * torch.from_numpy(split.omega())
+    weight, bias = (
+        layer.module.weight.detach(),
+        layer.module.bias.detach()[split.parent] * torch.from_numpy(split.omega()),
+    )
     if layer.kind == "conv":
         z = z.flatten(2).transpose(1, 2)
         conv = layer.module
-        sub = torch.nn.functional.conv2d(q, weight[split.parent] * shares[:, :, None, None], bias, conv.stride, conv.padding)
+        sub = torch.nn.functional.conv2d(
+            q, weight[split.parent] * shares[:, :, None, None], bias, conv.stride, conv.padding
+        )
         sub = sub.flatten(2).transpose(1, 2)
     else:
         sub = q @ (weight[split.parent] * shares).T + bias
@@ -105,7 +110,9 @@ def brute(
     return out
 
 
-@pytest.mark.parametrize(("model", "name"), [(TinyBlocks(), "blocks.1.mlp.fc2"), (Convolutions(), "stem"), (Convolutions(), "pointwise")])
+@pytest.mark.parametrize(
+    ("model", "name"), [(TinyBlocks(), "blocks.1.mlp.fc2"), (Convolutions(), "stem"), (Convolutions(), "pointwise")]
+)
 def test_streamed_scores_equal_all_pairs_of_whole_outputs(model: torch.nn.Module, name: str, tmp_path: Path) -> None:
     images = noise(tmp_path, 23, 12)
     layers = find_layers(model, name)

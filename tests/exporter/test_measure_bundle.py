@@ -1,4 +1,6 @@
-"""``elude measure``: what it adds to a bundle, against independent computations; matching by all permutations; another network's space."""
+"""``elude measure``: what it adds to a bundle, against independent computations; matching by all permutations;
+another network's space.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,14 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from elude import app
+from elude.exporter.export.pipeline import ExportSettings, export
+from elude.exporter.images import ImageSource, open_images
+from elude.exporter.models.load import load_model
 from elude.exporter.scoring.activity import Activity
 from elude.exporter.scoring.external_encoder import embed, external_scores
-from elude.exporter.images import ImageSource, open_images
-from elude.exporter.splitting.layer_split import LayerSplit, full_masks, whole
-from elude.exporter.models.load import load_model
 from elude.exporter.scoring.measure_bundle import MeasureSettings, facts, measure_bundle
-from elude.exporter.export.pipeline import ExportSettings, export
 from elude.exporter.scoring.ms_score import ms_score
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks, whole
 from elude.exporter.splitting.stability import stability
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EvaluationError, UsageError
@@ -45,7 +47,10 @@ def test_matching_is_the_best_of_all_assignments(first: int, second: int, seed: 
     rng = np.random.default_rng(seed)
     one, other = unit_length(rng.standard_normal((first, 6))), unit_length(rng.standard_normal((second, 6)))
     small, large = sorted((one, other), key=len)
-    best = max(sum(float(row @ large[p]) for row, p in zip(small, order, strict=False)) for order in permutations(range(len(large))))
+    best = max(
+        sum(float(row @ large[p]) for row, p in zip(small, order, strict=False))
+        for order in permutations(range(len(large)))
+    )
     found = stability([split(one), split(other)])
     assert found.cosine * len(small) == pytest.approx(best, abs=1e-5)
     assert found.cosine_of_all * len(large) == pytest.approx(best, abs=1e-5)
@@ -87,9 +92,17 @@ def stored_model(path: Path, seed: int) -> str:
         torch.manual_seed(seed)
         module = timm.create_model("vit_tiny_patch16_224", **SMALL)
         state = {name: tensor + 0.2 * torch.randn_like(tensor) for name, tensor in module.state_dict().items()}
-    cfg = {"input_size": [3, 16, 16], "crop_pct": 1.0, "num_classes": 3, "first_conv": "patch_embed.proj", "classifier": "head"}
+    cfg = {
+        "input_size": [3, 16, 16],
+        "crop_pct": 1.0,
+        "num_classes": 3,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+    }
     path.mkdir(exist_ok=True)
-    (path / "config.json").write_text(json.dumps({"architecture": "vit_tiny_patch16_224", "model_args": SMALL, "pretrained_cfg": cfg}))
+    (path / "config.json").write_text(
+        json.dumps({"architecture": "vit_tiny_patch16_224", "model_args": SMALL, "pretrained_cfg": cfg})
+    )
     save_file(state, path / "model.safetensors")
     return str(path)
 
@@ -124,7 +137,14 @@ def test_a_bundle_gets_all_measures(bundle: Bundle, images: ImageSource, tmp_pat
     assert layer["stability"]["units"] > 0
     assert found["settings"] == before["settings"]
     assert found["encoder"] == encoder
-    assert list(dict.fromkeys(steps)) == ["encode", "measure", "probe, seed 0", "split, seed 0", "probe, seed 1", "split, seed 1"]
+    assert list(dict.fromkeys(steps)) == [
+        "encode",
+        "measure",
+        "probe, seed 0",
+        "split, seed 0",
+        "probe, seed 1",
+        "split, seed 1",
+    ]
     assert measured.artefact_sha256 == bundle.artefact_sha256  # a verdict keeps its worth
     assert measure_bundle(bundle, images, settings).json("measures.json") == found
     one, two = facts(found), facts(found | {"layers": {"a": layer, "b": layer}})
@@ -142,14 +162,18 @@ def test_embeddings_do_not_depend_on_the_batch(images: ImageSource, tmp_path: Pa
 def test_the_command_prints_and_stores(bundle: Bundle, images: ImageSource) -> None:
     before = bundle.json("measures.json")
     result = CliRunner().invoke(
-        app, ["measure", str(bundle.root), "--images", images.name, "--seeds", "0", "--held-out"], env={"COLUMNS": "140"}
+        app,
+        ["measure", str(bundle.root), "--images", images.name, "--seeds", "0", "--held-out"],
+        env={"COLUMNS": "140"},
     )
     assert result.exit_code == 0, result.output
     assert "R² of units as sums of sub-units" in result.output
     assert "held out" in result.output
     assert "stability" not in result.output
     assert before != Bundle.open(bundle.root).json("measures.json")
-    text = CliRunner().invoke(app, ["measure", str(bundle.root), "--images", images.name, "--seeds", "0", "--json"]).output
+    text = (
+        CliRunner().invoke(app, ["measure", str(bundle.root), "--images", images.name, "--seeds", "0", "--json"]).output
+    )
     assert "each" not in json.loads(text)["layers"]["blocks.0.mlp.fc2"]["units"]
 
 

@@ -1,4 +1,6 @@
-"""A named bundle from end to end: names in the catalogue, found by search, steered by concept; a new artefact, the old verdict gone."""
+"""A named bundle from end to end: names in the catalogue, found by search, steered by concept; a new artefact, the
+old verdict gone.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,16 @@ import pytest
 from _serving import images, make_bundle
 from typer.testing import CliRunner
 
-import elude
-from elude.exporter.scoring.bundle_activity import activity_of, images_for
-from elude.exporter.naming.write_names import rename
+from elude.cli import app
 from elude.exporter.naming.clip import ClipSettings
 from elude.exporter.naming.evidence import Name
 from elude.exporter.naming.name_bundle import Naming, name_by_labels, name_by_vocabulary
+from elude.exporter.naming.write_names import rename
+from elude.exporter.scoring.bundle_activity import activity_of, images_for
 from elude.handlers.bundle.bundle import Bundle
-from elude.handlers.requests.calls import Call
 from elude.handlers.bundle.catalogue import Catalogue
 from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
 
 NAMES = [
@@ -97,7 +99,9 @@ def test_everything_but_the_names_stays(bundle: Bundle) -> None:
     assert after.units() == units
     assert list(after.images()) == pictures
     changed = {name.index for name in NAMES}
-    assert [row for row in after.sub_units() if row.index not in changed] == [row for row in rows if row.index not in changed]
+    assert [row for row in after.sub_units() if row.index not in changed] == [
+        row for row in rows if row.index not in changed
+    ]
     rename(Bundle.open(named.root), [], {})
     assert {row.name for row in Catalogue(named.root / "catalogue.sqlite").sub_units()} == {None}
 
@@ -126,7 +130,9 @@ def test_naming_by_labels_and_by_words(bundle: Bundle) -> None:
     by_labels = name_by_labels(bundle, None, naming=Naming(max_images=300))
     assert by_labels.names
     assert {name.method for name in by_labels.names} <= {"labels", "neighbour"}
-    assert {row.name for row in Catalogue(by_labels.bundle.path("catalogue.sqlite")).sub_units()} >= {name.name for name in by_labels.names}
+    assert {row.name for row in Catalogue(by_labels.bundle.path("catalogue.sqlite")).sub_units()} >= {
+        name.name for name in by_labels.names
+    }
 
     class Brightness:
         def encode_images(self, pictures: list[Any]) -> np.ndarray:
@@ -139,7 +145,12 @@ def test_naming_by_labels_and_by_words(bundle: Bundle) -> None:
     words = by_labels.bundle.root.parent / "words.txt"
     words.write_text("bright\ndark\n")
     named = name_by_vocabulary(
-        by_labels.bundle, None, Brightness(), ClipSettings(top=20), vocabulary=words, naming=Naming(None, max_images=200)
+        by_labels.bundle,
+        None,
+        Brightness(),
+        ClipSettings(top=20),
+        vocabulary=words,
+        naming=Naming(None, max_images=200),
     )
     assert {name.name for name in named.names} <= {"bright", "dark"}
     assert named.bundle.json("names.json")["settings"]["encoder"] == "Brightness"
@@ -153,7 +164,7 @@ def test_images_without_labels_are_refused(bundle: Bundle, tmp_path: Path) -> No
 
 
 def test_the_command(bundle: Bundle) -> None:
-    done = CliRunner().invoke(elude.app, ["name", str(bundle.root), "--max-images", "200", "--json"])
+    done = CliRunner().invoke(app, ["name", str(bundle.root), "--max-images", "200", "--json"])
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
     assert facts["named"].endswith("sub-units")

@@ -1,4 +1,6 @@
-"""Names by an image-text encoder: SoftWPMI against its formula, planted concepts, the control, and encoders of ONNX files."""
+"""Names by an image-text encoder: SoftWPMI against its formula, planted concepts, the control, and encoders of ONNX
+files.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,11 @@ def test_planted_concepts_get_their_names_and_noise_gets_none() -> None:
     for feature in range(3):
         peak[:, feature] += which == feature
     found = names_from_vocabulary(peak, cosine, WORDS, ClipSettings(top=40), first=7)
-    assert [(name.index, name.name, name.method) for name in found] == [(7, "red", "clip"), (8, "green", "clip"), (9, "blue", "clip")]
+    assert [(name.index, name.name, name.method) for name in found] == [
+        (7, "red", "clip"),
+        (8, "green", "clip"),
+        (9, "blue", "clip"),
+    ]
     assert all(name.evidence["q"] <= 0.05 and name.evidence["second"] != name.name for name in found)
 
 
@@ -92,7 +98,9 @@ def test_on_sub_units_that_follow_nothing_no_more_names_than_stated() -> None:
     named = 0
     for seed in range(runs):
         peak = rng.random((len(which), 10)).astype(np.float32)
-        named += bool(names_from_vocabulary(peak, cosine, WORDS, ClipSettings(30, fdr=rate, random_sets=200, seed=seed)))
+        named += bool(
+            names_from_vocabulary(peak, cosine, WORDS, ClipSettings(30, fdr=rate, random_sets=200, seed=seed))
+        )
     assert settings.fdr == rate
     assert named / runs <= rate + 3 * (rate * (1 - rate) / runs) ** 0.5
 
@@ -141,7 +149,9 @@ def test_vocabularies(tmp_path: Path) -> None:
 
 
 def write_pair(folder: Path) -> None:
-    """An encoder as ONNX files: pictures become their mean colour, a text the row of its first word in a table of colours."""
+    """An encoder as ONNX files: pictures become their mean colour, a text the row of its first word in a table of
+    colours.
+    """
     tokenizers = pytest.importorskip("tokenizers")
     folder.mkdir()
     vocabulary = {"[PAD]": 0, "red": 1, "green": 2, "blue": 3, "grey": 4}

@@ -1,4 +1,6 @@
-"""Names from labels: the test by hand and against Fisher's, its calibration on shuffled labels, and what is never named."""
+"""Names from labels: the test by hand and against Fisher's, its calibration on shuffled labels, and what is never
+named.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +44,17 @@ def test_tail_is_fishers_exact_test(images: int, data: st.DataObject) -> None:
     carrying = data.draw(st.integers(max(0, drawn + among - images), min(drawn, among)))
     table = [[carrying, drawn - carrying], [among - carrying, images - among - drawn + carrying]]
     expected = fisher_exact(table, "greater").pvalue
-    assert tail(np.array(carrying), np.array(drawn), np.array(among), images) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert tail(np.array(carrying), np.array(drawn), np.array(among), images) == pytest.approx(
+        expected, rel=1e-9, abs=1e-12
+    )
 
 
 def test_planted_classes_are_named_and_the_rest_is_not() -> None:
     found = names_from_labels(planted(), Labels.of_classes(CLASSES), LabelSettings(top=30), first=100)
-    assert [(name.index, name.name, name.method, name.score) for name in found] == [(100, "cat", "labels", 1), (101, "dog", "labels", 1)]
+    assert [(name.index, name.name, name.method, name.score) for name in found] == [
+        (100, "cat", "labels", 1),
+        (101, "dog", "labels", 1),
+    ]
     assert found[0].evidence["carrying"] == found[0].evidence["strongest"] == 30
     assert found[0].evidence["expected"] == pytest.approx(1 / 3)
     assert found[0].evidence["p"] <= found[0].evidence["q"] <= 0.01
@@ -69,7 +76,9 @@ def test_on_shuffled_labels_no_more_names_than_stated() -> None:
     labels = np.array(["a", "b", "c", "d"] * 75)
     rate, runs = 0.1, 300
     settings = LabelSettings(top=30, fdr=rate, purity=0.0)
-    false = sum(bool(names_from_labels(peak, Labels.of_classes(list(rng.permutation(labels))), settings)) for _ in range(runs))
+    false = sum(
+        bool(names_from_labels(peak, Labels.of_classes(list(rng.permutation(labels))), settings)) for _ in range(runs)
+    )
     assert false / runs <= rate + 3 * (rate * (1 - rate) / runs) ** 0.5
 
 
@@ -88,7 +97,10 @@ def test_without_the_correction_it_would_fail_that_test() -> None:
 def test_what_fires_on_too_few_images_stays_unnamed() -> None:
     peak = planted(noise=0)
     peak[20:, 0] = 0  # above 0 on seven cats only
-    assert [name.name for name in names_from_labels(peak[:, :1], Labels.of_classes(CLASSES), LabelSettings(top=30, fewest=7))] == ["cat"]
+    assert [
+        name.name
+        for name in names_from_labels(peak[:, :1], Labels.of_classes(CLASSES), LabelSettings(top=30, fewest=7))
+    ] == ["cat"]
     assert names_from_labels(peak[:, :1], Labels.of_classes(CLASSES), LabelSettings(top=30, fewest=8)) == []
 
 
@@ -109,7 +121,9 @@ def test_attributes_from_a_table(tmp_path: Path) -> None:
     assert labels.carries.tolist() == [[True, False, True], [False, True, True], [False] * 3, [False] * 3]
 
 
-@pytest.mark.parametrize("text", ["", "image\n", "image,a\nx.png\n", "image,a\na.png,1\na.png,0\n", "image,a\nz.png,1\n"])
+@pytest.mark.parametrize(
+    "text", ["", "image\n", "image,a\nx.png\n", "image,a\na.png,1\na.png,0\n", "image,a\nz.png,1\n"]
+)
 def test_bad_tables_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UsageError):
@@ -121,7 +135,9 @@ def test_neighbours_lend_names_but_not_on() -> None:
     one, other = rng.random((2, 200)).astype(np.float32)
     peak = np.stack([one, 3 * one + 0.01 * rng.random(200), other, np.full(200, -1)], axis=1).astype(np.float32)
     lent = names_from_neighbours(peak, [Name(0, "cat", "labels", 1.0)])
-    assert [(name.index, name.name, name.method, dict(name.evidence)) for name in lent] == [(1, "cat", "neighbour", {"lender": 0})]
+    assert [(name.index, name.name, name.method, dict(name.evidence)) for name in lent] == [
+        (1, "cat", "neighbour", {"lender": 0})
+    ]
     assert lent[0].score == pytest.approx(np.corrcoef(peak[:, 0], peak[:, 1])[0, 1], abs=1e-5)
     assert names_from_neighbours(peak, [Name(1, "cat", "neighbour", 0.9)]) == []
     assert names_from_neighbours(peak, [Name(0, "cat", "labels", 1.0)], least=1.1) == []

@@ -1,4 +1,6 @@
-"""The whole export on a tiny model: a bundle that opens, the same bytes twice, and nothing left behind when a check fails."""
+"""The whole export on a tiny model: a bundle that opens, the same bytes twice, and nothing left behind when a check
+fails.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ from _images import noise
 from safetensors.torch import save_file
 
 import elude.exporter.verify
+from elude.exporter.export.pipeline import ExportSettings, export
 from elude.exporter.images import open_images
 from elude.exporter.models.load import load_model
-from elude.exporter.export.pipeline import ExportSettings, export
 from elude.exporter.splitting.weights import load_splits
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.catalogue import Catalogue
@@ -51,8 +53,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
         torch.manual_seed(1)
         module = timm.create_model("vit_tiny_patch16_224", **SMALL)
         state = {name: tensor + 0.2 * torch.randn_like(tensor) for name, tensor in module.state_dict().items()}
-    cfg = {"input_size": [3, 16, 16], "crop_pct": 1.0, "num_classes": 3, "first_conv": "patch_embed.proj", "classifier": "head"}
-    config = {"architecture": "vit_tiny_patch16_224", "model_args": SMALL, "label_names": ["x", "y", "z"], "pretrained_cfg": cfg}
+    cfg = {
+        "input_size": [3, 16, 16],
+        "crop_pct": 1.0,
+        "num_classes": 3,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+    }
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "model_args": SMALL,
+        "label_names": ["x", "y", "z"],
+        "pretrained_cfg": cfg,
+    }
     (path / "config.json").write_text(json.dumps(config))
     save_file(state, path / "model.safetensors")
     return str(path)
@@ -110,7 +123,9 @@ def test_measures_and_card_say_what_was_done(bundle: Bundle) -> None:
 
 def test_two_runs_give_the_same_bytes(bundle: Bundle, model: str, images: Path, tmp_path: Path) -> None:
     steps: list[str] = []
-    again = export(model, images, LAYERS, tmp_path / "again", SETTINGS, progress=lambda step, done, total: steps.append(step))
+    again = export(
+        model, images, LAYERS, tmp_path / "again", SETTINGS, progress=lambda step, done, total: steps.append(step)
+    )
     assert again.manifest == bundle.manifest
     assert list(dict.fromkeys(steps)) == [
         "probe",
@@ -150,7 +165,9 @@ export(sys.argv[1], sys.argv[2], "blocks.*.mlp.fc2", sys.argv[3], settings, prog
 """
 
 
-def test_a_killed_export_goes_on_and_gives_the_same_bytes(bundle: Bundle, model: str, images: Path, tmp_path: Path) -> None:
+def test_a_killed_export_goes_on_and_gives_the_same_bytes(
+    bundle: Bundle, model: str, images: Path, tmp_path: Path
+) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     out = tmp_path / "bundle"
     killed = subprocess.run([sys.executable, "-c", KILLED, model, str(images), str(out)], check=False, env=environment)
@@ -163,15 +180,17 @@ def test_a_killed_export_goes_on_and_gives_the_same_bytes(bundle: Bundle, model:
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_failed_check_leaves_nothing(model: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = exporter.verify.verify
+def test_a_failed_check_leaves_nothing(
+    model: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = elude.exporter.verify.verify
 
     def broken(original: torch.nn.Module, *rest: object, **keywords: object) -> object:
         with torch.no_grad():
             original.head.bias += 0.01
         return real(original, *rest, **keywords)
 
-    monkeypatch.setattr(exporter.verify, "verify", broken)
+    monkeypatch.setattr(elude.exporter.verify, "verify", broken)
     with pytest.raises(EquivalenceError):
         export(model, images, "last", tmp_path / "bundle", SETTINGS)
     assert list(tmp_path.iterdir()) == []
@@ -189,7 +208,9 @@ def test_what_cannot_be_used_is_refused_before_any_work(model: str, images: Path
     (tmp_path / "taken").mkdir()
     with pytest.raises(UsageError, match="taken already exists"):
         export(model, images, "last", tmp_path / "taken")
-    with pytest.raises(UsageError, match=r"give 60 activation instances of blocks\.1\.mlp\.fc2; at least 100 are needed"):
+    with pytest.raises(
+        UsageError, match=r"give 60 activation instances of blocks\.1\.mlp\.fc2; at least 100 are needed"
+    ):
         export(model, images, "last", tmp_path / "bundle", ExportSettings(tokens_per_image=1))
     with pytest.raises(UsageError, match="batch_size is 0"):
         ExportSettings(batch_size=0)
@@ -197,7 +218,8 @@ def test_what_cannot_be_used_is_refused_before_any_work(model: str, images: Path
 
 
 @pytest.mark.parametrize(
-    ("instances", "top_k", "smallest"), [(100, 100, 5), (1200, 100, 5), (12_000, 1000, 10), (24_000, 2000, 20), (10**6, 2000, 20)]
+    ("instances", "top_k", "smallest"),
+    [(100, 100, 5), (1200, 100, 5), (12_000, 1000, 10), (24_000, 2000, 20), (10**6, 2000, 20)],
 )
 def test_default_sizes_follow_the_instances(instances: int, top_k: int, smallest: int) -> None:
     chosen = ExportSettings().for_instances(instances)
@@ -206,7 +228,10 @@ def test_default_sizes_follow_the_instances(instances: int, top_k: int, smallest
 
 def test_a_method_names_rule_and_clusterer() -> None:
     assert ExportSettings(method="paper").resolved() == {"margin_rule": "literal", "clusterer": "hdbscan"}
-    assert ExportSettings(method="paper", margin_rule="signed").resolved() == {"margin_rule": "signed", "clusterer": "hdbscan"}
+    assert ExportSettings(method="paper", margin_rule="signed").resolved() == {
+        "margin_rule": "signed",
+        "clusterer": "hdbscan",
+    }
     chosen = ExportSettings(clusterer="projected").for_instances(5000)
     assert (chosen.margin_rule, chosen.clusterer) == ("literal", "projected")
     with pytest.raises(UsageError, match=r"no method 'mine'.*default, paper"):

@@ -1,4 +1,6 @@
-"""What is collected is what the layer computes with: z = W q + b again in float64, for every kind of layer; and bounded, and seeded."""
+"""What is collected is what the layer computes with: z = W q + b again in float64, for every kind of layer; and
+bounded, and seeded.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,12 @@ def test_the_layer_is_reproduced_in_float64(model: str, name: str, images: Image
         again = np.einsum("njw,jw->n", inputs, weight[unit]) + (bias if np.isscalar(bias) else bias[unit])
         np.testing.assert_allclose(probe.z[:, unit], again, atol=1e-5)
     assert probe.q.shape == (len(probe.z), layer.groups * layer.inputs, layer.window)
-    assert (probe.q.dtype, probe.z.dtype, probe.image.dtype, probe.token.dtype) == (np.float32, np.float32, np.int64, np.int64)
+    assert (probe.q.dtype, probe.z.dtype, probe.image.dtype, probe.token.dtype) == (
+        np.float32,
+        np.float32,
+        np.int64,
+        np.int64,
+    )
 
 
 @pytest.mark.parametrize(("model", "name"), LAYERS)
@@ -86,7 +93,9 @@ def test_each_instance_is_where_it_says(model: str, name: str, images: ImageSour
     handle.remove()
     z = outputs[0].numpy()
     for row, (image, token) in enumerate(zip(probe.image, probe.token, strict=True)):
-        place = {2: (image,), 3: (image, token), 4: (image, slice(None), token // z.shape[-1], token % z.shape[-1])}[z.ndim]
+        place = {2: (image,), 3: (image, token), 4: (image, slice(None), token // z.shape[-1], token % z.shape[-1])}[
+            z.ndim
+        ]
         np.testing.assert_allclose(probe.z[row], z[place], atol=1e-5)
 
 
@@ -113,14 +122,25 @@ def test_memory_is_what_is_promised_and_short_layers_give_all_tokens(images: Ima
     probes = collect(module, find_layers(module, "stem,head"), images, plain(12), tokens_per_image=7, seed=0)
     assert probes["stem"].q.nbytes + probes["stem"].z.nbytes == 7 * 10 * (3 * 9 + 8) * 4
     assert probes["head"].q.nbytes + probes["head"].z.nbytes == 1 * 10 * (6 + 5) * 4
-    assert all(array.base is None for probe in probes.values() for array in (probe.q, probe.z))  # nothing larger is kept alive
+    assert all(
+        array.base is None for probe in probes.values() for array in (probe.q, probe.z)
+    )  # nothing larger is kept alive
 
 
 def test_progress_counts_images(images: ImageSource) -> None:
     seen: list[tuple[int, int]] = []
     module = MODELS["convolutions"]
     layers = find_layers(module, "head")
-    collect(module, layers, images, plain(12), tokens_per_image=1, seed=0, batch_size=4, progress=lambda *step: seen.append(step))
+    collect(
+        module,
+        layers,
+        images,
+        plain(12),
+        tokens_per_image=1,
+        seed=0,
+        batch_size=4,
+        progress=lambda *step: seen.append(step),
+    )
     assert seen == [(4, 10), (8, 10), (10, 10)]
     assert not layers[0].module._forward_hooks
 
@@ -162,7 +182,9 @@ def test_windows_of_one_image_are_tokens_of_it(tmp_path: Path) -> None:
             return self.mix(windows).view(len(x), 16, 2).mean(1)
 
     source, model = noise(tmp_path, 5, 4), Windows()
-    probe = collect(model, find_layers(model, "mix"), source, plain(4), tokens_per_image=16, seed=0, batch_size=2)["mix"]
+    probe = collect(model, find_layers(model, "mix"), source, plain(4), tokens_per_image=16, seed=0, batch_size=2)[
+        "mix"
+    ]
     x = np.concatenate([pixels for _, pixels in source.batches(plain(4), 1)])
     token = 9  # the second row of the third window: image row 2, column 1
     rows = probe.q[(probe.token == token)][:, :, 0]

@@ -8,9 +8,9 @@ import torch
 from _models import InPlace
 from torch import Tensor, nn
 
-from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.rewrite import Disentangled, explicit, graft
 from elude.exporter.rewrite.explicit import ExplicitLayer
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.handlers.errors import UnsupportedLayerError, UsageError
 
 
@@ -22,7 +22,9 @@ def random_split(name: str, weight: Tensor, seed: int = 0, most: int = 5) -> Lay
     full = full_masks(parts)[:, None]
     masks = rng.integers(0, 2**64, (units, inputs), dtype=np.uint64) & full
     masks = np.where(masks == 0, full, masks)
-    return LayerSplit(name, parts, masks, np.full(units, 0.5, np.float32), np.zeros((int(parts.sum()), inputs), np.float32))
+    return LayerSplit(
+        name, parts, masks, np.full(units, 0.5, np.float32), np.zeros((int(parts.sum()), inputs), np.float32)
+    )
 
 
 class Same(nn.Conv2d):
@@ -31,7 +33,9 @@ class Same(nn.Conv2d):
     __module__, __qualname__ = "timm.layers.conv2d_same", "Conv2dSame"
 
     def forward(self, x: Tensor) -> Tensor:
-        pad = [(self.stride[0] * (-(-size // self.stride[0]) - 1) + self.kernel_size[0] - size) for size in x.shape[-2:]]
+        pad = [
+            (self.stride[0] * (-(-size // self.stride[0]) - 1) + self.kernel_size[0] - size) for size in x.shape[-2:]
+        ]
         x = nn.functional.pad(x, [0, max(pad[1], 0), 0, max(pad[0], 0)])
         return nn.functional.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
@@ -195,10 +199,18 @@ def test_merging_after_norm_and_relu_is_not_the_layer() -> None:
 @torch.no_grad()
 def test_several_layers_at_once_and_the_original_untouched() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(36, 5)).double().eval()
+    model = (
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(36, 5))
+        .double()
+        .eval()
+    )
     x = torch.randn(2, 3, 7, 7, dtype=torch.float64)
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    splits = [random_split("4", model[4].weight), random_split("0", model[0].weight), random_split("2", model[2].weight)]
+    splits = [
+        random_split("4", model[4].weight),
+        random_split("0", model[0].weight),
+        random_split("2", model[2].weight),
+    ]
     twin, rewritten = graft(model, splits), explicit(model, splits)
     expected = model(x)
     assert torch.equal(twin(x), expected)

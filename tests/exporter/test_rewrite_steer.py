@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.rewrite import bake, graft
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
-from elude.handlers.requests.edits import PADDING, Edit
 from elude.handlers.errors import UnsupportedLayerError, UsageError
+from elude.handlers.requests.edits import PADDING, Edit
 
 MODELS = {
     "linear": nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 5, bias=False)),
@@ -30,7 +30,9 @@ def setting(kind: str) -> tuple[nn.Module, list[LayerSplit], Tensor]:
         parts = rng.integers(2, 4, units)
         masks = rng.integers(1, full_masks(parts)[:, None] + np.uint64(1), (units, inputs), dtype=np.uint64)
         masks[:, 0] = full_masks(parts)  # every sub-unit has a weight, so every edit has an effect
-        splits.append(LayerSplit(name, parts, masks, np.ones(units, np.float32), np.zeros((int(parts.sum()), inputs), np.float32)))
+        splits.append(
+            LayerSplit(name, parts, masks, np.ones(units, np.float32), np.zeros((int(parts.sum()), inputs), np.float32))
+        )
     shape = (5, 7, 6) if kind == "linear" else (5, 6, 5, 4)
     return model, splits, torch.randn(shape, dtype=torch.float64)
 
@@ -46,7 +48,9 @@ def edited(model: nn.Module, splits: list[LayerSplit], edits: list[Edit]) -> nn.
             shape = module.weight.shape
             groups = kwargs.get("groups", 1)
             layers[-1] = type(module)(shape[1] * groups, shape[0], *args, **kwargs).double()
-            layers[-1].load_state_dict({"weight": module.weight, "bias": torch.zeros(shape[0]) if module.bias is None else module.bias})
+            layers[-1].load_state_dict(
+                {"weight": module.weight, "bias": torch.zeros(shape[0]) if module.bias is None else module.bias}
+            )
     first = 0
     for split in splits:
         old, new = model.get_submodule(split.layer), layers[int(split.layer)]
@@ -76,7 +80,13 @@ def test_steering_all_tokens_is_editing_the_weights(kind: str) -> None:
     model, splits, x = setting(kind)
     twin = graft(model, splits)
     for index in range(sum(split.sub_units for split in splits)):
-        for edit in (Edit.scale(index, 5.0), Edit.scale(index, -0.5), Edit.ablate(index), Edit.set(index, -1.0), Edit.add(index, 2.0)):
+        for edit in (
+            Edit.scale(index, 5.0),
+            Edit.scale(index, -0.5),
+            Edit.ablate(index),
+            Edit.set(index, -1.0),
+            Edit.add(index, 2.0),
+        ):
             with twin.steer([[edit]]):
                 got = twin(x)
             torch.testing.assert_close(got, edited(model, splits, [edit])(x), rtol=0, atol=1e-11)
@@ -144,7 +154,9 @@ def test_patches_are_the_strongest_with_ties_to_the_lowest_token() -> None:
     """Unit 0 = x_0 + x_1 in two sub-units, one an input; sub-unit 0 reads x_0 = 1, 3, 2, 3, 3, 0."""
     model = nn.Sequential(nn.Linear(2, 1, bias=False))
     model[0].weight.data[:] = 1
-    split = LayerSplit("0", np.array([2]), np.array([[1, 2]], np.uint64), np.ones(1, np.float32), np.zeros((2, 2), np.float32))
+    split = LayerSplit(
+        "0", np.array([2]), np.array([[1, 2]], np.uint64), np.ones(1, np.float32), np.zeros((2, 2), np.float32)
+    )
     x = torch.tensor([[[1.0, 10], [3, 10], [2, 10], [3, 10], [3, 10], [0, 10]]])
     twin = graft(model, [split])
     plain = [11.0, 13, 12, 13, 13, 10]
@@ -168,7 +180,9 @@ def test_patches_are_the_strongest_with_ties_to_the_lowest_token() -> None:
 def test_patches_are_locations_of_a_convolution() -> None:
     model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
     model[0].weight.data[:] = 1
-    split = LayerSplit("0", np.array([1]), np.ones((1, 1), np.uint64), np.ones(1, np.float32), np.zeros((1, 1), np.float32))
+    split = LayerSplit(
+        "0", np.array([1]), np.ones((1, 1), np.uint64), np.ones(1, np.float32), np.zeros((1, 1), np.float32)
+    )
     x = torch.tensor([[[[1.0, 4, 2], [4, 0, 4]]]])
     with graft(model, [split]).steer([[Edit.ablate(0, 2)]]) as twin:
         assert twin(x).tolist() == [[[[1, 0, 2], [0, 0, 4]]]]
@@ -268,6 +282,11 @@ def test_a_batch_folded_into_something_else_is_refused() -> None:
             return self.fc(x.reshape(-1, 2)[:3])
 
     model = Odd()
-    split = LayerSplit("fc", np.array([1]), np.ones((1, 2), np.uint64), np.ones(1, np.float32), np.zeros((1, 2), np.float32))
-    with graft(model, [split]).steer([[Edit.ablate(0)]]) as twin, pytest.raises(UnsupportedLayerError, match="3 rows for a batch of 2"):
+    split = LayerSplit(
+        "fc", np.array([1]), np.ones((1, 2), np.uint64), np.ones(1, np.float32), np.zeros((1, 2), np.float32)
+    )
+    with (
+        graft(model, [split]).steer([[Edit.ablate(0)]]) as twin,
+        pytest.raises(UnsupportedLayerError, match="3 rows for a batch of 2"),
+    ):
         twin(torch.zeros(2, 4))

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from elude.exporter.splitting.hdbscan import Clusters, cluster_unit, representatives
-from elude.exporter.splitting.contributions import contributions, layer_bias, top_rows
 from elude.exporter.models.layers import find_layers
+from elude.exporter.splitting.contributions import contributions, layer_bias, top_rows
+from elude.exporter.splitting.hdbscan import Clusters, cluster_unit, representatives
 from elude.exporter.splitting.margin import MARGINS, winning_masks
 from elude.exporter.splitting.split_layer import SplitSettings, random_control, separation, split_layer, split_unit
 from elude.handlers.errors import UsageError

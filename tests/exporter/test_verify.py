@@ -194,14 +194,18 @@ def test_nothing_to_compare_is_refused(case: Emitted) -> None:
 
 def test_errors_of_values_that_are_not_finite() -> None:
     inf, nan = np.inf, np.nan
-    got = errors(np.array([inf, -inf, nan, inf, 1.0, 2.0], np.float32), np.array([inf, inf, nan, 1.0, nan, 2.5], np.float32))
+    got = errors(
+        np.array([inf, -inf, nan, inf, 1.0, 2.0], np.float32), np.array([inf, inf, nan, 1.0, nan, 2.5], np.float32)
+    )
     assert got.tolist() == [0, inf, 0, inf, inf, 0.5]
 
 
 def test_a_comparison_by_hand() -> None:
     reference = np.array([[1.0, -4.0], [0.0, 2.0]], np.float32)
     got = np.array([[1.0, -4.5], [0.01, 2.0]], np.float32)
-    result = compare("logits", "real", "optimised", [Run(reference, reference, 0), Run(got, reference, 5)], 0.4, classes=True)
+    result = compare(
+        "logits", "real", "optimised", [Run(reference, reference, 0), Run(got, reference, 5)], 0.4, classes=True
+    )
     assert (result.scale, result.max_abs, result.passed) == (4.0, 0.5, False)
     assert result.mean_abs == pytest.approx(0.51 / 8)
     assert result.max_rel == pytest.approx(0.25, rel=1e-5)  # 0.01 on an element below 1 % of the scale, 0.04

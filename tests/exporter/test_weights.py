@@ -13,7 +13,22 @@ from elude.exporter.splitting.layer_split import LayerSplit, full_masks, whole
 from elude.exporter.splitting.weights import load_splits, save_splits, sub_unit_bias, sub_unit_weights
 from elude.handlers.errors import BundleError, UnsupportedLayerError
 
-EXTREMES = [0.0, -0.0, 1e30, -1e30, 1.7e38, 1e-45, -1e-45, 3e-45, 1.1754944e-38, -1.1754942e-38, 1.0, 1 / 3, -7e-42, 16777215.0]
+EXTREMES = [
+    0.0,
+    -0.0,
+    1e30,
+    -1e30,
+    1.7e38,
+    1e-45,
+    -1e-45,
+    3e-45,
+    1.1754944e-38,
+    -1.1754942e-38,
+    1.0,
+    1 / 3,
+    -7e-42,
+    16777215.0,
+]
 
 
 def random_split(rng: np.random.Generator, units: int, inputs: int, most: int = 6) -> LayerSplit:
@@ -24,7 +39,9 @@ def random_split(rng: np.random.Generator, units: int, inputs: int, most: int = 
     masks = rng.integers(0, 2**64, (units, inputs), dtype=np.uint64) & full
     masks = np.where(masks == 0, full, masks)
     count = int(parts.sum())
-    return LayerSplit("a.b", parts, masks, rng.random(units, np.float32), rng.standard_normal((count, inputs), np.float32))
+    return LayerSplit(
+        "a.b", parts, masks, rng.random(units, np.float32), rng.standard_normal((count, inputs), np.float32)
+    )
 
 
 def resum(values: np.ndarray, split: LayerSplit, order: np.ndarray | None = None) -> np.ndarray:
@@ -39,7 +56,9 @@ def resum(values: np.ndarray, split: LayerSplit, order: np.ndarray | None = None
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from([1, 2, 3, 7, 64]),
-    st.lists(st.one_of(st.sampled_from(EXTREMES), st.floats(-(2.0**126), 2.0**126, width=32)), min_size=12, max_size=12),
+    st.lists(
+        st.one_of(st.sampled_from(EXTREMES), st.floats(-(2.0**126), 2.0**126, width=32)), min_size=12, max_size=12
+    ),
 )
 def test_weights_and_bias_resum_exactly_in_any_order(seed: int, most: int, values: list[float]) -> None:
     rng = np.random.default_rng(seed)
@@ -89,9 +108,15 @@ def test_every_type_and_kernel(dtype: type, kernel: tuple[int, ...]) -> None:
 
 def test_hand_worked_shares_of_a_weight_and_bias() -> None:
     split = LayerSplit(
-        "l", np.array([2]), np.array([[0b01, 0b10, 0b11, 0b11]], np.uint64), np.ones(1, np.float32), np.zeros((2, 4), np.float32)
+        "l",
+        np.array([2]),
+        np.array([[0b01, 0b10, 0b11, 0b11]], np.uint64),
+        np.ones(1, np.float32),
+        np.zeros((2, 4), np.float32),
     )
-    np.testing.assert_array_equal(sub_unit_weights(np.array([[1, 2, 3, 4]], np.float32), split), [[1, 0, 1.5, 2], [0, 2, 1.5, 2]])
+    np.testing.assert_array_equal(
+        sub_unit_weights(np.array([[1, 2, 3, 4]], np.float32), split), [[1, 0, 1.5, 2], [0, 2, 1.5, 2]]
+    )
     np.testing.assert_array_equal(sub_unit_bias(np.array([8], np.float32), split), [4, 4])
     np.testing.assert_array_equal(sub_unit_bias(None, split), [0, 0])
 
@@ -109,7 +134,9 @@ def test_unfit_and_infinite_weights_are_refused() -> None:
 
 def test_splits_survive_the_disk_in_order_and_to_the_byte(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    splits = [LayerSplit(name, *list(vars(random_split(rng, 5, 7, 64)).values())[1:]) for name in ("z.fc2", "a.fc1", "m")]
+    splits = [
+        LayerSplit(name, *list(vars(random_split(rng, 5, 7, 64)).values())[1:]) for name in ("z.fc2", "a.fc1", "m")
+    ]
     save_splits(splits, tmp_path / "one.safetensors")
     save_splits(splits, tmp_path / "two.safetensors")
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
@@ -133,7 +160,9 @@ def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
     path.write_bytes(safetensors.numpy.save({"x": np.zeros(1)}))
     with pytest.raises(BundleError, match="schema version None"):
         load_splits(path)
-    path.write_bytes(safetensors.numpy.save({"x": np.zeros(1)}, metadata={"elude": '{"schema_version": 1, "layers": ["fc"]}'}))
+    path.write_bytes(
+        safetensors.numpy.save({"x": np.zeros(1)}, metadata={"elude": '{"schema_version": 1, "layers": ["fc"]}'})
+    )
     with pytest.raises(BundleError, match="no readable splits"):
         load_splits(path)
     tensors = safetensors.numpy.load(good)

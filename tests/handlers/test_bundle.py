@@ -14,11 +14,16 @@ from elude.handlers.bundle.bundle import Bundle, LayerInfo, Manifest, Source, wr
 from elude.handlers.errors import BundleError, UsageError
 
 SOURCE = Source("embedded", "1", "vit_tiny", "ab" * 32)
-LAYERS = (LayerInfo("blocks.0.mlp.fc2", "linear", 3, 4, (1, 2, 3), 0), LayerInfo("blocks.1.mlp.fc2", "linear", 1, 4, (2,), 6))
+LAYERS = (
+    LayerInfo("blocks.0.mlp.fc2", "linear", 3, 4, (1, 2, 3), 0),
+    LayerInfo("blocks.1.mlp.fc2", "linear", 1, 4, (2,), 6),
+)
 
 
 def make(path: Path, overwrite: bool = False, model: bytes = b"graph") -> Bundle:
-    with write_bundle(path, source=SOURCE, layers=LAYERS, parameters=7, versions={"b": "2", "a": "1"}, overwrite=overwrite) as folder:
+    with write_bundle(
+        path, source=SOURCE, layers=LAYERS, parameters=7, versions={"b": "2", "a": "1"}, overwrite=overwrite
+    ) as folder:
         (folder / "model.onnx").write_bytes(model)
         (folder / "labels.json").write_text('["cat"]')
     return Bundle.open(path)
@@ -126,7 +131,10 @@ def test_names_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> N
         ({"surprise": 1}, "'surprise' is unknown"),
         ({"parameters": "7"}, "'parameters' must be int"),
         ({"files": {"model.onnx": 1}}, "must hold texts"),
-        ({"layers": [{"name": "x", "kind": "linear", "units": 2, "inputs": 1, "parts": [1], "first": 0}]}, "2 positive whole"),
+        (
+            {"layers": [{"name": "x", "kind": "linear", "units": 2, "inputs": 1, "parts": [1], "first": 0}]},
+            "2 positive whole",
+        ),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:

@@ -1,4 +1,6 @@
-"""``elude call`` with every option: the request that it makes, the answer that it prints, and what it refuses before asking."""
+"""``elude call`` with every option: the request that it makes, the answer that it prints, and what it refuses before
+asking.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ from _explorer import listen, running
 from _worked import LAYER, PICTURE, TEXT, WorkedSession, with_presets
 from typer.testing import CliRunner
 
-import elude
+from elude.cli import app
+from elude.handlers.errors import EludeError, RequestError, UsageError
 from elude.handlers.requests.calls import Call
 from elude.handlers.requests.edit_text import parse_edit
-from elude.handlers.errors import EludeError, RequestError, UsageError
 from elude.handlers.service import Service
 from elude.handlers.web.app import application
 
@@ -44,7 +46,7 @@ def image(tmp_path: Path) -> str:
 
 def call(url: str, *arguments: str, stdin: str | None = None) -> Any:
     """The JSON that the command prints; its error as it was raised."""
-    done = CliRunner().invoke(elude.app, ["call", *arguments, "--url", url, "--token", KEY], input=stdin)
+    done = CliRunner().invoke(app, ["call", *arguments, "--url", url, "--token", KEY], input=stdin)
     if isinstance(done.exception, EludeError):
         raise done.exception
     assert done.exit_code == 0, done.output
@@ -55,7 +57,10 @@ EDIT = {"id": f"{LAYER}/u0.s0", "action": "scale", "value": -2.0, "patches": 1}
 CALLS: list[tuple[list[str], dict[str, Any]]] = [
     (["predict", "IMAGE"], {"op": "predict", "image": TEXT}),
     (["predict", "IMAGE", "--top-k", "1"], {"op": "predict", "image": TEXT, "top_k": 1}),
-    (["inspect", "IMAGE", "--heat-map", "none", "--top-k", "2"], {"op": "inspect", "image": TEXT, "heat_map": "none", "top_k": 2}),
+    (
+        ["inspect", "IMAGE", "--heat-map", "none", "--top-k", "2"],
+        {"op": "inspect", "image": TEXT, "heat_map": "none", "top_k": 2},
+    ),
     (
         ["inspect", "IMAGE", "--layer", LAYER, "--unit", f"{LAYER}/u1"],
         {"op": "inspect", "image": TEXT, "layer": LAYER, "unit": f"{LAYER}/u1"},
@@ -66,8 +71,24 @@ CALLS: list[tuple[list[str], dict[str, Any]]] = [
     ),
     (["steer", "IMAGE", "--edit", f"{LAYER}/u0.s0=scale:-2@1"], {"op": "steer", "image": TEXT, "edits": [EDIT]}),
     (
-        ["steer", "IMAGE", "--concept", "green thing=ablate", "--edit", f"{LAYER}/u0.s0=scale:-2@1", "--no-compare", "--top-k", "2"],
-        {"op": "steer", "image": TEXT, "edits": [EDIT, {"concept": "green thing", "action": "ablate"}], "compare": False, "top_k": 2},
+        [
+            "steer",
+            "IMAGE",
+            "--concept",
+            "green thing=ablate",
+            "--edit",
+            f"{LAYER}/u0.s0=scale:-2@1",
+            "--no-compare",
+            "--top-k",
+            "2",
+        ],
+        {
+            "op": "steer",
+            "image": TEXT,
+            "edits": [EDIT, {"concept": "green thing", "action": "ablate"}],
+            "compare": False,
+            "top_k": 2,
+        },
     ),
     (["steer", "IMAGE", "--preset", "no red"], {"op": "steer", "image": TEXT, "preset": "no red"}),
     (["feature", f"{LAYER}/u1.s0", "--examples", "0"], {"op": "feature", "id": f"{LAYER}/u1.s0", "examples": 0}),
@@ -78,7 +99,9 @@ CALLS: list[tuple[list[str], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("arguments", "request_"), CALLS, ids=[" ".join(arguments) for arguments, _ in CALLS])
-def test_the_answer_is_the_services(url: str, service: Service, image: str, arguments: list[str], request_: dict[str, Any]) -> None:
+def test_the_answer_is_the_services(
+    url: str, service: Service, image: str, arguments: list[str], request_: dict[str, Any]
+) -> None:
     expected = service.answer([Call(request_)])[0]
     assert expected.status == 200, expected.body
     assert call(url, *[image if word == "IMAGE" else word for word in arguments]) == json.loads(expected.body)
@@ -112,7 +135,9 @@ def test_fields_from_a_file_and_from_standard_input(url: str, service: Service, 
         (["steer", "IMAGE", "--json", "LIST"], "holds no JSON object"),
     ],
 )
-def test_what_cannot_be_asked_is_told_before_asking(image: str, tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_what_cannot_be_asked_is_told_before_asking(
+    image: str, tmp_path: Path, arguments: list[str], words: str
+) -> None:
     (tmp_path / "list.json").write_text("[1]")
     given = [{"IMAGE": image, "LIST": str(tmp_path / "list.json")}.get(word, word) for word in arguments]
     with pytest.raises(UsageError) as caught:

@@ -20,10 +20,17 @@ UNITS = [UnitRow(LAYER, 0, 1, 0.5, TOPS), UnitRow(LAYER, 1, 3, None, TOPS[:1])]
 
 def sub_unit(index: int, unit: int, part: int, name: str | None) -> SubUnitRow:
     method = None if name is None else "labels"
-    return SubUnitRow(index, LAYER, unit, part, 0.35, 0.25, 0.1, 0.01, 3.5, 0.7, 0.3, name, method, 0.9 if name else None, TOPS)
+    return SubUnitRow(
+        index, LAYER, unit, part, 0.35, 0.25, 0.1, 0.01, 3.5, 0.7, 0.3, name, method, 0.9 if name else None, TOPS
+    )
 
 
-ROWS = [sub_unit(0, 0, 0, None), sub_unit(1, 1, 0, "dog's ear"), sub_unit(2, 1, 1, "ear of wheat"), sub_unit(3, 1, 2, "shoe")]
+ROWS = [
+    sub_unit(0, 0, 0, None),
+    sub_unit(1, 1, 0, "dog's ear"),
+    sub_unit(2, 1, 1, "ear of wheat"),
+    sub_unit(3, 1, 2, "shoe"),
+]
 
 
 @pytest.fixture
@@ -73,7 +80,9 @@ def test_same_rows_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() != (tmp_path / "c").read_bytes()
 
 
-@pytest.mark.parametrize("identifier", [f"{LAYER}/u9.s0", "other/u0.s0", f"{LAYER}/u1", "nonsense", f"{LAYER}/u1.s2; DROP TABLE units"])
+@pytest.mark.parametrize(
+    "identifier", [f"{LAYER}/u9.s0", "other/u0.s0", f"{LAYER}/u1", "nonsense", f"{LAYER}/u1.s2; DROP TABLE units"]
+)
 def test_unknown_identifiers(catalogue: Catalogue, identifier: str) -> None:
     with pytest.raises(UsageError, match=r"no |identifier|names a unit"):
         catalogue.sub_unit_by_id(identifier)

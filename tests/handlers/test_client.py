@@ -18,7 +18,9 @@ GOOD = (200, {"label": 1.0})
 
 @pytest.fixture
 def script() -> Iterator[tuple[str, list[tuple[int, object]], list[str | None]]]:
-    """A server that gives the answers of a list one after the other (status 0: none), and notes the keys it was sent."""
+    """A server that gives the answers of a list one after the other (status 0: none), and notes the keys it was
+    sent.
+    """
     answers: list[tuple[int, object]] = []
     keys: list[str | None] = []
 
@@ -47,9 +49,17 @@ def script() -> Iterator[tuple[str, list[tuple[int, object]], list[str | None]]]
 
 
 @pytest.mark.parametrize(
-    "failed", [(413, {"message": "Worker died."}), (500, {"message": "Worker died."}), (503, {"message": "no worker"}), (0, None)]
+    "failed",
+    [
+        (413, {"message": "Worker died."}),
+        (500, {"message": "Worker died."}),
+        (503, {"message": "no worker"}),
+        (0, None),
+    ],
 )
-def test_a_dead_worker_or_a_lost_request_is_asked_again(script: tuple[str, list, list], failed: tuple[int, object]) -> None:
+def test_a_dead_worker_or_a_lost_request_is_asked_again(
+    script: tuple[str, list, list], failed: tuple[int, object]
+) -> None:
     url, answers, _ = script
     answers += [failed, failed, GOOD]
     assert Client(url, timeout=0.3).predict(b"x") == GOOD[1]

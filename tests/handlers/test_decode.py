@@ -104,7 +104,12 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 def test_a_decompression_bomb_costs_no_memory() -> None:
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+    bomb = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(10**6)))
+        + chunk(b"IEND", b"")
+    )
     tracemalloc.start()
     with pytest.raises(ImageError, match=r"pixels|bomb"):
         decode(bomb)

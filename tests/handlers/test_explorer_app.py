@@ -1,4 +1,6 @@
-"""The explorer's web application without a browser: what it answers, whom it refuses, and that the key stays behind it."""
+"""The explorer's web application without a browser: what it answers, whom it refuses, and that the key stays behind
+it.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,10 @@ from _explorer import listen, running
 from _worked import PICTURE, PIXELS, TEXT, WorkedSession, make_bundle
 from PIL import Image
 
-from elude.handlers.requests.calls import Call
 from elude.handlers.errors import RequestError, UsageError
 from elude.handlers.explorer.app import PAGE, application, explore
 from elude.handlers.explorer.backends import Backend, Own, Remote
+from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
 from elude.handlers.torchserve.client import Client
 from elude.handlers.web.app import application as web_application
@@ -32,7 +34,9 @@ class Explorer:
     def __init__(self, port: int) -> None:
         self.port, self.host = port, f"127.0.0.1:{port}"
 
-    def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    def send(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, bytes, dict[str, str]]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         connection.putrequest(method, path, skip_host=True)
         given = {"host": self.host} | {name.replace("_", "-"): value for name, value in headers.items()}
@@ -84,7 +88,11 @@ def test_operations_answer_as_the_service_does(explorer: Explorer, service: Serv
         expected = service.answer([Call(fields)])[0]
         status, answer = explorer.ask(**fields)
         assert status == expected.status
-        assert answer["message"] == json.loads(expected.body)["message"] if status >= 400 else answer == json.loads(expected.body)
+        assert (
+            answer["message"] == json.loads(expected.body)["message"]
+            if status >= 400
+            else answer == json.loads(expected.body)
+        )
 
 
 def test_the_view_is_what_the_model_sees(explorer: Explorer) -> None:
@@ -146,7 +154,9 @@ def test_a_foreign_name_for_this_address_is_refused(explorer: Explorer) -> None:
         f"127.0.0.1:{explorer.port}.evil.example",
     ):
         for method, path in (("GET", "/"), ("GET", "/examples"), ("POST", "/ask")):
-            status, _, headers = explorer.send(method, path, b'{"op": "describe"}' if method == "POST" else None, host=host)
+            status, _, headers = explorer.send(
+                method, path, b'{"op": "describe"}' if method == "POST" else None, host=host
+            )
             assert status in (400, 403)
             if status == 403:
                 assert "content-security-policy" in headers
@@ -160,7 +170,9 @@ def test_another_site_is_refused(explorer: Explorer) -> None:
     assert explorer.send("POST", "/ask", body, sec_fetch_site="cross-site")[0] == 403
     assert explorer.send("POST", "/ask", body, sec_fetch_site="same-site")[0] == 403
     assert explorer.send("POST", "/ask", body, origin=f"http://{explorer.host}", sec_fetch_site="same-origin")[0] == 200
-    assert explorer.send("OPTIONS", "/ask", origin="http://evil.example", access_control_request_method="POST")[0] == 403
+    assert (
+        explorer.send("OPTIONS", "/ask", origin="http://evil.example", access_control_request_method="POST")[0] == 403
+    )
 
 
 def test_the_key_never_leaves_the_explorer(service: Service) -> None:

@@ -31,7 +31,10 @@ def test_grid(tokens: int, height: int, width: int, grid: Grid) -> None:
 def test_heat_maps_by_hand() -> None:
     activations = np.array([[9, 1, -2, 0.5, 2], [-1, 0, 0, 3, -3]], np.float32).T
     sizes = {"rows": 2, "columns": 2}
-    expected = [sizes | {"maximum": 2.0, "values": [[128, 0], [64, 255]]}, sizes | {"maximum": 3.0, "values": [[0, 0], [255, 0]]}]
+    expected = [
+        sizes | {"maximum": 2.0, "values": [[128, 0], [64, 255]]},
+        sizes | {"maximum": 3.0, "values": [[0, 0], [255, 0]]},
+    ]
     assert heat_maps(activations, Grid(1, 2, 2), "grid") == expected
 
 

@@ -1,4 +1,7 @@
-"""Inspecting the parts of one unit alone: by activation, by effect, and what is refused. Worked by hand on the model of test_service."""
+"""Inspecting the parts of one unit alone: by activation, by effect, and what is refused.
+
+Worked by hand on the model of test_service.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ def test_effects_are_measured_on_those_parts_alone(service: Service) -> None:
     assert set(ids(answer)) == {"fc/u1.s0", "fc/u1.s1"}
 
 
-@pytest.mark.parametrize("unit", ["fc/u2", "fc/u01", "fc/u-1", "fc/u1.s0", "other/u0", "fc", "", "fc/u99999999999", "fc/u²"])
+@pytest.mark.parametrize(
+    "unit", ["fc/u2", "fc/u01", "fc/u-1", "fc/u1.s0", "other/u0", "fc", "", "fc/u99999999999", "fc/u²"]
+)
 def test_an_unknown_unit_is_refused_by_name(service: Service, unit: str) -> None:
     answer = inspect(service, unit=unit)
     assert answer.status == 404

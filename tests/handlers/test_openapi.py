@@ -1,4 +1,6 @@
-"""The published OpenAPI file is what the dataclasses say, is valid, and both requests and answers of the service fit it."""
+"""The published OpenAPI file is what the dataclasses say, is valid, and both requests and answers of the service fit
+it.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ from _worked import PICTURE, TEXT, WorkedSession, with_presets
 from jsonschema import Draft202012Validator, ValidationError
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from elude.handlers.requests.calls import Call
-from elude.handlers.errors import RequestError
-from elude.handlers.requests.forms import parse
 from elude.handlers.answers.openapi import openapi, text
+from elude.handlers.errors import RequestError
+from elude.handlers.requests.calls import Call
+from elude.handlers.requests.forms import parse
 from elude.handlers.service import Service
 from elude.handlers.settings import Limits
 
@@ -57,7 +59,9 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "body"), REQUESTS)
 def test_requests_and_answers_fit(tmp_path: Path, name: str, body: dict[str, Any]) -> None:
     against(f"{name}Request", body)
-    service = Service(with_presets(tmp_path / "b").add({"README.md": b"# card", "verdict.json": b"{}"}), WorkedSession())
+    service = Service(
+        with_presets(tmp_path / "b").add({"README.md": b"# card", "verdict.json": b"{}"}), WorkedSession()
+    )
     answer = service.answer([Call(body)])[0]
     assert answer.status == 200
     against(f"{name}Answer", json.loads(answer.body))

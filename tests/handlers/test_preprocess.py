@@ -21,7 +21,9 @@ create_transform = pytest.importorskip("timm.data", exc_type=(ImportError, Runti
 
 
 def picture(width: int, height: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(width * 1000 + height).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(width * 1000 + height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 @settings(max_examples=150, deadline=None)

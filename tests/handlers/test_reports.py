@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from elude.handlers.requests.calls import Answer
 from elude.handlers.metrics import Reports
+from elude.handlers.requests.calls import Answer
 
 
 @dataclass

@@ -1,4 +1,6 @@
-"""Requests: every form is read, and whatever does not fit names its field and never ends in another error than a RequestError."""
+"""Requests: every form is read, and whatever does not fit names its field and never ends in another error than a
+RequestError.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elude.handlers.requests import forms
 from elude.handlers.bundle.bundle import LayerInfo
-from elude.handlers.requests.edits import Edit
 from elude.handlers.errors import RequestError, UsageError
+from elude.handlers.requests import forms
+from elude.handlers.requests.edits import Edit
 from elude.handlers.requests.schema import Describe, EditRequest, Feature, Inspect, Predict, Request, Search, Steer
-from elude.handlers.settings import Limits, Settings, read_settings
 from elude.handlers.requests.steering import Steered, resolve
+from elude.handlers.settings import Limits, Settings, read_settings
 
 IMAGE = b"\x89PNG something"
 TEXT = base64.b64encode(IMAGE).decode()
@@ -35,7 +37,9 @@ def test_every_form_is_read() -> None:
     assert parse(TEXT) == Predict(IMAGE)
     assert parse({"image": TEXT}) == Predict(IMAGE)
     assert parse({"image": TEXT}, explain=True) == Inspect(IMAGE)
-    assert parse(json.dumps({"op": "inspect", "image": TEXT, "heat_map": "png"}).encode()) == Inspect(IMAGE, heat_map="png")
+    assert parse(json.dumps({"op": "inspect", "image": TEXT, "heat_map": "png"}).encode()) == Inspect(
+        IMAGE, heat_map="png"
+    )
     assert parse({"op": "feature", "id": ID}) == Feature(ID)
     assert parse({"op": "search", "query": "ear", "limit": 3}) == Search("ear", limit=3)
     assert parse({"op": "describe"}) == Describe()
@@ -125,7 +129,9 @@ def test_limits_of_one_server_are_not_those_of_another() -> None:
 
 
 def test_long_and_deep_lists_are_read_too() -> None:
-    steer = edit() | {"edits": [edit()["edits"][0] | {"concept": "x" * 300} for _ in range(64)]}  # more than is remembered
+    steer = edit() | {
+        "edits": [edit()["edits"][0] | {"concept": "x" * 300} for _ in range(64)]
+    }  # more than is remembered
     assert parse(steer) == parse(steer)
     deep: Any = 1
     for _ in range(3000):
@@ -176,10 +182,16 @@ def test_actions_become_edits() -> None:
         ({"inputs": []}, "list of one tensor"),
         ({"inputs": [{"name": "x"}]}, "'inputs\\[0\\].name' is 'x'"),
         ({"inputs": [{"name": "image", "datatype": "FP32"}]}, "'inputs\\[0\\].datatype' is 'FP32'"),
-        ({"inputs": [{"name": "image", "datatype": "BYTES", "data": [TEXT], "shape": [2]}]}, r"the data has 1 elements\. Send \[1\]"),
+        (
+            {"inputs": [{"name": "image", "datatype": "BYTES", "data": [TEXT], "shape": [2]}]},
+            r"the data has 1 elements\. Send \[1\]",
+        ),
         ({"inputs": [{"name": "image", "datatype": "BYTES", "data": [3], "shape": [1]}]}, r"data\[0\]' must be text"),
         ({"inputs": [{"name": "request", "datatype": "BYTES", "data": ["{"], "shape": [1]}]}, "not JSON"),
-        ({"inputs": [{"name": "request", "datatype": "BYTES", "data": ["3"], "shape": [1]}]}, "must be an image or a request"),
+        (
+            {"inputs": [{"name": "request", "datatype": "BYTES", "data": ["3"], "shape": [1]}]},
+            "must be an image or a request",
+        ),
         ({"inputs": [{}], "parameters": 3}, "'parameters' must be an object"),
         ({"inputs": [{}], "id": 3}, "'id' must be a text"),
     ],
@@ -190,7 +202,9 @@ def test_kserve_forms_that_do_not_fit(body: Any, message: str) -> None:
 
 
 def test_kserve_forms() -> None:
-    form = forms.parse({"instances": [TEXT, {"b64": TEXT}, {"image": {"b64": TEXT}, "top_k": 2}, {"op": "search", "query": "x"}]})
+    form = forms.parse(
+        {"instances": [TEXT, {"b64": TEXT}, {"image": {"b64": TEXT}, "top_k": 2}, {"op": "search", "query": "x"}]}
+    )
     assert form.requests == (Predict(IMAGE), Predict(IMAGE), Predict(IMAGE, 2), Search("x"))
     assert form.wrap([1, 2, 3, 4], "m") == {"predictions": [1, 2, 3, 4]}
     assert forms.parse({"instances": [TEXT]}, explain=True).requests == (Inspect(IMAGE),)
@@ -253,12 +267,29 @@ def test_limits_from_configuration() -> None:
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just(TEXT),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "action", "value", "patches", "x"]), inner, max_size=4)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["id", "action", "value", "patches", "x"]), inner, max_size=4)
     ),
     max_leaves=8,
 )
 names = st.sampled_from(
-    ["op", "image", "edits", "top_k", "layer", "heat_map", "id", "query", "limit", "examples", "y", "instances", "inputs", "concept", "by"]
+    [
+        "op",
+        "image",
+        "edits",
+        "top_k",
+        "layer",
+        "heat_map",
+        "id",
+        "query",
+        "limit",
+        "examples",
+        "y",
+        "instances",
+        "inputs",
+        "concept",
+        "by",
+    ]
 )
 operations = st.sampled_from(["predict", "inspect", "steer", "feature", "search", "describe", "other"])
 

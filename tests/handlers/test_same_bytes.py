@@ -1,7 +1,8 @@
 """Steering without edits is predicting, byte for byte, and one row's answer is its own, whatever its neighbours edit.
 
-Bytes are compared within batches of the same number of rows. For a single row ONNX Runtime takes the mean over the tokens (ReduceMean) in
-another order of sums than for several, in this model as in the plain one, so the last bits differ there; the last test says by how much.
+Bytes are compared within batches of the same number of rows. For a single row ONNX Runtime takes
+the mean over the tokens (ReduceMean) in another order of sums than for several, in this model as in
+the plain one, so the last bits differ there; the last test says by how much.
 """
 
 from __future__ import annotations
@@ -87,5 +88,9 @@ def test_one_row_differs_from_several_by_rounding_alone(service: Service) -> Non
     assert [list(answer) for answer in alone] == [list(answer) for answer in many]
     differences = [abs(one[label] - other[label]) for one, other in zip(alone, many, strict=True) for label in one]
     assert max(differences) <= 2.4e-7  # four steps of float32 just below 1
-    two = [json.loads(body) for i in range(0, 6, 2) for body in bodies(service, [predict(image) for image in PICTURES[i : i + 2]])]
+    two = [
+        json.loads(body)
+        for i in range(0, 6, 2)
+        for body in bodies(service, [predict(image) for image in PICTURES[i : i + 2]])
+    ]
     assert np.array_equal([list(answer.values()) for answer in two], [list(answer.values()) for answer in many])

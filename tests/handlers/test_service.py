@@ -13,9 +13,9 @@ import pytest
 from _worked import LABELS, PICTURE, TEXT, Result, WorkedSession, ask, make_bundle, png, softmax
 from numpy.typing import NDArray
 
+from elude.handlers.errors import BundleError
 from elude.handlers.requests.calls import Answer, Call
 from elude.handlers.requests.edits import Edit
-from elude.handlers.errors import BundleError
 from elude.handlers.service import Service
 from elude.handlers.settings import Limits, Settings
 
@@ -114,7 +114,9 @@ def test_answer_is_json_for_every_error(service: Service) -> None:
 class Breaks(WorkedSession):
     """Fails, with an error of ONNX Runtime, every pass that holds a white image."""
 
-    def run(self, pixel_values: NDArray[np.float32], edits: Sequence[Sequence[Edit]] | None = None, inspect: bool = False) -> Result:
+    def run(
+        self, pixel_values: NDArray[np.float32], edits: Sequence[Sequence[Edit]] | None = None, inspect: bool = False
+    ) -> Result:
         if any(pixels.min() == 1.0 for pixels in pixel_values):
             raise ort.capi.onnxruntime_pybind11_state.RuntimeException("a node failed")
         return super().run(pixel_values, edits, inspect)

@@ -39,7 +39,10 @@ def test_the_sum_check_can_fail(tmp_path: Path) -> None:
                 values[:, 1, 1] += 0.125
             return result
 
-    assert ask(Service(make_bundle(tmp_path / "b"), Wrong()), PICTURE, explain=True)[1]["sum_check"]["fc"]["max_residual"] == 0.125
+    assert (
+        ask(Service(make_bundle(tmp_path / "b"), Wrong()), PICTURE, explain=True)[1]["sum_check"]["fc"]["max_residual"]
+        == 0.125
+    )
 
 
 def test_heat_map_as_png(service: Service) -> None:
@@ -48,7 +51,9 @@ def test_heat_map_as_png(service: Service) -> None:
     assert np.asarray(image).tolist() == [[255, 0], [0, 0]]
 
 
-@pytest.mark.parametrize("identifier", ["fc/u1.s2", "fc/u2.s0", "fc/u01.s0", "fc/u1", "fd/u0.s0", "fc/u٣.s0", "fc/u0.s0 ", "fc/u-1.s0", ""])
+@pytest.mark.parametrize(
+    "identifier", ["fc/u1.s2", "fc/u2.s0", "fc/u01.s0", "fc/u1", "fd/u0.s0", "fc/u٣.s0", "fc/u0.s0 ", "fc/u-1.s0", ""]
+)
 def test_unknown_sub_units(service: Service, identifier: str) -> None:
     status, answer = ask(service, {"op": "steer", "image": TEXT, "edits": [{"id": identifier, "action": "ablate"}]})
     assert (status, "edits[0].id" in answer["message"]) == (404, True)
@@ -59,20 +64,28 @@ def test_feature_and_search(service: Service) -> None:
     status, answer = ask(service, {"op": "feature", "id": "fc/u1.s0"})
     assert (status, answer["name"], answer["siblings"], answer["omega"]) == (200, "green thing", ["fc/u1.s1"], 0.5)
     assert base64.b64decode(answer["examples"][0]["png"]) == PICTURE
-    assert [row["id"] for row in ask(service, {"op": "search", "query": "thing"})[1]["sub_units"]] == ["fc/u0.s0", "fc/u1.s0"]
+    assert [row["id"] for row in ask(service, {"op": "search", "query": "thing"})[1]["sub_units"]] == [
+        "fc/u0.s0",
+        "fc/u1.s0",
+    ]
 
 
 def test_inspect_by_effect_by_hand(service: Service) -> None:
     body = {"op": "inspect", "image": TEXT, "by": "effect", "target": "odd", "heat_map": "none"}
     status, answer = ask(service, body)
     assert status == 200
-    # Logit of "odd" is the mean of blue = green + (blue - green): 0.05 of it from green, 0.2 from the rest, nothing from red.
+    # Logit of "odd" is the mean of blue = green + (blue - green): 0.05 of it from green, 0.2 from
+    # the rest, nothing from red.
     assert [(row["id"], pytest.approx(row["effect"], abs=1e-7)) for row in answer["sub_units"]] == [
         ("fc/u1.s1", 0.2),
         ("fc/u1.s0", 0.05),
         ("fc/u0.s0", 0.0),
     ]
-    assert answer["effects"] == {"target": "odd", "measured": 3, "method": "logit minus logit with the sub-unit ablated"}
+    assert answer["effects"] == {
+        "target": "odd",
+        "measured": 3,
+        "method": "logit minus logit with the sub-unit ablated",
+    }
     predicted = ask(service, {"op": "inspect", "image": TEXT, "by": "effect", "candidates": 1})[1]
     assert (predicted["effects"]["target"], predicted["effects"]["measured"]) == ("bright", 1)
     assert predicted["sub_units"][0]["effect"] == pytest.approx(0.25)

@@ -107,7 +107,9 @@ def test_a_preset_can_be_what_is_served(tmp_path: Path) -> None:
         Service(bundle, WorkedSession(), Settings(preset="other"))
 
 
-@pytest.mark.parametrize("presets", [[], {"a": {}}, {"a": [{"id": "fc/u9.s0", "action": "ablate"}]}, {"a": [{"action": "x"}]}])
+@pytest.mark.parametrize(
+    "presets", [[], {"a": {}}, {"a": [{"id": "fc/u9.s0", "action": "ablate"}]}, {"a": [{"action": "x"}]}]
+)
 def test_wrong_presets_do_not_load(tmp_path: Path, presets: Any) -> None:
     with pytest.raises(BundleError, match=r"presets\.json"):
         Service(with_presets(tmp_path / "b", presets), WorkedSession())

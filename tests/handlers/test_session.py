@@ -11,9 +11,9 @@ import torch
 from _graphs import Emitted, emitted
 from _models import TinyBlocks
 
-from elude.handlers.requests.edits import Edit
-from elude.handlers.errors import BundleError, RequestError, UsageError
 from elude.handlers.bundle.session import GraphSession
+from elude.handlers.errors import BundleError, RequestError, UsageError
+from elude.handlers.requests.edits import Edit
 
 LAYERS = "blocks.0.mlp.fc2,blocks.1.mlp.fc2"
 
@@ -95,7 +95,9 @@ def test_refuses_pixels_of_another_kind(session: GraphSession, pixels: np.ndarra
         (Edit(0, patches=-1), "-1 patches", 400),
     ],
 )
-def test_refuses_edits_that_mean_nothing(case: Emitted, session: GraphSession, edit: Edit, message: str, status: int) -> None:
+def test_refuses_edits_that_mean_nothing(
+    case: Emitted, session: GraphSession, edit: Edit, message: str, status: int
+) -> None:
     with pytest.raises(RequestError, match=message) as caught:
         session.run(case.pixels, [[edit]])
     assert caught.value.status == status

@@ -1,4 +1,7 @@
-"""The reason for which TorchServe did not start is told whole or not yet, however far its log has got. The logs are TorchServe 0.12's."""
+"""The reason for which TorchServe did not start is told whole or not yet, however far its log has got.
+
+The logs are TorchServe 0.12's.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ def says(*words: str, stream: str = "stdout", worker: str = WORKER) -> str:
 
 def ends(*streams: str, worker: str = WORKER) -> str:
     source = "org.pytorch.serve.wlm.WorkerLifeCycle"
-    return "".join(line(f"{worker}-{stream}", source, f"Stopped Scanner - {worker}-{stream}") for stream in streams or ("stderr", "stdout"))
+    return "".join(
+        line(f"{worker}-{stream}", source, f"Stopped Scanner - {worker}-{stream}")
+        for stream in streams or ("stderr", "stdout")
+    )
 
 
 def front(words: str) -> str:
@@ -36,7 +42,8 @@ def front(words: str) -> str:
 INTERRUPTED = front("9000 Worker disconnected. WORKER_STARTED") + front("Load model failed: own, error: Worker died.")
 REFUSED = (
     line("main", "org.pytorch.serve.ModelServer", "Failed to load model: own-1.0.mar")
-    + "org.pytorch.serve.archive.model.InvalidModelException: Failed to parse signature.json.\n\tat ArchiveUtils.readFile\n"
+    + "org.pytorch.serve.archive.model.InvalidModelException: Failed to parse signature.json.\n"
+    + "\tat ArchiveUtils.readFile\n"
 )
 
 
@@ -49,26 +56,48 @@ REFUSED = (
         ),
         (says(*DIED, *FRAME) + ends("stderr") + says("KeyError: 'layer'") + ends("stdout"), "KeyError: 'layer'"),
         (
-            says(*DIED, *FRAME, "OSError: no disk", "", "The above exception was the direct cause of the following exception:", "")
+            says(
+                *DIED,
+                *FRAME,
+                "OSError: no disk",
+                "",
+                "The above exception was the direct cause of the following exception:",
+                "",
+            )
             + says(*DIED[1:], *FRAME, "RuntimeError: damaged: model.onnx. Package it again.")
             + ends(),
             "damaged: model.onnx. Package it again.",
         ),
         (
-            says("Failed to load model own, exception damaged: a.onnx.", DIED[1], *FRAME, "RuntimeError: damaged: a.onnx.")
+            says(
+                "Failed to load model own, exception damaged: a.onnx.",
+                DIED[1],
+                *FRAME,
+                "RuntimeError: damaged: a.onnx.",
+            )
             + says(*DIED, *FRAME, "RuntimeError: 500 - Unknown exception")
             + ends(),
             "damaged: a.onnx.",
         ),
-        (says(*DIED, *FRAME, "onnxruntime.NoSuchFile: a.onnx", "  second line") + ends(), "onnxruntime.NoSuchFile: a.onnx"),
         (
-            says("Failed to load model: GateError: This archive was never admitted.", stream="stderr") + ends("stdout", "stderr"),
+            says(*DIED, *FRAME, "onnxruntime.NoSuchFile: a.onnx", "  second line") + ends(),
+            "onnxruntime.NoSuchFile: a.onnx",
+        ),
+        (
+            says("Failed to load model: GateError: This archive was never admitted.", stream="stderr")
+            + ends("stdout", "stderr"),
             "This archive was never admitted.",
         ),
         (says(*DIED[1:], *FRAME, "ImportError: no ts", stream="stderr") + ends(), "ImportError: no ts"),
-        (says("[PID]7", "model_name: own, batchSize: 8") + INTERRUPTED + ends(), "[PID]7\nmodel_name: own, batchSize: 8"),
+        (
+            says("[PID]7", "model_name: own, batchSize: 8") + INTERRUPTED + ends(),
+            "[PID]7\nmodel_name: own, batchSize: 8",
+        ),
         (ends(), f"worker {WORKER} ended without a word"),
-        (REFUSED, "own-1.0.mar: org.pytorch.serve.archive.model.InvalidModelException: Failed to parse signature.json."),
+        (
+            REFUSED,
+            "own-1.0.mar: org.pytorch.serve.archive.model.InvalidModelException: Failed to parse signature.json.",
+        ),
     ],
     ids=[
         "interrupted",
@@ -84,7 +113,11 @@ REFUSED = (
     ],
 )
 def test_a_reason_is_told_whole_or_not_yet(log: str, reason: str) -> None:
-    retried = front("Retry worker: 9000 in 1 seconds.") + says("Torch worker started.", *DIED, *FRAME, "ValueError: another") + ends()
+    retried = (
+        front("Retry worker: 9000 in 1 seconds.")
+        + says("Torch worker started.", *DIED, *FRAME, "ValueError: another")
+        + ends()
+    )
     whole = front("Connecting to: /tmp/.ts.sock.9000") + log + retried
     told = [failure(whole[:end]) for end in range(len(whole) + 1)]
     assert set(told) == {None, reason}
@@ -95,7 +128,9 @@ def test_a_worker_that_runs_is_no_failure_and_each_worker_has_its_own_words() ->
     other = "W-9001-other_1.0"
     assert failure(says("Torch worker started.") + front("State change WORKER_STARTED -> WORKER_MODEL_LOADED")) is None
     assert failure(ends("stdout") + ends("stderr", worker=other)) is None
-    mixed = says(*DIED, *FRAME, worker=other) + says(*DIED, *FRAME, NOT_SIGNED) + ends() + says("KeyError: 1", worker=other)
+    mixed = (
+        says(*DIED, *FRAME, worker=other) + says(*DIED, *FRAME, NOT_SIGNED) + ends() + says("KeyError: 1", worker=other)
+    )
     assert str(failure(mixed)).startswith("/models/1/bundle is not signed")
 
 

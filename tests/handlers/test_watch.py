@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from elude.handlers.errors import GateError
 from elude.handlers.admission.watch import Watch
+from elude.handlers.errors import GateError
 
 
 def check(folder: Path) -> None:

@@ -22,7 +22,8 @@ def test_indented_is_what_torchserve_writes_for_a_prediction(content: dict[str, 
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | FINITE | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    st.none() | st.booleans() | st.integers() | FINITE | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
 
 

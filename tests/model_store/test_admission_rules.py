@@ -1,4 +1,6 @@
-"""What a server and a store let pass, rule by rule: faults of the deciding code that no other test noticed, found by mutation testing."""
+"""What a server and a store let pass, rule by rule: faults of the deciding code that no other test noticed, found by
+mutation testing.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,17 @@ from typing import Any
 import pytest
 from _stores import TODAY, make
 
-from elude.handlers.admission.admission import UNCHECKED, Admission, admit, admitted_presets, check_verdict, preset_hashes
+from elude.handlers.admission.admission import (
+    UNCHECKED,
+    Admission,
+    admit,
+    admitted_presets,
+    check_verdict,
+    preset_hashes,
+)
+from elude.handlers.admission.requirements import Requirements
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import GateError, UsageError
-from elude.handlers.admission.requirements import Requirements
 from elude.model_store.admission import contents_sha256, require_verdict
 from elude.model_store.signing import keygen, load_signer, sign_bundle
 
@@ -41,7 +50,9 @@ def test_a_verdict_written_by_hand_does_not_enter_a_store(tmp_path: Path):
 
 
 def test_a_passed_verdict_that_was_made_to_last_longer_does_not_enter_either(tmp_path: Path):
-    longer = rewritten(make(tmp_path / "b", accuracy=0.7, waive_until=TODAY), lambda verdict: verdict.update(valid_until=None))
+    longer = rewritten(
+        make(tmp_path / "b", accuracy=0.7, waive_until=TODAY), lambda verdict: verdict.update(valid_until=None)
+    )
     with pytest.raises(GateError, match="does not follow"):
         require_verdict(longer)
     renamed = rewritten(make(tmp_path / "c"), lambda verdict: verdict["checks"][0].update(reason="better"))
@@ -80,7 +91,11 @@ def test_a_server_takes_no_other_word_for_passed(tmp_path: Path, change: Callabl
 
 def test_one_failed_check_among_passed_ones_stops_a_preset(tmp_path: Path):
     bundle = make(tmp_path / "b").add({"presets.json": b'{"bright": []}'})
-    ruling = {"passed": True, "edits_sha256": preset_hashes(bundle)["bright"], "checks": [{"outcome": "pass"}, {"outcome": "warn"}]}
+    ruling = {
+        "passed": True,
+        "edits_sha256": preset_hashes(bundle)["bright"],
+        "checks": [{"outcome": "pass"}, {"outcome": "warn"}],
+    }
     assert admitted_presets(bundle, {"presets": {"bright": ruling}}) == {"bright"}
     lie = ruling | {"checks": [{"outcome": "pass"}, {"outcome": "fail", "reason": "worse"}, {"outcome": "pass"}]}
     assert admitted_presets(bundle, {"presets": {"bright": lie}}) == frozenset()
@@ -91,14 +106,23 @@ def test_one_failed_check_among_passed_ones_stops_a_preset(tmp_path: Path):
     [
         ({}, "does not rule on it"),
         ([], "does not rule on it"),
-        ({"bright": {"passed": True, "checks": [{"outcome": "pass"}], "edits_sha256": "other"}}, "not about it as it is now"),
+        (
+            {"bright": {"passed": True, "checks": [{"outcome": "pass"}], "edits_sha256": "other"}},
+            "not about it as it is now",
+        ),
         ({"bright": {"passed": False, "checks": None}}, "not about it as it is now"),
-        ({"bright": {"passed": False, "checks": [{"outcome": "pass"}, {"outcome": "fail", "reason": "too dark"}]}}, "too dark"),
+        (
+            {"bright": {"passed": False, "checks": [{"outcome": "pass"}, {"outcome": "fail", "reason": "too dark"}]}},
+            "too dark",
+        ),
     ],
 )
 def test_why_a_preset_is_refused(tmp_path: Path, rulings: Any, words: str):
     bundle = make(tmp_path / "b").add({"presets.json": b'{"bright": []}'})
-    assert words in admit(rewritten(bundle, lambda verdict: verdict.update(presets=rulings)), Requirements()).refused["bright"]
+    assert (
+        words
+        in admit(rewritten(bundle, lambda verdict: verdict.update(presets=rulings)), Requirements()).refused["bright"]
+    )
 
 
 def test_a_passed_verdict_is_no_signature(tmp_path: Path):
@@ -115,7 +139,9 @@ def test_a_passed_verdict_is_no_signature(tmp_path: Path):
 
 
 def test_what_ends_first_counts(tmp_path: Path):
-    trusted = Requirements.from_json({"schema_version": 1, "trust": [keygen(tmp_path / "ada.pem", owner="Ada")]}).keys[0]
+    trusted = Requirements.from_json({"schema_version": 1, "trust": [keygen(tmp_path / "ada.pem", owner="Ada")]}).keys[
+        0
+    ]
     tomorrow, later = TODAY + timedelta(days=1), TODAY + timedelta(days=2)
     for verdict_until, key_until in ((tomorrow, later), (later, tomorrow), (tomorrow, None)):
         bundle = make(tmp_path / f"{verdict_until}{key_until}", accuracy=0.7, waive_until=verdict_until)
@@ -127,7 +153,12 @@ def test_what_ends_first_counts(tmp_path: Path):
 
 def test_what_an_admission_forbids():
     yesterday, tomorrow = TODAY - timedelta(days=1), TODAY + timedelta(days=1)
-    for required, until, forbidden in ((True, yesterday, True), (True, TODAY, False), (True, None, False), (False, yesterday, False)):
+    for required, until, forbidden in (
+        (True, yesterday, True),
+        (True, TODAY, False),
+        (True, None, False),
+        (False, yesterday, False),
+    ):
         admission = Admission(True, "passed", required=required, valid_until=until)
         if forbidden:
             with pytest.raises(GateError, match="ended on"):
@@ -136,7 +167,11 @@ def test_what_an_admission_forbids():
             admission.require_current()
     assert not Admission(True, "passed", valid_until=TODAY).current(tomorrow)
     ruled = Admission(True, "passed", frozenset({"good"}), {"bad": "worse"})
-    for admission, served in ((ruled, {"good", "new"}), (replace(ruled, required=True), {"good"}), (UNCHECKED, {"good", "bad", "new"})):
+    for admission, served in (
+        (ruled, {"good", "new"}),
+        (replace(ruled, required=True), {"good"}),
+        (UNCHECKED, {"good", "bad", "new"}),
+    ):
         for name in ("good", "bad", "new"):
             if name in served:
                 admission.require_preset(name)
@@ -146,7 +181,9 @@ def test_what_an_admission_forbids():
 
 
 def test_what_describe_tells():
-    told = Admission(True, "passed", frozenset({"b", "a"}), {"c": "worse"}, "Ada", "signed by Ada", TODAY, True, False).to_json()
+    told = Admission(
+        True, "passed", frozenset({"b", "a"}), {"c": "worse"}, "Ada", "signed by Ada", TODAY, True, False
+    ).to_json()
     assert told == {
         "admitted": True,
         "reason": "passed",

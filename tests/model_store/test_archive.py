@@ -1,4 +1,6 @@
-"""The archive: same bundle, same bytes; runs from an unpacked folder alone, without torch; any changed byte is refused by name."""
+"""The archive: same bundle, same bytes; runs from an unpacked folder alone, without torch; any changed byte is
+refused by name.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from elude.model_store.archive import package
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     layers = [LayerInfo("fc", "linear", 1, 1, (1,), 0)]
-    with write_bundle(tmp_path / "b", source=Source("m", "1", "a", "0" * 64), layers=layers, parameters=1, versions={}) as folder:
+    with write_bundle(
+        tmp_path / "b", source=Source("m", "1", "a", "0" * 64), layers=layers, parameters=1, versions={}
+    ) as folder:
         (folder / "model.onnx").write_bytes(bytes(range(256)) * 20)
         (folder / "labels.json").write_text("null")
     return Bundle.open(tmp_path / "b")
@@ -48,9 +52,16 @@ def test_what_it_holds(bundle: Bundle, unpacked: Path, tmp_path: Path) -> None:
     assert manifest["model"]["modelName"] == "m"
     assert read_archive(tmp_path / "m.mar").version == "2.1"
     code = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*.py")}
-    assert {"elude_handler.py", "elude/handlers/service.py", "elude/handlers/bundle/session.py", "elude/handlers/errors.py"} <= code
+    assert {
+        "elude_handler.py",
+        "elude/handlers/service.py",
+        "elude/handlers/bundle/session.py",
+        "elude/handlers/errors.py",
+    } <= code
     assert not any("torchserve" in name for name in code)
-    assert json.loads((unpacked / "model-config.yaml").read_text())["elude"]["limits"]["max_edits"] == Limits().max_edits
+    assert (
+        json.loads((unpacked / "model-config.yaml").read_text())["elude"]["limits"]["max_edits"] == Limits().max_edits
+    )
     check_contents(unpacked)
 
 
@@ -62,7 +73,9 @@ def test_it_runs_alone_and_without_torch(unpacked: Path) -> None:
         "own = [c for _, c in inspect.getmembers(elude_handler, inspect.isclass) if c.__module__ == 'elude_handler']\n"
         "assert [c.__name__ for c in own] == ['EludeHandler']\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(unpacked)], cwd=unpacked, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(unpacked)], cwd=unpacked, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -126,7 +139,9 @@ def test_settings_travel_in_the_archive(bundle: Bundle, tmp_path: Path) -> None:
     assert configured["maxRetryTimeoutInSec"] == 30
 
 
-@pytest.mark.parametrize(("name", "version"), [("a/b", "1.0"), ("", "1.0"), ("../m", "1.0"), ("m", "one"), ("m", "1.0-rc")])
+@pytest.mark.parametrize(
+    ("name", "version"), [("a/b", "1.0"), ("", "1.0"), ("../m", "1.0"), ("m", "one"), ("m", "1.0-rc")]
+)
 def test_names_torchserve_does_not_take(bundle: Bundle, tmp_path: Path, name: str, version: str) -> None:
     with pytest.raises(UsageError, match="cannot be used"):
         package(bundle, tmp_path, name=name, version=version)

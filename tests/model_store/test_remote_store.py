@@ -97,7 +97,9 @@ class Lost(BaseException):
 
 
 @pytest.mark.parametrize("what", ["admit", "promote"])
-def test_a_writer_lost_at_any_request_leaves_the_old_or_the_new_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str):
+def test_a_writer_lost_at_any_request_leaves_the_old_or_the_new_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+):
     first, second = make(tmp_path / "b"), make(tmp_path / "c", content=b"c")
     outcomes = set()
     for step in range(1, 50):

@@ -16,13 +16,13 @@ from _serving import images
 from _stores import TODAY
 from starlette.testclient import TestClient
 
-from elude.handlers.web import app as web
-from elude.handlers.bundle.bundle import Bundle
-from elude.handlers.requests.calls import Call
-from elude.handlers.errors import GateError
 from elude.handlers.admission.requirements import ENVIRONMENT, Requirements
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import GateError
+from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
 from elude.handlers.settings import Settings
+from elude.handlers.web import app as web
 from elude.quality.steering.presets import add_preset
 
 VERDICT = Requirements(verdict=True)
@@ -66,7 +66,12 @@ def test_the_reason_is_told_and_described(bundle: Bundle) -> None:
     assert list(described["presets"]) == ["kind"]
     assert described["steering"] == "presets"
     state = described["admission"]
-    assert (state["admitted"], state["required"], state["signature"], state["free_steering"]) == (True, True, "not signed", False)
+    assert (state["admitted"], state["required"], state["signature"], state["free_steering"]) == (
+        True,
+        True,
+        "not signed",
+        False,
+    )
     assert state["presets"] == ["kind"]
     assert "accuracy" in state["refused_presets"]["harmful"]
     assert described["verdict"]["passed"]
@@ -128,7 +133,10 @@ def test_the_second_front_end_asks_the_same(bundle: Bundle, tmp_path: Path, monk
     required(require_verdict=True)
     web.main([str(bundle.root)])
     assert len(started) == 1
-    for content, words in (({"policies": ["0" * 64]}, "does not count here"), ({"archives": []}, "listed archives only")):
+    for content, words in (
+        ({"policies": ["0" * 64]}, "does not count here"),
+        ({"archives": []}, "listed archives only"),
+    ):
         required(**content)
         with pytest.raises(GateError, match=words):
             web.main([str(bundle.root)])

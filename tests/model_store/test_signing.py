@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from elude.handlers.admission.admission import Admission, require_archive
 from elude.handlers.admission.admission import admit as check
-from elude.handlers.bundle.bundle import Bundle
-from elude.handlers.errors import BundleError, GateError, UsageError
 from elude.handlers.admission.requirements import ENVIRONMENT, Requirements
 from elude.handlers.admission.trust import TrustedKey, check_signature, read_keys
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import BundleError, GateError, UsageError
 from elude.model_store.admission import require_verdict
 from elude.model_store.archive import package
 from elude.model_store.signing import keygen, load_signer, sign_bundle
@@ -45,7 +45,9 @@ def test_a_signature_is_found_right_by_another_reading_of_the_standard(tmp_path:
     payload = base64.b64decode(envelope["payload"])
     kind = envelope["payloadType"].encode()
     message = b" ".join([b"DSSEv1", str(len(kind)).encode(), kind, str(len(payload)).encode(), payload])
-    Ed25519PublicKey.from_public_bytes(trusted.public_key).verify(base64.b64decode(envelope["signatures"][0]["sig"]), message)
+    Ed25519PublicKey.from_public_bytes(trusted.public_key).verify(
+        base64.b64decode(envelope["signatures"][0]["sig"]), message
+    )
     statement = json.loads(payload)
     assert statement["_type"] == "https://in-toto.io/Statement/v1"
     assert statement["predicate"]["verificationResult"] == "PASSED"
@@ -89,7 +91,8 @@ def test_another_type_of_payload_is_about_something_else(tmp_path: Path):
     bundle, trusted, _ = signed(tmp_path)
     with pytest.raises(GateError, match="about another bundle"):
         check_signature(
-            bundle.add({"signature.json": json.dumps(bundle.json("signature.json") | {"payloadType": "x"}).encode()}), [trusted]
+            bundle.add({"signature.json": json.dumps(bundle.json("signature.json") | {"payloadType": "x"}).encode()}),
+            [trusted],
         )
 
 
@@ -125,8 +128,14 @@ def test_who_and_when_and_what(tmp_path: Path):
 def test_what_a_server_requires(tmp_path: Path):
     bundle, trusted, _ = signed(tmp_path)
     bare, policy = make(tmp_path / "c", verdict=False), bundle.json("verdict.json")["policy"]["sha256"]
-    assert check(bare, Requirements()) == Admission(False, "this bundle has no verdict. Run 'elude gate' on this bundle.")
-    for requirements in (Requirements(verdict=True), Requirements(signature=True, keys=(trusted,)), Requirements(policies=(policy,))):
+    assert check(bare, Requirements()) == Admission(
+        False, "this bundle has no verdict. Run 'elude gate' on this bundle."
+    )
+    for requirements in (
+        Requirements(verdict=True),
+        Requirements(signature=True, keys=(trusted,)),
+        Requirements(policies=(policy,)),
+    ):
         assert check(bundle, requirements).admitted
         with pytest.raises(GateError, match="no verdict"):
             check(bare, requirements)
@@ -136,10 +145,18 @@ def test_what_a_server_requires(tmp_path: Path):
     until = TODAY + timedelta(days=3)
     assert check(bundle, Requirements(signature=True, keys=(replace(trusted, valid_until=until),))).valid_until == until
     states = [check(bundle, Requirements(keys=keys)).signature for keys in ((), (trusted,), (key(tmp_path, "eve")[1],))]
-    assert [state.split(",")[0].split(":")[0] for state in states] == ["signed; not checked", "signed by ada", "does not count"]
+    assert [state.split(",")[0].split(":")[0] for state in states] == [
+        "signed; not checked",
+        "signed by ada",
+        "does not count",
+    ]
     waived = make(tmp_path / "d", accuracy=0.7, waive_until=TODAY)
     admission = check(waived, Requirements(verdict=True))
-    assert (admission.valid_until, admission.current(TODAY), admission.current(TODAY + timedelta(days=1))) == (TODAY, True, False)
+    assert (admission.valid_until, admission.current(TODAY), admission.current(TODAY + timedelta(days=1))) == (
+        TODAY,
+        True,
+        False,
+    )
     with pytest.raises(GateError, match="ended"):
         check(waived, Requirements(verdict=True), today=TODAY + timedelta(days=1))
 
@@ -151,7 +168,11 @@ def test_requirements_come_from_the_servers_environment_and_are_read_strictly(tm
     path.write_text(json.dumps({"schema_version": 1, "require_signature": True, "trust": trust, "policies": ["a"]}))
     assert Requirements.load({}) == Requirements()
     assert Requirements.load({ENVIRONMENT: str(path)}) == Requirements(True, True, (trusted,), ("a",))
-    for wanted in (Requirements(True, True, (trusted,), ("a",), ("b",), True), Requirements(), Requirements(True, archives=())):
+    for wanted in (
+        Requirements(True, True, (trusted,), ("a",), ("b",), True),
+        Requirements(),
+        Requirements(True, archives=()),
+    ):
         assert Requirements.from_json(json.loads(json.dumps(wanted.to_json()))) == wanted
     for wrong in (
         {"schema_version": 2},
@@ -178,7 +199,12 @@ def test_requirements_come_from_the_servers_environment_and_are_read_strictly(tm
 
 def test_any_requirement_asks_for_a_verdict_and_ends_free_steering(tmp_path: Path):
     bare, trusted = make(tmp_path / "b", verdict=False), key(tmp_path)[1]
-    asks = (Requirements(True), Requirements(signature=True, keys=(trusted,)), Requirements(policies=("a",)), Requirements(archives=()))
+    asks = (
+        Requirements(True),
+        Requirements(signature=True, keys=(trusted,)),
+        Requirements(policies=("a",)),
+        Requirements(archives=()),
+    )
     for requirements in asks:
         assert (requirements.any, requirements.steers_freely) == (True, False)
         assert replace(requirements, free_steering=True).steers_freely
@@ -201,11 +227,17 @@ def test_what_a_store_lets_a_server_load(tmp_path: Path):
     store, bundle = Store(tmp_path / "store"), make(tmp_path / "b")
     version = store.admit(bundle.root, who="a", why="b", make_archive=True)
     assert version.archive is not None
-    assert store.serving_requirements() == Requirements(True, archives=())  # nothing is in production yet, so nothing may be loaded
+    assert store.serving_requirements() == Requirements(
+        True, archives=()
+    )  # nothing is in production yet, so nothing may be loaded
     store.promote(version.id, who="a", why="b")
     with zipfile.ZipFile(version.archive) as archive:
         expected = hashlib.sha256(archive.read("contents.json")).hexdigest()
-    assert store.serving_requirements() == store.requirements_for([version.archive]) == Requirements(True, archives=(expected,))
+    assert (
+        store.serving_requirements()
+        == store.requirements_for([version.archive])
+        == Requirements(True, archives=(expected,))
+    )
     assert store.serving_requirements("candidate") == Requirements(True, archives=())
     own = package(bundle, tmp_path / "own.mar", name="own", version="1.0")
     with pytest.raises(GateError, match="never admitted"):
@@ -221,7 +253,9 @@ def test_a_store_that_requires_signatures(tmp_path: Path):
         with pytest.raises(GateError, match="sign"):
             store.admit(bundle.root, who="a", why="b", signer=refused)
     version = store.admit(bundle.root, who="a", why="b", signer=signer, make_archive=True)
-    assert store.admit(bundle.root, who="a", why="b", signer=signer, make_archive=True).id == version.id == "tiny-model/1"
+    assert (
+        store.admit(bundle.root, who="a", why="b", signer=signer, make_archive=True).id == version.id == "tiny-model/1"
+    )
     with pytest.raises(GateError, match="no trusted key signs"):
         store.promote(version.id, who="a", why="b")
     store.promote(version.id, who="a", why="b", signer=signer)

@@ -62,11 +62,23 @@ def rewrite_verdict(bundle: Bundle, change: Callable[[dict[str, Any]], None]) ->
             lambda at: rewrite_verdict(make(at, accuracy=0.5), lambda v: v.update(passed=True)),
             "stopped this bundle|one of its checks failed",
         ),
-        (lambda at: rewrite_verdict(make(at), lambda v: v.update(checks=[])), "stopped this bundle|one of its checks failed"),
+        (
+            lambda at: rewrite_verdict(make(at), lambda v: v.update(checks=[])),
+            "stopped this bundle|one of its checks failed",
+        ),
         (lambda at: rewrite_verdict(make(at), lambda v: v.update(schema_version=9)), "schema_version"),
-        (lambda at: rewrite_verdict(make(at), lambda v: v["subject"].update(artefact_sha256="0" * 64)), "about artefact 000000000000"),
-        (lambda at: rewrite_verdict(make(at), lambda v: v["subject"].update(quality_sha256="0" * 64)), "other measurements"),
-        (lambda at: rewrite_verdict(make(at), lambda v: v["subject"].update(equivalence_sha256="0" * 64)), "other measurements"),
+        (
+            lambda at: rewrite_verdict(make(at), lambda v: v["subject"].update(artefact_sha256="0" * 64)),
+            "about artefact 000000000000",
+        ),
+        (
+            lambda at: rewrite_verdict(make(at), lambda v: v["subject"].update(quality_sha256="0" * 64)),
+            "other measurements",
+        ),
+        (
+            lambda at: rewrite_verdict(make(at), lambda v: v["subject"].update(equivalence_sha256="0" * 64)),
+            "other measurements",
+        ),
         (lambda at: make(at).add({"quality.json": b"{}"}), "other measurements"),
         (lambda at: make(at).add({"verdict.json": b"[]"}), "cannot be used"),
         (lambda at: make(at).add({"verdict.json": b"{"}), "cannot be used"),
@@ -161,7 +173,9 @@ def test_tampering_is_found_in_every_position(tmp_path: Path):
     admit(store, bundle, pack(tmp_path / "x.mar", bundle))
     admit(store, make(tmp_path / "c", content=b"c"))
     store.promote("tiny-model/1", who="a", why="b")
-    files = [path for path in (tmp_path / "store").rglob("*") if path.is_file() and path.name not in (".lock", "store.json")]
+    files = [
+        path for path in (tmp_path / "store").rglob("*") if path.is_file() and path.name not in (".lock", "store.json")
+    ]
     assert len(files) >= 2 * len(bundle.manifest.files)
     for path in files:
         good = path.read_bytes()
@@ -202,7 +216,14 @@ def test_every_entry_of_the_record_is_chained(tmp_path: Path):
             (folder / (names[number] if names else f"{number:08d}.json")).write_bytes(content)
 
     one, two, three = entries
-    for broken in ([two, three], [one, three], [two, one, three], [*entries, three], [*entries, b"{}\n"], [*entries, b"[]\n"]):
+    for broken in (
+        [two, three],
+        [one, three],
+        [two, one, three],
+        [*entries, three],
+        [*entries, b"{}\n"],
+        [*entries, b"[]\n"],
+    ):
         write(broken)
         with pytest.raises(BundleError, match="record"):
             read_record(place)

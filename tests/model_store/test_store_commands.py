@@ -10,15 +10,15 @@ import pytest
 from _stores import make
 from typer.testing import CliRunner
 
-import elude
-from elude.handlers.errors import GateError, UsageError
+from elude.cli import app
 from elude.handlers.admission.requirements import ENVIRONMENT, Requirements
 from elude.handlers.admission.trust import pre_authentication as signed_bytes
 from elude.handlers.admission.trust import read_keys, verify
+from elude.handlers.errors import GateError, UsageError
 
 
 def run(*arguments: object) -> str:
-    done = CliRunner().invoke(elude.app, [str(argument) for argument in arguments], catch_exceptions=False)
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -26,7 +26,14 @@ def run(*arguments: object) -> str:
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     for number in range(1, 4):
-        run("admit", make(tmp_path / f"b{number}", content=bytes([number])).root, "--store", tmp_path / "store", "--who", "Ada")
+        run(
+            "admit",
+            make(tmp_path / f"b{number}", content=bytes([number])).root,
+            "--store",
+            tmp_path / "store",
+            "--who",
+            "Ada",
+        )
     return tmp_path / "store"
 
 
@@ -61,7 +68,9 @@ def test_the_store_of_the_command_line_asks_for_what_the_environment_requires(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = json.loads(run("keygen", tmp_path / "ada.pem", "--owner", "Ada"))
-    (tmp_path / "required.json").write_text(json.dumps({"schema_version": 1, "require_signature": True, "trust": [key]}))
+    (tmp_path / "required.json").write_text(
+        json.dumps({"schema_version": 1, "require_signature": True, "trust": [key]})
+    )
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "required.json"))
     with pytest.raises(GateError, match="is not signed"):
         run("admit", tmp_path / "b1", "--store", tmp_path / "signed", "--who", "Ada")

@@ -40,7 +40,8 @@ def images(count: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
 def test_fgsm_on_a_linear_model_by_hand() -> None:
     model = Normalised(Linear(), PREPROCESS).eval()
     x, y = images()
-    # the loss of class 0 falls with w·x, whatever the (positive) scale of the normalisation: move against w; class 1: along it
+    # the loss of class 0 falls with w·x, whatever the (positive) scale of the normalisation: move
+    # against w; class 1: along it
     sign = torch.where(y == 0, -1.0, 1.0).view(-1, 1, 1, 1) * model.model.w.detach()
     expected = (x + EPSILON * sign).clamp(0, 1)
     assert torch.allclose(fgsm(model, x, y), expected, atol=1e-6)
@@ -53,7 +54,9 @@ def test_fgsm_on_a_linear_model_by_hand() -> None:
 
 @pytest.mark.parametrize("epsilon", [0.0, 1 / 255, 8 / 255, 0.3])
 def test_epsilon_is_in_pixels(epsilon: float) -> None:
-    """Fault 1: attacking normalised images makes epsilon 8/255 about 1.8/255 in pixels, and clamps to the wrong range."""
+    """Fault 1: attacking normalised images makes epsilon 8/255 about 1.8/255 in pixels, and clamps to the wrong
+    range.
+    """
     model = Normalised(Linear(), PREPROCESS).eval()
     x, y = images()
     for adversarial in attacker(model, 0, epsilon)(x.numpy(), y.numpy(), np.arange(len(x))).values():
@@ -125,7 +128,9 @@ def test_nan_gradient_is_not_a_robust_model() -> None:
 
 def test_dimension_by_hand_and_end_to_end() -> None:
     clean = np.array([True, True, True, True, False])
-    result = adversarial_robustness(clean, np.array([True, True, False, False, False]), np.array([True, False, False, False, False]))
+    result = adversarial_robustness(
+        clean, np.array([True, True, False, False, False]), np.array([True, False, False, False, False])
+    )
     assert result.value == pytest.approx(np.sqrt(0.5 * 0.25))
     collapsed = adversarial_robustness(clean, clean, np.zeros(5, bool), resamples=0)
     assert collapsed.value == 0  # fault 5: the factors still tell

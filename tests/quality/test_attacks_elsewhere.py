@@ -31,16 +31,22 @@ def success(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) 
 
 
 def test_torchattacks(attacked: tuple[torch.nn.Module, torch.Tensor, torch.Tensor]) -> None:
-    torchattacks = pytest.importorskip("torchattacks", reason="pip install --no-deps torchattacks, whose pins are too old for this torch")
+    torchattacks = pytest.importorskip(
+        "torchattacks", reason="pip install --no-deps torchattacks, whose pins are too old for this torch"
+    )
     model, pixels, labels = attacked
     theirs = torchattacks.FGSM(model, eps=EPSILON)(pixels, labels)
     ours = fgsm(model, pixels, labels)
-    assert float((ours - theirs).abs().max()) < 1e-6 or float(((ours - theirs).abs() > 1e-6).float().mean()) < 1e-3  # signs at 0
+    assert (
+        float((ours - theirs).abs().max()) < 1e-6 or float(((ours - theirs).abs() > 1e-6).float().mean()) < 1e-3
+    )  # signs at 0
     assert float((ours - pixels).abs().max()) <= EPSILON + 1e-6
     torch.manual_seed(0)
     theirs = torchattacks.PGD(model, eps=EPSILON, alpha=PGD_STEP, steps=PGD_STEPS, random_start=True)(pixels, labels)
     torch.manual_seed(0)
-    ours = pgd(model, pixels, labels, start=torch.empty_like(pixels).uniform_(-EPSILON, EPSILON))  # the start that theirs draws
+    ours = pgd(
+        model, pixels, labels, start=torch.empty_like(pixels).uniform_(-EPSILON, EPSILON)
+    )  # the start that theirs draws
     assert float(((ours - theirs).abs() > 1e-6).float().mean()) < 1e-3  # signs at 0
     assert float((ours - pixels).abs().max()) <= EPSILON + 1e-6
     assert success(model, ours, labels) == pytest.approx(success(model, theirs, labels), abs=0.05)

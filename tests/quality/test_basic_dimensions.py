@@ -15,14 +15,26 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from elude.handlers.errors import EvaluationError
 from elude.quality.dimensions.accuracy import accuracy
-from elude.quality.dimensions.calibration_error import adaptive_calibration_error, calibration_error, expected_calibration_error
+from elude.quality.dimensions.calibration_error import (
+    adaptive_calibration_error,
+    calibration_error,
+    expected_calibration_error,
+)
 from elude.quality.dimensions.class_balance import class_balance
 from elude.quality.dimensions.corruption_robustness import corruption_robustness
 from elude.quality.dimensions.params_m import params_m
-from elude.quality.statistics.intervals import are_probabilities, geometric_mean, probabilities_of, softmax, wilson_interval
+from elude.quality.statistics.intervals import (
+    are_probabilities,
+    geometric_mean,
+    probabilities_of,
+    softmax,
+    wilson_interval,
+)
 
 
-def random_case(seed: int, images: int = 300, classes: int = 7, sharpness: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+def random_case(
+    seed: int, images: int = 300, classes: int = 7, sharpness: float = 2.0
+) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return rng.normal(size=(images, classes)) * sharpness, rng.integers(classes, size=images)
 
@@ -32,7 +44,9 @@ def random_case(seed: int, images: int = 300, classes: int = 7, sharpness: float
 def test_equals_torchmetrics(seed: int, sharpness: float) -> None:
     logits, labels = random_case(seed, sharpness=sharpness)
     probabilities = softmax(logits)
-    theirs = multiclass_calibration_error(torch.from_numpy(probabilities), torch.from_numpy(labels), 7, n_bins=15, norm="l1")
+    theirs = multiclass_calibration_error(
+        torch.from_numpy(probabilities), torch.from_numpy(labels), 7, n_bins=15, norm="l1"
+    )
     assert expected_calibration_error(probabilities, labels) == pytest.approx(float(theirs), abs=1e-6)
     top1 = multiclass_accuracy(torch.from_numpy(logits), torch.from_numpy(labels), 7, average="micro")
     assert accuracy(logits, labels).value == pytest.approx(float(top1), abs=1e-6)
@@ -56,11 +70,19 @@ def plain_ace(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> 
 def test_ace_is_its_definition(images: int, classes: int) -> None:
     logits, labels = random_case(1, images, classes)
     probabilities = softmax(logits)
-    assert adaptive_calibration_error(probabilities, labels) == pytest.approx(plain_ace(probabilities, labels), abs=1e-12)
+    assert adaptive_calibration_error(probabilities, labels) == pytest.approx(
+        plain_ace(probabilities, labels), abs=1e-12
+    )
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(2, 6), st.sampled_from([0.0, 0.5, 5.0, 80.0]), st.booleans())
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 60),
+    st.integers(2, 6),
+    st.sampled_from([0.0, 0.5, 5.0, 80.0]),
+    st.booleans(),
+)
 def test_ranges_and_order_of_images(seed: int, images: int, classes: int, sharpness: float, ties: bool) -> None:
     logits, labels = random_case(seed, images, classes, sharpness)
     if ties:
@@ -170,7 +192,9 @@ def test_refuses_one_class_and_no_right_answer() -> None:
 
 
 def test_intervals_cover_the_truth() -> None:
-    """A perfectly calibrated, balanced model: the calibration interval reaches down to 0, although the estimate never does."""
+    """A perfectly calibrated, balanced model: the calibration interval reaches down to 0, although the estimate
+    never does.
+    """
     covered = 0
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -181,7 +205,9 @@ def test_intervals_cover_the_truth() -> None:
         covered += result.interval[0] == 0
         assert result.factors["noise_floor"] == pytest.approx(result.value, rel=0.6)
         assert result.value > 0.005
-        overconfident = calibration_error(np.log(probabilities + 1e-9) * 3, np.minimum(labels, 4), resamples=100, seed=seed)
+        overconfident = calibration_error(
+            np.log(probabilities + 1e-9) * 3, np.minimum(labels, 4), resamples=100, seed=seed
+        )
         assert overconfident.interval is not None
         assert overconfident.interval[0] > 0.02
     assert covered >= 18

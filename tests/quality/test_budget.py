@@ -1,4 +1,6 @@
-"""A budget limits ready sets too: a seeded choice by class, the same objects on both backgrounds, the same images in pairs."""
+"""A budget limits ready sets too: a seeded choice by class, the same objects on both backgrounds, the same images in
+pairs.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def test_each_class_keeps_its_part(sizes: list[int], share: float, seed: int) ->
     assert np.array_equal(chosen, stratified(classes, count, seed))
     for c, size in enumerate(sizes):
         taken = sum(classes[n] == str(c) for n in chosen)
-        assert abs(taken - size * count / len(classes)) <= 2  # one for the class's own place, one for the last place of all
+        assert (
+            abs(taken - size * count / len(classes)) <= 2
+        )  # one for the class's own place, one for the last place of all
 
 
 def test_every_image_has_the_same_chance() -> None:
@@ -47,7 +51,10 @@ def lights(images: int, seed: int) -> PixelSet:
 
 
 def test_ready_sets_are_limited_and_backgrounds_stay_pairs() -> None:
-    sets = {name: ShiftedSet(name, lights(size, i)) for i, (name, size) in enumerate({"a": 50, "b": 8, "same": 40, "rand": 40}.items())}
+    sets = {
+        name: ShiftedSet(name, lights(size, i))
+        for i, (name, size) in enumerate({"a": 50, "b": 8, "same": 40, "rand": 40}.items())
+    }
     suite = Suite("ready", lights(60, 9), (), shifted=(sets["a"], sets["b"]), mixed=(sets["same"], sets["rand"]))
     asked: list[int] = []
 
@@ -69,7 +76,9 @@ def test_ready_sets_are_limited_and_backgrounds_stay_pairs() -> None:
         evaluate(CallableSubject(function, PREPROCESS, labels=CLASSES), suite, budget=12),
         evaluate(CallableSubject(function, PREPROCESS, labels=CLASSES), suite),
     )
-    widths = [r.dimensions["object_focus"].interval[1] - r.dimensions["object_focus"].interval[0] for r in (wide, narrow)]  # type: ignore[index]
+    widths = [
+        r.dimensions["object_focus"].interval[1] - r.dimensions["object_focus"].interval[0] for r in (wide, narrow)
+    ]  # type: ignore[index]
     assert widths[0] > 1.3 * widths[1]  # fewer images, less certainty
 
 
@@ -81,7 +90,11 @@ def test_sets_of_the_clean_images_keep_the_same_ones() -> None:
     clean = named("1", "2", "3", "4")
     subset = np.array([0, 3])
     chosen, paired = ready_sets(
-        Suite("s", clean, (), shifted=(ShiftedSet("edge", named("1", "2", "3", "4")),)), ["ood_robustness"], subset, 2, 0
+        Suite("s", clean, (), shifted=(ShiftedSet("edge", named("1", "2", "3", "4")),)),
+        ["ood_robustness"],
+        subset,
+        2,
+        0,
     )
     assert paired
     assert [entry.name for entry in chosen["shifted/edge"].images.source.entries] == ["a/1.png", "a/4.png"]  # type: ignore[attr-defined]

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from elude.exporter.graph import emit
-from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.models.layers import find_layers
 from elude.exporter.models.load import load_model
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.splitting.weights import save_splits
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
-from elude.handlers.requests.edits import Edit
 from elude.handlers.errors import EvaluationError
+from elude.handlers.requests.edits import Edit
 from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.subjects.bundle_subject import open_bundle
 from elude.quality.subjects.onnx_subject import OnnxSubject

@@ -54,7 +54,9 @@ def test_spread_is_that_of_fresh_samples(stated_of: Callable[[Floats], Floats]) 
     spread = np.mean([spread_of(*fresh(seed, stated_of)) for seed in range(20)], axis=0)
     assert np.sqrt(np.diag(spread)) == pytest.approx(np.sqrt(np.diag(expected)), rel=0.1)
     assert spread[0, 1] == pytest.approx(expected[0, 1], abs=0.1 * np.sqrt(expected[0, 0] * expected[1, 1]))
-    assert expected[0, 1] > 0.5 * np.sqrt(expected[0, 0] * expected[1, 1])  # so changes drawn apart would fail the check above
+    assert expected[0, 1] > 0.5 * np.sqrt(
+        expected[0, 0] * expected[1, 1]
+    )  # so changes drawn apart would fail the check above
 
 
 def test_twice_as_many_images_halve_it() -> None:
@@ -90,7 +92,9 @@ def test_interval_holds_those_of_all_guesses(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_family_measures_what_such_models_do() -> None:
-    """Interpolated between its members as at one simulated there: where bins expect one label of their class, noise is far from normal."""
+    """Interpolated between its members as at one simulated there: where bins expect one label of their class, noise
+    is far from normal.
+    """
     rng = np.random.default_rng(4)
     better = drawn(rng, 1000, 100, 0.3)
     stated = softmax(np.log(better) * 1.6)
@@ -99,13 +103,17 @@ def test_family_measures_what_such_models_do() -> None:
     gaps = bins.sums(stated - better)
     unit = float(bins.error(gaps))
     family = calibration_interval.family_along(better, stated, labels, bins, 3.4 * unit, 1000, rng).finer()
-    assert np.isclose(family.truths, unit, rtol=1e-12, atol=0).any()  # no interpolation over the kink at the recalibrated model
+    assert np.isclose(
+        family.truths, unit, rtol=1e-12, atol=0
+    ).any()  # no interpolation over the kink at the recalibrated model
     spread = 1 + rng.multivariate_normal(np.zeros(2), relative_spread(stated - better, gaps, bins), 1000)
     factors = np.repeat(spread, [BINS + 1, 100 * BINS], axis=1)
     for multiple in (0.0, 0.3, 0.7, 0.97, 1.0):
         law = multiple * better + (1 - multiple) * stated
         draw, sums = calibration_interval.sampler(law), bins.sums(law)
-        exact = np.array([float(bins.error(multiple * gaps * f + sums - bins.hits(draw(rng.random(1000))))) for f in factors])
+        exact = np.array(
+            [float(bins.error(multiple * gaps * f + sums - bins.hits(draw(rng.random(1000))))) for f in factors]
+        )
         at = np.abs(family.truths - multiple * unit).argmin()
         assert family.truths[at] == pytest.approx(multiple * unit, abs=0.01 * unit)
         shift = (multiple * unit - family.truths[at]) / unit * (family.simulated[-1].mean() / family.truths[-1] * unit)

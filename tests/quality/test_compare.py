@@ -23,7 +23,13 @@ def report(accuracy: float, calibration: float = 0.05, *, suite: str = "s", mode
         "params_m": DimensionResult(5.0, False, 0),
     }
     return QualityReport(
-        {"kind": "onnx", "model": model, "artefact_sha256": None}, {"name": "x", "sha256": suite}, results, None, None, {}, {}
+        {"kind": "onnx", "model": model, "artefact_sha256": None},
+        {"name": "x", "sha256": suite},
+        results,
+        None,
+        None,
+        {},
+        {},
     )
 
 
@@ -45,7 +51,9 @@ def test_page_is_whole_and_escaped() -> None:
     assert "<b>a" not in text
     assert "not comparable" in text
     assert "http" not in text.replace("http-equiv", "")
-    assert text.count('class="dot" style') == text.count('class="base" style') == 3  # each dimension of both, on one axis
+    assert (
+        text.count('class="dot" style') == text.count('class="base" style') == 3
+    )  # each dimension of both, on one axis
     assert "<script" not in text
 
 

@@ -1,4 +1,6 @@
-"""The fifteen corruptions: each against an independent formula where there is one, and properties all of them must have."""
+"""The fifteen corruptions: each against an independent formula where there is one, and properties all of them must
+have.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def pictures(side: int = 28, count: int = 6) -> np.ndarray:
     """Smooth coloured scenes with an edge."""
     y, x = np.mgrid[:side, :side] / side
     rng = np.random.default_rng(0)
-    waves = [0.5 + 0.3 * np.sin(2 * np.pi * (rng.uniform(1, 3) * x + rng.uniform(1, 3) * y) + p) for p in range(count * 3)]
+    waves = [
+        0.5 + 0.3 * np.sin(2 * np.pi * (rng.uniform(1, 3) * x + rng.uniform(1, 3) * y) + p) for p in range(count * 3)
+    ]
     images = np.stack(waves).reshape(count, 3, side, side).transpose(0, 2, 3, 1)
     images[:, side // 3 : side // 2, side // 3 :] *= 0.4
     return np.rint(images * 255).astype(np.uint8)
@@ -40,7 +44,10 @@ def test_properties(name: str) -> None:
         assert np.abs(alone.astype(int) - result[[4, 2]]).max() <= 1
         last = float(np.abs(result.astype(float) - images).mean())
         assert last > 0.3, "the corruption does nothing"
-    if name not in ("elastic_transform", "glass_blur"):  # published severities 1 and 2 of these are not milder in pixels
+    if name not in (
+        "elastic_transform",
+        "glass_blur",
+    ):  # published severities 1 and 2 of these are not milder in pixels
         assert last > float(np.abs(corrupt(images, name, 1, seed=3).astype(float) - images).mean())
     assert np.array_equal(images, before)
 

@@ -1,4 +1,7 @@
-"""The 95 % intervals hold the truth as often as they say, on synthetic models of known truth. Many repeats in the slow tests."""
+"""The 95 % intervals hold the truth as often as they say, on synthetic models of known truth.
+
+Many repeats in the slow tests.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from elude.quality.dimensions.object_focus import object_focus
 from elude.quality.dimensions.ood_robustness import ood_robustness
 from elude.quality.dimensions.shape_bias import shape_bias
 from elude.quality.statistics.calibration_interval import estimates_of, sampler
-from elude.quality.statistics.inversion import Family, invert
 from elude.quality.statistics.intervals import paired_difference_interval, softmax
+from elude.quality.statistics.inversion import Family, invert
 
 Interval = tuple[float, float]
 
@@ -51,7 +54,9 @@ def balance_case(seed: int, rates: tuple[float, ...] = (0.8,) * 5, images: int =
 
 def calibrated_case(seed: int) -> tuple[float, Interval]:
     true = np.random.default_rng([3, seed]).dirichlet(np.full(5, 0.5), 400)
-    result = calibration_error(true, sampler(true)(np.random.default_rng([4, seed]).random(len(true))), resamples=100, seed=seed).interval
+    result = calibration_error(
+        true, sampler(true)(np.random.default_rng([4, seed]).random(len(true))), resamples=100, seed=seed
+    ).interval
     assert result is not None
     return 0.0, result
 
@@ -196,12 +201,16 @@ def test_inversion_of_a_folded_normal() -> None:
 def test_reach_of_few_draws() -> None:
     """The last of 20 equally likely draws is the farthest with probability 1/20: the reach of 19 is their farthest."""
     truths, distances = np.array([0.0, 1.0]), np.arange(1.0, 20.0)
-    assert invert(0.0, np.array([-30.0, 30.0]), np.array([[-30.0], [30.0]]) + distances) == pytest.approx((-19, 19), abs=0.03)
+    assert invert(0.0, np.array([-30.0, 30.0]), np.array([[-30.0], [30.0]]) + distances) == pytest.approx(
+        (-19, 19), abs=0.03
+    )
     assert invert(0.5, truths, truths[:, None] + distances / 100) == pytest.approx((0.31, 0.69), abs=1e-3)
 
 
 def test_members_in_between_reach_as_far_as_simulated_ones() -> None:
-    """|truth + noise|, measured below what no effect gives: where the interval ends depends on a kink between two members."""
+    """|truth + noise|, measured below what no effect gives: where the interval ends depends on a kink between two
+    members.
+    """
 
     def end(members: int, finer: bool) -> float:
         truths = np.linspace(0, 12, members)

@@ -11,7 +11,7 @@ import pytest
 from _serving import make_bundle
 from typer.testing import CliRunner
 
-import elude
+from elude.cli import app
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.torchserve.server import Server, ServerSettings
 from elude.model_store.archive import package
@@ -41,7 +41,13 @@ def server(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def part(count: int = 60) -> Suite:
     images = cast(EncodedSet, embedded_suite().images)
-    return Suite("embedded-part", EncodedSet(images.source.limited(count)), ("contrast", "gaussian_noise"), (2, 5), dark_background=True)
+    return Suite(
+        "embedded-part",
+        EncodedSet(images.source.limited(count)),
+        ("contrast", "gaussian_noise"),
+        (2, 5),
+        dark_background=True,
+    )
 
 
 def test_eight_dimensions_over_http_are_those_of_the_graph(bundle: Bundle, server: Server) -> None:
@@ -60,8 +66,17 @@ def test_eight_dimensions_over_http_are_those_of_the_graph(bundle: Bundle, serve
 
 def test_from_the_command_line(server: Server, tmp_path: Path) -> None:
     client, out = server.client(), tmp_path / "there.json"
-    command = ["evaluate", client.url, "--dimensions", "accuracy,class_balance", "--out", str(out), "--cache", str(tmp_path / "cache")]
-    result = CliRunner().invoke(elude.app, command, env={"ELUDE_TOKEN": server.key("inference")})
+    command = [
+        "evaluate",
+        client.url,
+        "--dimensions",
+        "accuracy,class_balance",
+        "--out",
+        str(out),
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
+    result = CliRunner().invoke(app, command, env={"ELUDE_TOKEN": server.key("inference")})
     assert result.exit_code == 0, result.output
     report = QualityReport.from_json(json.loads(out.read_bytes()))
     assert report.subject["kind"] == "endpoint"

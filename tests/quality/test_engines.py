@@ -16,11 +16,11 @@ import torch
 from _serving import make_bundle
 
 from elude.handlers.bundle.bundle import Bundle
-from elude.handlers.requests.calls import Call
+from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import EvaluationError, UsageError
 from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
-from elude.handlers.bundle.session import GraphSession
 from elude.handlers.settings import Settings
 from elude.handlers.torchserve.client import Client
 from elude.quality.evaluation.engines import run
@@ -40,8 +40,12 @@ CLASSES = ("dark", "light")
 def suite(images: int = 30) -> Suite:
     rng = np.random.default_rng(0)
     labels = np.arange(images) % 2
-    pixels = np.clip(60 + 100 * labels[:, None, None, None] + rng.normal(0, 40, (images, 8, 8, 3)), 0, 255).astype(np.uint8)
-    return Suite("test", PixelSet(pixels, labels.astype(np.int64), CLASSES), ("brightness", "gaussian_noise", "fog"), (1, 5))
+    pixels = np.clip(60 + 100 * labels[:, None, None, None] + rng.normal(0, 40, (images, 8, 8, 3)), 0, 255).astype(
+        np.uint8
+    )
+    return Suite(
+        "test", PixelSet(pixels, labels.astype(np.int64), CLASSES), ("brightness", "gaussian_noise", "fog"), (1, 5)
+    )
 
 
 def model() -> torch.nn.Module:
@@ -79,7 +83,10 @@ def test_ray_changes_nothing() -> None:
         assert ray.cluster_resources()["CPU"] == 2
         made = evaluate(subject(), objects(), resamples=20, batch_size=8, budget=20)
         assert {"ood_robustness", "object_focus", "shape_bias"} <= set(made.dimensions)
-        assert evaluate(subject(), objects(), resamples=20, batch_size=8, budget=20, engine="ray", workers=2).to_bytes() == made.to_bytes()
+        assert (
+            evaluate(subject(), objects(), resamples=20, batch_size=8, budget=20, engine="ray", workers=2).to_bytes()
+            == made.to_bytes()
+        )
     finally:
         ray.shutdown()
 
@@ -106,7 +113,9 @@ def test_stopped_evaluation_goes_on(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         evaluate(one, suite(), resamples=20, batch_size=10, cache=tmp_path, progress=stop)
     told: list[int] = []
-    resumed = evaluate(one, suite(), resamples=20, batch_size=10, cache=tmp_path, progress=lambda stage, done, total: told.append(done))
+    resumed = evaluate(
+        one, suite(), resamples=20, batch_size=10, cache=tmp_path, progress=lambda stage, done, total: told.append(done)
+    )
     assert resumed.to_bytes() == alone
     assert told == [20 * 7, 30 * 7]  # six corrupted images of each
     assert len(calls) == whole
@@ -119,7 +128,9 @@ def test_stopped_evaluation_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("passes", [5, 100])
 def test_a_killed_evaluation_goes_on_among_the_made_images(passes: int, tmp_path: Path) -> None:
-    """Stopped in the clean pass, or among the images that are made after it: the same bytes, and nothing is asked twice."""
+    """Stopped in the clean pass, or among the images that are made after it: the same bytes, and nothing is asked
+    twice.
+    """
     calls: list[int] = []
 
     def function(pixels: np.ndarray) -> np.ndarray:
@@ -148,7 +159,9 @@ def test_a_killed_evaluation_goes_on_among_the_made_images(passes: int, tmp_path
     assert sum(calls) == whole
     assert evaluate(one, objects(), resamples=20, batch_size=10, budget=20, cache=tmp_path).to_bytes() == alone
     assert sum(calls) == whole
-    evaluate(one, objects(), resamples=20, batch_size=10, budget=16, cache=tmp_path)  # another budget is another evaluation
+    evaluate(
+        one, objects(), resamples=20, batch_size=10, budget=16, cache=tmp_path
+    )  # another budget is another evaluation
     assert sum(calls) > whole
 
 
@@ -166,7 +179,9 @@ def test_a_process_that_is_killed_goes_on(tmp_path: Path) -> None:
         "--dimensions",
         "accuracy,ood_robustness,object_focus",
     ]
-    first = subprocess.Popen([*command, "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "a.json")], stderr=subprocess.DEVNULL)
+    first = subprocess.Popen(
+        [*command, "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "a.json")], stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "cache").glob("*/*.npz")) and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -174,7 +189,11 @@ def test_a_process_that_is_killed_goes_on(tmp_path: Path) -> None:
     first.wait()
     finished = len(list((tmp_path / "cache").glob("*/*.npz")))
     assert finished >= 1
-    subprocess.run([*command, "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "a.json")], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*command, "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "a.json")],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     subprocess.run([*command, "--out", str(tmp_path / "b.json")], check=True, stdout=subprocess.DEVNULL)
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     assert len(list((tmp_path / "cache").glob("*/*.npz"))) > finished
@@ -204,7 +223,9 @@ class Wire(Client):
         super().__init__("http://127.0.0.1:1")
         self.service = Service(bundle, GraphSession(bundle.path("model.onnx")), Settings())
 
-    def send(self, path: str, body: bytes | None = None, content_type: str = "application/json", **options: Any) -> bytes:
+    def send(
+        self, path: str, body: bytes | None = None, content_type: str = "application/json", **options: Any
+    ) -> bytes:
         answer = self.service.answer([Call(json.loads(body or b"{}"))])[0].body
         return answer if isinstance(answer, bytes) else json.dumps(answer).encode()
 

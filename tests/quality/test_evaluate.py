@@ -1,4 +1,6 @@
-"""A whole evaluation: one decode, one clean pass, the same pixels for all forms, and a report that says what it knows."""
+"""A whole evaluation: one decode, one clean pass, the same pixels for all forms, and a report that says what it
+knows.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,11 @@ def test_values_are_those_of_a_plain_loop() -> None:
             return (model(torch.from_numpy((as_unit(pixels) - 0.5) / 0.25)).argmax(1).numpy() == images.labels).mean()
 
     clean = hits(images.pixels)
-    expected = [hits(corrupt(images.pixels, name, severity)) / clean for name in ("brightness", "gaussian_noise") for severity in (1, 5)]
+    expected = [
+        hits(corrupt(images.pixels, name, severity)) / clean
+        for name in ("brightness", "gaussian_noise")
+        for severity in (1, 5)
+    ]
     assert report.values["accuracy"] == pytest.approx(clean)
     assert report.values["corruption_robustness"] == pytest.approx(np.mean(expected))
     assert report.values["corruption_robustness"] < 1  # brightness turns dark into light: the test can fail
@@ -90,14 +96,18 @@ def test_one_decode_and_one_clean_pass(tmp_path: Path, monkeypatch: pytest.Monke
     from elude.quality.suites import image_sets
 
     real = image_sets.decode
-    monkeypatch.setattr(image_sets, "decode", lambda data, name, limits: decoded.append(name) or real(data, name, limits))
+    monkeypatch.setattr(
+        image_sets, "decode", lambda data, name, limits: decoded.append(name) or real(data, name, limits)
+    )
     seen = []
 
     def function(pixels: np.ndarray) -> np.ndarray:
         seen.append(len(pixels))
         return np.stack([-pixels.mean(axis=(1, 2, 3)), pixels.mean(axis=(1, 2, 3)) - 1], axis=1)
 
-    report = evaluate(CallableSubject(function, PREPROCESS, labels=CLASSES), open_suite(tmp_path).quick(), budget=5, resamples=0)
+    report = evaluate(
+        CallableSubject(function, PREPROCESS, labels=CLASSES), open_suite(tmp_path).quick(), budget=5, resamples=0
+    )
     assert len(decoded) == 12
     assert sum(seen) == 12 + 5 * 5 * 5 == report.settings["forward_passes"]
     assert report.dimensions["accuracy"].images == 12
@@ -137,7 +147,11 @@ def test_report_round_trip_and_bytes() -> None:
     report = evaluate(subject(), suite(), resamples=10)
     data = json.loads(report.to_bytes())
     assert data["schema_version"] == 1
-    assert QualityReport.from_json(data).to_bytes() == report.to_bytes() == evaluate(subject(), suite(), resamples=10).to_bytes()
+    assert (
+        QualityReport.from_json(data).to_bytes()
+        == report.to_bytes()
+        == evaluate(subject(), suite(), resamples=10).to_bytes()
+    )
     for damaged in (
         {**data, "schema_version": 2},
         {k: v for k, v in data.items() if k != "suite"},
@@ -185,7 +199,8 @@ def test_errors_say_what_to_do() -> None:
     with pytest.raises(EvaluationError, match="takes"):
         evaluate(
             CallableSubject(
-                lambda pixels: np.zeros((len(pixels), 2)), Preprocess((3, 9, 9), "bilinear", 1.0, "center", (0.0,) * 3, (1.0,) * 3)
+                lambda pixels: np.zeros((len(pixels), 2)),
+                Preprocess((3, 9, 9), "bilinear", 1.0, "center", (0.0,) * 3, (1.0,) * 3),
             ),
             suite(),
         )
@@ -221,7 +236,9 @@ def test_embedded_suite() -> None:
 def test_progress_is_told() -> None:
     calls: list[tuple[str, int, int]] = []
     evaluate(subject(), suite(), resamples=0, batch_size=25, progress=lambda *call: calls.append(call))
-    each = 1 + 4 + 2 + 3 * 11  # clean, four corrupted, two attacked, and eleven gradients, which take three times as long
+    each = (
+        1 + 4 + 2 + 3 * 11
+    )  # clean, four corrupted, two attacked, and eleven gradients, which take three times as long
     assert calls == [("images × passes", done * each, 60 * each) for done in (0, 25, 50, 60)]
 
 
@@ -233,7 +250,13 @@ def test_corrupted_pixels_are_not_resized_again() -> None:
         seen.append(pixels)
         return np.stack([-pixels.mean(axis=(1, 2, 3)), pixels.mean(axis=(1, 2, 3)) - 1], axis=1)
 
-    cropped = Preprocess((3, 8, 8), "bicubic", 0.5, "center", (0.5,) * 3, (0.25,) * 3)  # would double the size and cut again
-    evaluate(CallableSubject(function, cropped, labels=CLASSES), Suite("test", dark_or_light(12), ("contrast",), (2,)), resamples=0)
+    cropped = Preprocess(
+        (3, 8, 8), "bicubic", 0.5, "center", (0.5,) * 3, (0.25,) * 3
+    )  # would double the size and cut again
+    evaluate(
+        CallableSubject(function, cropped, labels=CLASSES),
+        Suite("test", dark_or_light(12), ("contrast",), (2,)),
+        resamples=0,
+    )
     assert len(seen) == 2
     assert np.array_equal(seen[1], as_unit(corrupt(dark_or_light(12).pixels, "contrast", 2)))

@@ -55,10 +55,22 @@ FAIL_CLOSED: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
     ("score without parts", put("score", "per_dimension", {}), "score.limit"),
     ("lossless missing", put("lossless", DROP), "lossless.disentangled"),
     ("lossless without served", put("lossless", "served", {}), "lossless.served.accuracy"),
-    ("twin's accuracy differs", put("lossless", "disentangled", "accuracy", 0.9 + 1e-9), "lossless.disentangled.accuracy"),
+    (
+        "twin's accuracy differs",
+        put("lossless", "disentangled", "accuracy", 0.9 + 1e-9),
+        "lossless.disentangled.accuracy",
+    ),
     ("better is not equal either", put("lossless", "served", "accuracy", 0.95), "lossless.served.accuracy"),
-    ("served calibration differs", put("lossless", "served", "calibration_error", 0.08), "lossless.served.calibration_error"),
-    ("served calibration missing", put("lossless", "served", "calibration_error", DROP), "lossless.served.calibration_error"),
+    (
+        "served calibration differs",
+        put("lossless", "served", "calibration_error", 0.08),
+        "lossless.served.calibration_error",
+    ),
+    (
+        "served calibration missing",
+        put("lossless", "served", "calibration_error", DROP),
+        "lossless.served.calibration_error",
+    ),
     ("original NaN", put("lossless", "original", "accuracy", math.nan), "lossless.disentangled.accuracy"),
 ]
 
@@ -97,7 +109,9 @@ def test_no_claims_fail_each():
         assert "lossless.verified" in [c.name for c in run(evidence(equivalence=equivalence() | change)).failures]
 
 
-@pytest.mark.parametrize("value", [{}, [], {"layers": [], "outputs": []}, {"layers": [{"passed": False}], "outputs": [{}]}, DROP])
+@pytest.mark.parametrize(
+    "value", [{}, [], {"layers": [], "outputs": []}, {"layers": [{"passed": False}], "outputs": [{}]}, DROP]
+)
 @pytest.mark.parametrize("claim", ["sums", "rewrite", "runtime"])
 def test_every_comparison_of_a_claim_must_have_passed(claim: str, value: Any):
     document = equivalence()
@@ -111,7 +125,9 @@ def test_problems_of_files_fail(problem: str):
 
 
 def test_a_partial_score_needs_the_policys_word():
-    assert "score.limit" in [c.name for c in run(policy=policy(("allow_partial = true", "allow_partial = false"))).failures]
+    assert "score.limit" in [
+        c.name for c in run(policy=policy(("allow_partial = true", "allow_partial = false"))).failures
+    ]
 
 
 def test_the_policys_own_weights_recompute_the_score():
@@ -166,7 +182,11 @@ def test_what_is_missing_is_a_failed_check_too():
     assert "quality.present" in [check.name for check in run(evidence(quality=None)).failures]
     assert "baseline.present" in [check.name for check in decide(evidence(), policy(), None, (), TODAY).failures]
     assert [check.name for check in run(waivers=(waiver(dimension="params"),)).failures] == ["waiver.params"]
-    other = [check.outcome for check in run(waivers=(waiver(artefact_sha256=OTHER),)).checks if check.name == "waiver.accuracy"]
+    other = [
+        check.outcome
+        for check in run(waivers=(waiver(artefact_sha256=OTHER),)).checks
+        if check.name == "waiver.accuracy"
+    ]
     assert other == ["warn"]
 
 

@@ -1,4 +1,6 @@
-"""What the gate compares with: a baseline of its own bytes, measured on the same images, or none where the policy allows it."""
+"""What the gate compares with: a baseline of its own bytes, measured on the same images, or none where the policy
+allows it.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def test_a_suite_of_its_own_may_be_demanded():
     assert [check.name for check in run(policy=named).failures] == ["suite.identity"]
 
 
-@pytest.mark.parametrize("change", [put(D, "accuracy", "higher_is_better", False), put(D, "accuracy", "interval", [1.0, 0.0])])
+@pytest.mark.parametrize(
+    "change", [put(D, "accuracy", "higher_is_better", False), put(D, "accuracy", "interval", [1.0, 0.0])]
+)
 def test_a_baseline_with_a_broken_measurement_is_no_baseline(change: Callable[[dict[str, Any]], None]):
     document = quality()
     change(document)

@@ -20,7 +20,9 @@ from elude.quality.policies.policy import DEFAULT_POLICY, parse_policy
 from elude.quality.suites.suite import embedded_suite
 
 HASH, DAY, RESAMPLES = "a" * 64, date(2026, 1, 15), 100
-TEXT = DEFAULT_POLICY.read_text().replace("[dimensions.corruption_robustness]", "[dimensions.corruption_robustness]\nrequired = false")
+TEXT = DEFAULT_POLICY.read_text().replace(
+    "[dimensions.corruption_robustness]", "[dimensions.corruption_robustness]\nrequired = false"
+)
 POLICY = parse_policy(TEXT.encode())
 SHARED = ("disentangled", "served")
 
@@ -53,7 +55,9 @@ def evidence(outputs: np.ndarray, labels: np.ndarray) -> Evidence:
         "dimensions": {name: result.to_json() for name, result in dimensions.items()} | {"params_m": size},
         "lossless": {"original": values} | {form: values for form in SHARED},
     }
-    claims = {"sums": {"layers": [{"passed": True}]}} | {c: {"outputs": [{"passed": True}]} for c in ("rewrite", "runtime")}
+    claims = {"sums": {"layers": [{"passed": True}]}} | {
+        c: {"outputs": [{"passed": True}]} for c in ("rewrite", "runtime")
+    }
     equivalence = {"schema_version": 1, "passed": True, "summary": dict.fromkeys(claims, 0.0), "claims": claims}
     return Evidence("m", HASH, quality, equivalence, "d" * 64, "e" * 64)
 
@@ -103,16 +107,23 @@ def test_a_class_imbalanced_model_is_stopped_for_balance(plain: Any):
 def test_an_equal_model_passes_a_hundred_of_a_hundred_resampled_evaluations(plain: Any):
     _, _, outputs, labels = plain
     rng = np.random.default_rng(0)
-    found = [evidence(outputs[rows], labels[rows]) for rows in (rng.integers(len(labels), size=len(labels)) for _ in range(100))]
+    found = [
+        evidence(outputs[rows], labels[rows])
+        for rows in (rng.integers(len(labels), size=len(labels)) for _ in range(100))
+    ]
     passed = [decide(same, POLICY, same, (), DAY).passed for same in found]
     # Not asked of the gate, which refuses it: the same model measured on other images than its baseline.
-    elsewhere = [decide(one, POLICY, other, (), DAY).passed for one, other in zip(found, [*found[1:], found[0]], strict=True)]
+    elsewhere = [
+        decide(one, POLICY, other, (), DAY).passed for one, other in zip(found, [*found[1:], found[0]], strict=True)
+    ]
     print(f"same images: {sum(passed)} of 100 pass; other images of the same kind: {sum(elsewhere)} of 100")
     assert sum(passed) == 100
 
 
 def test_a_model_exactly_at_the_allowed_drop_passes_no_more_often_than_stated(plain: Any):
-    """Ground truth by construction: on each resample the baseline counts with its true value, the candidate lies max_drop below it."""
+    """Ground truth by construction: on each resample the baseline counts with its true value, the candidate lies
+    max_drop below it.
+    """
     rng, allowed = np.random.default_rng(1), 0.03
     rule = parse_policy(TEXT.encode())
     true, n, passes = 0.9, 1000, 0

@@ -21,7 +21,12 @@ def test_a_waiver_lets_one_dimension_through_and_is_shown():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"expires": date(2026, 1, 14)}, {"artefact_sha256": OTHER}, {"dimension": "calibration_error"}, {"dimension": "lossless"}],
+    [
+        {"expires": date(2026, 1, 14)},
+        {"artefact_sha256": OTHER},
+        {"dimension": "calibration_error"},
+        {"dimension": "lossless"},
+    ],
 )
 def test_waivers_that_do_not_count(changes: dict[str, Any]):
     assert not run(bad_accuracy(), waivers=(waiver(**changes),)).passed

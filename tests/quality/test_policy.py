@@ -27,7 +27,12 @@ def test_the_default_policy_is_valid_and_gates_the_rewrite():
     assert set(policy.claims) == set(CLAIMS)
     assert policy.claims["rewrite"] == 0.0
     assert policy.disentangled.named["accuracy"] == 0.0
-    assert {rule.dimension for rule in policy.dimensions if rule.required} >= {"accuracy", "calibration_error", "class_balance", "params_m"}
+    assert {rule.dimension for rule in policy.dimensions if rule.required} >= {
+        "accuracy",
+        "calibration_error",
+        "class_balance",
+        "params_m",
+    }
 
 
 def test_values_arrive():
@@ -107,7 +112,11 @@ def test_a_policy_that_cannot_be_read_is_a_usage_error(tmp_path: Path):
     assert DEFAULT_POLICY.is_file()
 
 
-WAIVER = "[[waiver]]\ndimension = 'accuracy'\nreason = 'r'\nowner = 'o'\nexpires = 2030-01-31\nartefact_sha256 = '" + "a" * 64 + "'\n"
+WAIVER = (
+    "[[waiver]]\ndimension = 'accuracy'\nreason = 'r'\nowner = 'o'\nexpires = 2030-01-31\nartefact_sha256 = '"
+    + "a" * 64
+    + "'\n"
+)
 
 
 def test_waivers_are_read(tmp_path: Path):

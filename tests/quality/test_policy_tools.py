@@ -1,4 +1,6 @@
-"""The published schema says what the reader says; a made policy is valid and passes its own baseline; a policy explains itself."""
+"""The published schema says what the reader says; a made policy is valid and passes its own baseline; a policy
+explains itself.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ PUBLISHED = Path(__file__).parents[2] / "docs" / "policy.schema.json"
 
 
 def test_the_published_schema_is_the_present_one():
-    assert PUBLISHED.read_bytes() == schema_bytes(), "run: python -c 'from elude.quality.policies.schema import …' (see docs/gate.md)"
+    assert PUBLISHED.read_bytes() == schema_bytes(), (
+        "run: python -c 'from elude.quality.policies.schema import …' (see docs/gate.md)"
+    )
     jsonschema.Draft202012Validator.check_schema(policy_schema())
 
 
@@ -93,7 +97,9 @@ def test_a_policy_says_in_words_what_it_checks():
     for rule in load_policy().dimensions:
         assert rule.dimension in words
     assert "bit for bit" in words
-    strict = parse_policy((GOOD + "[score]\nmin = 0.5\nweights = {accuracy = 2}\n[presets]\nseverity = 'fail'\n").encode())
+    strict = parse_policy(
+        (GOOD + "[score]\nmin = 0.5\nweights = {accuracy = 2}\n[presets]\nseverity = 'fail'\n").encode()
+    )
     assert "at least 0.5, with weights accuracy 2; all nine" in explain(strict)
     assert "stops the release" in explain(strict)
     assert "accuracy must be at least 0.8. Else the release is stopped." in explain(strict)

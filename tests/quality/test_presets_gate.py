@@ -12,9 +12,9 @@ import pytest
 from _stores import make
 
 from elude.handlers.admission.admission import admit, admitted_presets, check_verdict, preset_hashes
+from elude.handlers.admission.requirements import Requirements
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError
-from elude.handlers.admission.requirements import Requirements
 from elude.quality.gate.judge import judge, judged_again
 from elude.quality.gate.verdict import Verdict
 from elude.quality.gate.verdict_formats import verdict_json
@@ -74,8 +74,14 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (at("suite", value={}), "preset.suite"),
     (at("dimensions", value={}), "accuracy.measured"),
     (at("dimensions", "accuracy", "value", value=None), "accuracy.measured"),
-    (at("dimensions", "accuracy", value={"value": 0.5, "interval": [0.5, 0.5], "higher_is_better": True}), "accuracy.limit"),
-    (at("dimensions", "accuracy", value={"value": 0.86, "interval": [0.86, 0.86], "higher_is_better": True}), "accuracy.drop"),
+    (
+        at("dimensions", "accuracy", value={"value": 0.5, "interval": [0.5, 0.5], "higher_is_better": True}),
+        "accuracy.limit",
+    ),
+    (
+        at("dimensions", "accuracy", value={"value": 0.86, "interval": [0.86, 0.86], "higher_is_better": True}),
+        "accuracy.drop",
+    ),
 ]
 
 
@@ -100,7 +106,11 @@ def test_junk_measurements_of_presets_admit_none(tmp_path: Path):
 def test_exempt_dimensions_are_not_asked_of_a_preset(tmp_path: Path):
     change = at("dimensions", "corruption_robustness", "value", value=None)
     assert not judge(bundle(tmp_path / "b", change), policy()).presets["bright"].passed
-    assert judge(bundle(tmp_path / "c", change), policy("[presets]\nexempt = ['corruption_robustness']\n")).presets["bright"].passed
+    assert (
+        judge(bundle(tmp_path / "c", change), policy("[presets]\nexempt = ['corruption_robustness']\n"))
+        .presets["bright"]
+        .passed
+    )
 
 
 def test_a_preset_that_changed_after_its_ruling_is_not_admitted(tmp_path: Path):
@@ -140,7 +150,10 @@ def test_presets_that_are_no_object_are_refused(tmp_path: Path):
 
 
 def test_a_baseline_bundle_counts_and_the_verdict_can_be_reached_again_from_what_it_holds(tmp_path: Path):
-    better, worse = make(tmp_path / "b", verdict=False, accuracy=0.95), make(tmp_path / "c", verdict=False, accuracy=0.9)
+    better, worse = (
+        make(tmp_path / "b", verdict=False, accuracy=0.95),
+        make(tmp_path / "c", verdict=False, accuracy=0.9),
+    )
     stopped = judge(worse, policy(), baseline=better)
     assert [check.name for check in stopped.failures] == ["accuracy.drop"]
     verdict = judge(better, policy(), baseline=worse)

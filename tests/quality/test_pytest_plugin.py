@@ -11,7 +11,9 @@ from _stores import make
 
 def run(folder: Path, *options: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)]
-    done = subprocess.run([*command, "-c", "/dev/null", *options, str(folder)], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        [*command, "-c", "/dev/null", *options, str(folder)], capture_output=True, text=True, timeout=240, check=False
+    )
     return done.returncode, done.stdout + done.stderr
 
 

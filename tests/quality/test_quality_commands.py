@@ -11,7 +11,7 @@ import pytest
 from _serving import make_bundle
 from typer.testing import CliRunner, Result
 
-import elude
+from elude.cli import app
 from elude.handlers.errors import EludeError
 from elude.quality.evaluation.quality_json import QualityReport
 from elude.quality.suites.image_sets import EncodedSet
@@ -21,7 +21,7 @@ QUICK = ("--dimensions", "accuracy,calibration_error,params_m")
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(elude.app, [str(a) for a in arguments])
+    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 def done(*arguments: object) -> Result:
@@ -42,7 +42,10 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = root / "val" / str(example.label) / Path(example.name).name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(example.data)
-    text = 'schema_version = 1\nname = "few"\n[images]\nsource = "val"\n[corruptions]\nnames = ["contrast"]\nseverities = ["3"]\n'
+    text = (
+        'schema_version = 1\nname = "few"\n[images]\nsource = "val"\n'
+        '[corruptions]\nnames = ["contrast"]\nseverities = ["3"]\n'
+    )
     (root / "suite.toml").write_text(text)
     return root
 
@@ -91,7 +94,19 @@ def test_cache_and_workers_give_the_same_bytes(suite: Path, measured: Path, tmp_
         done("evaluate", "embedded", "--suite", suite, "--out", tmp_path / name, "--cache", tmp_path / "cache", *QUICK)
         assert (tmp_path / name).read_bytes() == measured.read_bytes()
     assert len(list((tmp_path / "cache").glob("*/images-*.npz"))) == 1
-    done("evaluate", "embedded", "--suite", suite, "--out", tmp_path / "w.json", "--workers", 1, "--engine", "local", *QUICK)
+    done(
+        "evaluate",
+        "embedded",
+        "--suite",
+        suite,
+        "--out",
+        tmp_path / "w.json",
+        "--workers",
+        1,
+        "--engine",
+        "local",
+        *QUICK,
+    )
     assert (tmp_path / "w.json").read_bytes() == measured.read_bytes()
     assert isinstance(run("evaluate", "embedded", "--suite", suite, "--engine", "dask").exception, EludeError)
 
@@ -113,11 +128,14 @@ def test_own_pools(suite: Path, measured: Path, tmp_path: Path) -> None:
     options = [word for path in pool for word in ("--pool", path)]
     shown = done("score", pool[0], *options, "--json").output
     found = json.loads(shown)
-    # by hand: mean 0.4, deviation 0.2 → z of accuracy -1; calibration 0.1 of (0.2, 0.1) → +1; parameters 1 of (2, 1) → +1
+    # by hand: mean 0.4, deviation 0.2 → z of accuracy -1; calibration 0.1 of (0.2, 0.1) → +1;
+    # parameters 1 of (2, 1) → +1
     assert found["total"] == pytest.approx(1 / 3)
     assert (found["rank"], found["of"], found["reference"]) == (1, 2, "own")
     # size weighs 3 of 5 for devices: (-1 + 1 + 3) / 5
-    assert json.loads(done("score", pool[0], *options, "--weights", "edge", "--json").output)["total"] == pytest.approx(0.6)
+    assert json.loads(done("score", pool[0], *options, "--weights", "edge", "--json").output)["total"] == pytest.approx(
+        0.6
+    )
     out = tmp_path / "scored.json"
     done("evaluate", "embedded", "--suite", suite, "--out", out, *QUICK, *options)
     score = report(out).score
@@ -138,6 +156,8 @@ def test_compare_page(measured: Path, tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written(suite: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    refused = run("evaluate", "embedded", "--suite", suite, "--out", tmp_path / "file" / "q.json", "--dimensions", "params_m")
+    refused = run(
+        "evaluate", "embedded", "--suite", suite, "--out", tmp_path / "file" / "q.json", "--dimensions", "params_m"
+    )
     assert isinstance(refused.exception, EludeError)
     assert "cannot be written" in refused.exception.message

@@ -111,5 +111,6 @@ def test_refuses(values: dict[str, float], weights: dict[str, float] | str | Non
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, elude.quality.scores.quba, elude.quality.evaluation.evaluate, elude.quality.suites.suite; assert 'torch' not in sys.modules, 'torch'"
+    modules = "elude.quality.scores.quba, elude.quality.evaluation.evaluate, elude.quality.suites.suite"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code], check=True)

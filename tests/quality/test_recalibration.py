@@ -1,4 +1,6 @@
-"""A model's probabilities, recalibrated by the labels of few images: where the interval of its calibration error looks."""
+"""A model's probabilities, recalibrated by the labels of few images: where the interval of its calibration error
+looks.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,9 @@ from sklearn.linear_model import LogisticRegression
 from elude.quality.dimensions.calibration_error import BINS, calibration_error
 from elude.quality.statistics.calibration_bins import Bins
 from elude.quality.statistics.calibration_interval import sampler
+from elude.quality.statistics.intervals import Floats, softmax
 from elude.quality.statistics.recalibration import recalibrations
 from elude.quality.statistics.recalibration_forms import Form, even_share, some_shifts, temperature, top_answer
-from elude.quality.statistics.intervals import Floats, softmax
 
 Ints = NDArray[np.int64]
 
@@ -57,7 +59,9 @@ def test_temperature_is_the_likeliest(sharper: float) -> None:
     logits = np.log(true) * sharper
     stated = softmax(logits)
     logs = np.log(np.maximum(stated, 1e-12))
-    theirs = minimize_scalar(lambda power: -log_likelihood(softmax(logs * power), labels), bounds=(0.05, 20), method="bounded")
+    theirs = minimize_scalar(
+        lambda power: -log_likelihood(softmax(logs * power), labels), bounds=(0.05, 20), method="bounded"
+    )
     assert temperature(stated, labels).probabilities() == pytest.approx(softmax(logs * theirs.x), abs=1e-3)
     assert theirs.x * sharper == pytest.approx(1, abs=0.06)
 
@@ -102,11 +106,17 @@ def test_some_shifts_by_numerical_integration() -> None:
     def gain(share: float, size: float) -> float:
         total = 0.0
         for v, g in zip(variance, excess, strict=True):
-            shifted = quad(lambda s, v=v, g=g: norm.pdf(g, s * v, np.sqrt(v)) * norm.pdf(s, 0, size), -6, 6, points=[g / v])[0]
+            shifted = quad(
+                lambda s, v=v, g=g: norm.pdf(g, s * v, np.sqrt(v)) * norm.pdf(s, 0, size), -6, 6, points=[g / v]
+            )[0]
             total += np.log(share * shifted / norm.pdf(g, 0, np.sqrt(v)) + 1 - share)
         return total
 
-    best = max(gain(share, size) for share in (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0) for size in np.geomspace(0.1, 2, 13))
+    best = max(
+        gain(share, size)
+        for share in (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+        for size in np.geomspace(0.1, 2, 13)
+    )
     assert form.gain == pytest.approx(best, abs=1e-6)
     moved = np.log(form.probabilities() / stated)
     assert (moved[:, 2:3] - moved[:, [0, 1, 3, 4, 5]]).mean() == pytest.approx(-0.8, abs=0.2)
@@ -132,7 +142,9 @@ def test_groups_of_few_labels_are_left() -> None:
 def test_takes_the_form_that_the_labels_speak_for() -> None:
     true, labels = drawn(20_000, 4)
     rows, answers = np.arange(20_000), true.argmax(axis=1)
-    patched = softmax(np.log(true) + np.where(bins_of(true).flat == BINS + 11, -1.5, 0.0))  # one bin of the second class
+    patched = softmax(
+        np.log(true) + np.where(bins_of(true).flat == BINS + 11, -1.5, 0.0)
+    )  # one bin of the second class
     of_patched = sampler(patched)(np.random.default_rng(2).random(20_000))
     seven = np.random.default_rng(1).random(20_000) < 0.7
     other = np.where(labels == answers, (answers + 1) % 4, labels)
@@ -152,7 +164,9 @@ def test_takes_the_form_that_the_labels_speak_for() -> None:
 
 
 def by_trying_all(stated: Floats, labels: Ints) -> dict[frozenset[str], tuple[float, Floats]]:
-    """Worth and probabilities of every set of forms within Occam's window, from all orders in which each form is worth something."""
+    """Worth and probabilities of every set of forms within Occam's window, from all orders in which each form is
+    worth something.
+    """
     flat, classes = bins_of(stated).flat, np.broadcast_to(np.arange(stated.shape[1]), stated.shape)
     fits = {
         "temperature": (1, lambda p: temperature(p, labels)),
@@ -179,7 +193,9 @@ def by_trying_all(stated: Floats, labels: Ints) -> dict[frozenset[str], tuple[fl
 
 
 @pytest.mark.parametrize("images", [150, 400, 3000])
-@pytest.mark.parametrize("other", [lambda p: softmax(np.log(p) * 1.4), lambda p: softmax(np.log(p) + np.array([0.9, 0, 0, 0]))])
+@pytest.mark.parametrize(
+    "other", [lambda p: softmax(np.log(p) * 1.4), lambda p: softmax(np.log(p) + np.array([0.9, 0, 0, 0]))]
+)
 def test_guesses_are_plausible_sets_of_forms(images: int, other: Callable[[Floats], Floats]) -> None:
     true, labels = drawn(images, 4)
     stated = other(true)
@@ -187,7 +203,10 @@ def test_guesses_are_plausible_sets_of_forms(images: int, other: Callable[[Float
     found = recalibrations(stated, labels, bins_of(stated).flat)
     _, likeliest = max(plausible.values(), key=lambda guess: guess[0])
     assert found[0] == pytest.approx(likeliest, abs=1e-12)
-    names = [[forms for forms, (_, theirs) in plausible.items() if np.allclose(mine, theirs, rtol=0, atol=1e-12)] for mine in found]
+    names = [
+        [forms for forms, (_, theirs) in plausible.items() if np.allclose(mine, theirs, rtol=0, atol=1e-12)]
+        for mine in found
+    ]
     assert all(len(same) == 1 for same in names)
     assert {forms for forms in plausible if len(forms) == 1} <= {same[0] for same in names}
 
@@ -203,11 +222,16 @@ def test_few_images_leave_open_which_form_it_is() -> None:
 
 
 def test_noise_is_not_followed() -> None:
-    """A calibrated model's bins scatter by noise alone: what is found is a smooth form near the stated probabilities."""
+    """A calibrated model's bins scatter by noise alone: what is found is a smooth form near the stated
+    probabilities.
+    """
     true, labels = drawn(2000, 5)
     bins = bins_of(true)
     found = recalibrations(true, labels, bins.flat)[0]
-    measured, explained = bins.error(bins.sums(true) - bins.hits(labels)), bins.error(bins.sums(true) - bins.sums(found))
+    measured, explained = (
+        bins.error(bins.sums(true) - bins.hits(labels)),
+        bins.error(bins.sums(true) - bins.sums(found)),
+    )
     assert explained < measured / 3
     assert np.array_equal(found.argsort(axis=1), true.argsort(axis=1))
 
@@ -215,7 +239,9 @@ def test_noise_is_not_followed() -> None:
 def test_sums_over_bins_are_those_of_the_definition() -> None:
     true, labels = drawn(500, 5)
     bins = bins_of(true)
-    assert float(bins.error(bins.sums(true) - bins.hits(labels))) == pytest.approx(calibration_error(true, labels, resamples=0).value)
+    assert float(bins.error(bins.sums(true) - bins.hits(labels))) == pytest.approx(
+        calibration_error(true, labels, resamples=0).value
+    )
 
 
 def certain(wrong: int) -> tuple[Floats, Ints]:
@@ -237,7 +263,9 @@ def test_all_right_does_not_mean_always_right() -> None:
     result = calibration_error(np.tile([0.9, 0.1], (200, 1)), np.zeros(200, np.int64), resamples=200)
     assert result.interval is not None
     assert result.value == pytest.approx(0.1)
-    assert 0.07 < result.interval[0] < 0.09  # 0.082 by Clopper and Pearson's limit of a rate of which 200 of 200 were seen
+    assert (
+        0.07 < result.interval[0] < 0.09
+    )  # 0.082 by Clopper and Pearson's limit of a rate of which 200 of 200 were seen
     assert result.interval[1] >= 0.1 - 1e-9
 
 

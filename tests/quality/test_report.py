@@ -135,7 +135,10 @@ def test_every_number_leads_to_its_definition(tmp_path: Path):
     assert {target[1:] for target in targets} <= names
     regions = [attributes for _, attributes in tags if "scroll" in str(attributes.get("class")).split()]
     assert regions
-    assert all(region.get("tabindex") == "0" and (region.get("aria-label") or region.get("aria-labelledby")) for region in regions)
+    assert all(
+        region.get("tabindex") == "0" and (region.get("aria-label") or region.get("aria-labelledby"))
+        for region in regions
+    )
 
 
 def test_pool_and_baseline_are_drawn_beside_it(tmp_path: Path):
@@ -184,9 +187,17 @@ def test_the_terms_of_the_score_and_the_tables(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("values", "dimension", "end"),
-    [([0.3], "accuracy", 1), ([1.04], "object_focus", 1.1), ([0.03, 0.07], "calibration_error", 0.1), ([0.9], "calibration_error", 1),
-     ([5.3, 25.6], "params_m", 50), ([0.68], "params_m", 1), ([None], "accuracy", 0), ([0.0], "params_m", 1)],
-)  # fmt: skip
+    [
+        ([0.3], "accuracy", 1),
+        ([1.04], "object_focus", 1.1),
+        ([0.03, 0.07], "calibration_error", 0.1),
+        ([0.9], "calibration_error", 1),
+        ([5.3, 25.6], "params_m", 50),
+        ([0.68], "params_m", 1),
+        ([None], "accuracy", 0),
+        ([0.0], "params_m", 1),
+    ],
+)
 def test_axes_end_at_round_numbers(values: list[float | None], dimension: str, end: float):
     assert axis_end(values, dimension) == pytest.approx(end)
 
@@ -212,7 +223,11 @@ def test_the_units_shown_are_those_with_the_largest_gain_among_the_well_supporte
     rows = []
     for unit, (parts, gain, active, tops) in kinds.items():
         for part in range(parts):
-            rows.append(SubUnitRow(len(rows), LAYER, unit, part, 0.5, 0.5, active, 0.1, 5.0, 0.1 + gain, 0.5, None, None, None, tops))
+            rows.append(
+                SubUnitRow(
+                    len(rows), LAYER, unit, part, 0.5, 0.5, active, 0.1, 5.0, 0.1 + gain, 0.5, None, None, None, tops
+                )
+            )
     write_catalogue(tmp_path / "catalogue.sqlite", images, units, rows)
     opened = Catalogue(tmp_path / "catalogue.sqlite")
     order = [card.identifier.rsplit("u", 1)[1] for card in unit_cards(opened, None)]

@@ -1,4 +1,6 @@
-"""Out-of-distribution robustness, object focus and shape bias: by hand, and end to end on models that look at shape or texture only."""
+"""Out-of-distribution robustness, object focus and shape bias: by hand, and end to end on models that look at shape
+or texture only.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,9 @@ def test_without_masks_nothing_is_made() -> None:
 
 def test_ood_by_hand() -> None:
     clean = np.array([True, True, True, False])
-    result = ood_robustness(clean, {"edge": np.array([True, True, False, False]), "sketch": np.array([True, False])}, resamples=100)
+    result = ood_robustness(
+        clean, {"edge": np.array([True, True, False, False]), "sketch": np.array([True, False])}, resamples=100
+    )
     assert result.factors == pytest.approx({"edge": 2 / 3, "sketch": 2 / 3, "clean_accuracy": 0.75})
     assert result.value == pytest.approx(2 / 3)
     assert result.tables["accuracy"] == {"edge": 0.5, "sketch": 0.5}
@@ -126,7 +130,12 @@ def test_shape_bias_by_hand() -> None:
 def test_ready_sets_from_disk(tmp_path: Path) -> None:
     """Laid out like the published sets: categories coarser than classes, textures in the names, two backgrounds."""
     pixels = pictures(8)
-    for folder, names in (("sketch", "{k}/{i}.png"), ("same", "{k}/{i}.png"), ("rand", "{k}/{i}.png"), ("cues", "{k}/{k}{i}-{t}{i}.png")):
+    for folder, names in (
+        ("sketch", "{k}/{i}.png"),
+        ("same", "{k}/{i}.png"),
+        ("rand", "{k}/{i}.png"),
+        ("cues", "{k}/{k}{i}-{t}{i}.png"),
+    ):
         for i, (image, label) in enumerate(zip(pixels.pixels, pixels.labels, strict=True)):
             shape, texture = ("flat", "tall")[label], ("flat", "tall")[i // 4]
             path = tmp_path / folder / names.format(k=shape, i=i, t=texture)
@@ -134,8 +143,12 @@ def test_ready_sets_from_disk(tmp_path: Path) -> None:
             shown = 255 - image if folder == "rand" else image
             Image.fromarray(shown).save(path)
     categories = (("flat", ("lying",)), ("tall", ("standing", "upright")))
-    sets = {f: ShiftedSet(f, EncodedSet(open_images(tmp_path / f)), categories) for f in ("sketch", "same", "rand", "cues")}
-    suite = Suite("ready", pixels, (), shifted=(sets["sketch"],), mixed=(sets["same"], sets["rand"]), cue_conflict=sets["cues"])
+    sets = {
+        f: ShiftedSet(f, EncodedSet(open_images(tmp_path / f)), categories) for f in ("sketch", "same", "rand", "cues")
+    }
+    suite = Suite(
+        "ready", pixels, (), shifted=(sets["sketch"],), mixed=(sets["same"], sets["rand"]), cue_conflict=sets["cues"]
+    )
 
     def three(x: np.ndarray) -> np.ndarray:
         return np.concatenate([by_shape(x), by_shape(x)[:, 1:]], axis=1)

@@ -10,10 +10,10 @@ import pytest
 from _released import POLICY, exported
 from typer.testing import CliRunner
 
-import elude
+from elude.cli import app
 from elude.handlers.bundle.bundle import Bundle
-from elude.handlers.requests.edits import Edit
 from elude.handlers.errors import RequestError, UsageError
+from elude.handlers.requests.edits import Edit
 from elude.quality.steering.gradients import gain_gradients, stand_in
 from elude.quality.steering.presets import add_preset, edits_of, remove_preset, steered_subjects
 from elude.quality.steering.tune import TuneSettings, candidates, tune
@@ -32,7 +32,7 @@ def bundle(folder: Path) -> Bundle:
 
 
 def run(*arguments: object) -> str:
-    done = CliRunner().invoke(elude.app, [str(argument) for argument in arguments], catch_exceptions=False)
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -45,10 +45,15 @@ def listed(bundle: Bundle) -> dict[str, str]:
 def test_a_preset_from_the_first_word_to_its_ruling(bundle: Bundle, tmp_path: Path) -> None:
     layer = bundle.manifest.layers[0].name
     run("preset", "add", bundle.root, "kind", "--edit", f"{layer}/u0.s0=scale:1.01", "--edit", f"{layer}/u1.s0=add:0@3")
-    many = [word for unit in range(bundle.manifest.layers[0].units) for word in ("--edit", f"{layer}/u{unit}.s0=scale:-40")]
+    many = [
+        word for unit in range(bundle.manifest.layers[0].units) for word in ("--edit", f"{layer}/u{unit}.s0=scale:-40")
+    ]
     run("preset", "add", bundle.root, "harmful", *many[:120])
     run("preset", "add", bundle.root, "gone", "--edit", f"{layer}/u0.s0=ablate")
-    assert edits_of(Bundle.open(bundle.root))["kind"] == (Edit.scale(0, 1.01), Edit.add(bundle.manifest.layers[0].parts[0], 0.0, 3))
+    assert edits_of(Bundle.open(bundle.root))["kind"] == (
+        Edit.scale(0, 1.01),
+        Edit.add(bundle.manifest.layers[0].parts[0], 0.0, 3),
+    )
     run("preset", "remove", bundle.root, "gone")
     assert listed(bundle) == {"kind": "2 edits; not measured", "harmful": "60 edits; not measured"}
     run("evaluate", bundle.root, "--dimensions", "accuracy,params_m")
@@ -80,7 +85,9 @@ def test_the_gradient_is_the_slope_of_the_stand_in(bundle: Bundle, dimension: st
     (part,) = stand_in(plain, images, dimension, seed=0)
 
     def value(gain: float, index: int) -> float:
-        outputs = plain.session.run(plain.preprocess.normalise(part.pixels), [[Edit.scale(index, gain)]] * len(part.plus)).output
+        outputs = plain.session.run(
+            plain.preprocess.normalise(part.pixels), [[Edit.scale(index, gain)]] * len(part.plus)
+        ).output
         logs = outputs - np.log(np.exp(outputs.astype(np.float64)).sum(axis=1, keepdims=True))
         chosen = logs[np.arange(len(logs)), part.plus]
         return float((part.weights * (chosen if part.log else np.exp(chosen))).sum())
@@ -113,7 +120,20 @@ def test_tune_reports_on_other_images_beside_its_controls(bundle: Bundle) -> Non
 
 
 def test_tune_from_the_command_line(bundle: Bundle) -> None:
-    arguments = ("tune", bundle.root, "accuracy", "--tuning", "probe", "--pool", 2, "--images", 40, "--preset", "tuned", "--json")
+    arguments = (
+        "tune",
+        bundle.root,
+        "accuracy",
+        "--tuning",
+        "probe",
+        "--pool",
+        2,
+        "--images",
+        40,
+        "--preset",
+        "tuned",
+        "--json",
+    )
     found = json.loads(run(*arguments))
     assert found["dimension"] == "accuracy"
     after = Bundle.open(bundle.root)

@@ -1,4 +1,6 @@
-"""Streaming states of all nine equal the functions on whole arrays to the last bit, whatever the batches and the order of merging."""
+"""Streaming states of all nine equal the functions on whole arrays to the last bit, whatever the batches and the
+order of merging.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,10 @@ WHOLE: dict[str, tuple[tuple[Any, ...], dict[str, Any], DimensionResult]] = {
 
 
 def rows(values: tuple[Any, ...], start: int, stop: int) -> list[Any]:
-    return [{k: v[start:stop] for k, v in value.items()} if isinstance(value, dict) else value[start:stop] for value in values]
+    return [
+        {k: v[start:stop] for k, v in value.items()} if isinstance(value, dict) else value[start:stop]
+        for value in values
+    ]
 
 
 @pytest.mark.parametrize("dimension", WHOLE)

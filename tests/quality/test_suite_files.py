@@ -1,4 +1,6 @@
-"""Suites from files: built ones measure what is made on the fly; the published protocol on sets laid out like the published data."""
+"""Suites from files: built ones measure what is made on the fly; the published protocol on sets laid out like the
+published data.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ from elude.quality.suites.suite_build import BuildSettings, build, verify
 from elude.quality.suites.suite_file import load_suite
 
 PROTOCOL = Path(__file__).parents[2] / "quality" / "suites" / "protocols" / "imagenet-1k.toml"
-SMALL = BuildSettings(size=28, interpolation="bilinear", corruptions=("fog", "jpeg_compression"), severities=(1, 5), dark_background=True)
+SMALL = BuildSettings(
+    size=28, interpolation="bilinear", corruptions=("fog", "jpeg_compression"), severities=(1, 5), dark_background=True
+)
 
 
 def picture(value: int, size: int = 8) -> Image.Image:
@@ -66,12 +70,20 @@ def nearest_mean(images: Suite) -> CallableSubject:
 def test_built_suite_measures_what_is_made_on_the_fly(garments: Path, tmp_path: Path) -> None:
     built = build(garments, tmp_path / "suite", settings=SMALL)
     assert set(built.made) == {
-        "images.tar", "edge.tar", "silhouette.tar", "sketch.tar", "mixed_same.tar", "mixed_rand.tar", "cue_conflict.tar",
+        "images.tar",
+        "edge.tar",
+        "silhouette.tar",
+        "sketch.tar",
+        "mixed_same.tar",
+        "mixed_rand.tar",
+        "cue_conflict.tar",
         *(f"corrupted/{c}/{s}.tar" for c in SMALL.corruptions for s in SMALL.severities),
-    }  # fmt: skip
+    }
     verify(built.folder)
     ready = open_suite(built.folder)
-    plain = Suite("plain", EncodedSet(open_source(str(garments))), SMALL.corruptions, SMALL.severities, dark_background=True)
+    plain = Suite(
+        "plain", EncodedSet(open_source(str(garments))), SMALL.corruptions, SMALL.severities, dark_background=True
+    )
     subject = nearest_mean(plain)
     first, second = evaluate(subject, ready, resamples=30), evaluate(subject, plain, resamples=30)
     assert len(first.dimensions) == 8  # all but attacks, which need gradients
@@ -91,7 +103,9 @@ def test_build_resumes_and_refuses(garments: Path, tmp_path: Path) -> None:
         verify(out)
     mended = build(garments, out, settings=SMALL, workers=2)
     assert set(mended.made) == {"edge.tar", "corrupted/fog/5.tar"}
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before  # the same bytes, by other processes
+    assert {
+        path: path.read_bytes() for path in out.rglob("*") if path.is_file()
+    } == before  # the same bytes, by other processes
     with pytest.raises(UsageError, match="settings"):
         build(garments, out, settings=BuildSettings(size=28))
     (tmp_path / "other").mkdir()
@@ -125,7 +139,9 @@ def test_masks_from_files(tmp_path: Path) -> None:
             (tmp_path / root / label).mkdir(parents=True, exist_ok=True)
             content.save(tmp_path / root / label / f"{i}.png")
     settings = BuildSettings(size=16, corruptions=("fog",), severities=(1,))
-    suite = open_suite(build(tmp_path / "images", tmp_path / "suite", masks=tmp_path / "masks", settings=settings).folder)
+    suite = open_suite(
+        build(tmp_path / "images", tmp_path / "suite", masks=tmp_path / "masks", settings=settings).folder
+    )
     assert suite.mixed is not None
     assert suite.cue_conflict is not None
     preprocess = settings.preprocess
@@ -140,7 +156,11 @@ def test_masks_from_files(tmp_path: Path) -> None:
 
 def test_sixteen_categories() -> None:
     assert len(SIXTEEN) == 16
-    assert sum(len(indices) for indices in SIXTEEN.values()) == 207 == len({i for indices in SIXTEEN.values() for i in indices})
+    assert (
+        sum(len(indices) for indices in SIXTEEN.values())
+        == 207
+        == len({i for indices in SIXTEEN.values() for i in indices})
+    )
     names = dict(sixteen_categories())
     assert names["airplane"] == ("n02690373",)  # airliner
     assert names["knife"] == ("n03041632",)  # cleaver
@@ -166,7 +186,10 @@ def protocol_data(root: Path, classes: int = 1000) -> None:
             save(human / name / category / f"{category}1.png", 1)
         for name in ("sketch", "stylized"):
             save(human / name / "session-1" / f"0001_{name}_dnn_0_{category}_n0123_1.png", 1)
-        save(human / "cue-conflict" / category / f"{category}3-{'knife' if category == 'airplane' else 'airplane'}2.png", 1)
+        save(
+            human / "cue-conflict" / category / f"{category}3-{'knife' if category == 'airplane' else 'airplane'}2.png",
+            1,
+        )
         save(human / "cue-conflict" / category / f"{category}1-{category}2.png", 1)  # no conflict
     for synset in synsets("imagenet_r")[:3]:
         save(root / "imagenet-r" / synset / "art_0.png", 1)
@@ -290,7 +313,9 @@ def test_webdataset_shards(tmp_path: Path) -> None:
 def test_hub_data_set_on_disk(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
-    rows = datasets.Dataset.from_dict({"image": [picture(1), picture(2), picture(3)], "label": [1, 0, 1]}, features=features)
+    rows = datasets.Dataset.from_dict(
+        {"image": [picture(1), picture(2), picture(3)], "label": [1, 0, 1]}, features=features
+    )
     datasets.DatasetDict({"validation": rows}).save_to_disk(str(tmp_path / "pets"))
     images = EncodedSet(open_source("hf:pets", tmp_path, split="validation"))
     preprocess = Preprocess((3, 8, 8), "bilinear", 1.0, "center", (0.0,) * 3, (1.0,) * 3)

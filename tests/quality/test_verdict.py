@@ -55,7 +55,10 @@ def test_markdown_shows_failures_first_and_escapes():
         ({"state": "fine"}, "unknown state"),
         ({"policy": {"name": "test", "sha256": "0" * 64, "toml": "a lax one"}}, "does not match the hash"),
         ({"presets": {"a": {"passed": True, "edits_sha256": HASH, "checks": []}}}, "preset's ruling"),
-        ({"presets": {"a": {"passed": False, "edits_sha256": HASH, "checks": [Check("x", "pass", "y").to_json()]}}}, "preset's ruling"),
+        (
+            {"presets": {"a": {"passed": False, "edits_sha256": HASH, "checks": [Check("x", "pass", "y").to_json()]}}},
+            "preset's ruling",
+        ),
     ],
 )
 def test_a_verdict_that_contradicts_itself_is_none(lie: dict[str, Any], words: str):

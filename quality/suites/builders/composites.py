@@ -1,4 +1,6 @@
-"""Mixed-same and mixed-rand backgrounds, and cue-conflict images, composed from masks and textures of the images themselves."""
+"""Mixed-same and mixed-rand backgrounds, and cue-conflict images, composed from masks and textures of the images
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ class Objects:
         return np.where(self.masks[rows][..., None], self.pixels[rows], self._textures(donors[rows]))
 
     def filled(self, donors: NDArray[np.int64], start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
-        """uint8: the shapes of the objects ``start`` up to ``stop``, filled with their donors' textures; the background stays."""
+        """uint8: the shapes of the objects ``start`` up to ``stop``, filled with their donors' textures; the
+        background stays.
+        """
         rows = slice(start, stop)
         return np.where(self.masks[rows][..., None], self._textures(donors[rows]), self.pixels[rows])
 
@@ -67,7 +71,9 @@ class Objects:
 
 @dataclass(frozen=True)
 class MixedBackgrounds:
-    """The same objects on two backgrounds: uint8 (M, H, W, 3) each, and int64 (M,) their classes and numbers among the images."""
+    """The same objects on two backgrounds: uint8 (M, H, W, 3) each, and int64 (M,) their classes and numbers among
+    the images.
+    """
 
     same: NDArray[np.uint8]
     rand: NDArray[np.uint8]
@@ -89,10 +95,13 @@ def background_donors(objects: Objects, seed: int) -> tuple[NDArray[np.int64], N
     return objects.donors(seed, same=True), objects.donors(seed + 1, same=False)
 
 
-def mixed_backgrounds(pixels: NDArray[np.uint8], labels: NDArray[np.int64], masks: NDArray[np.bool_], seed: int = 0) -> MixedBackgrounds:
+def mixed_backgrounds(
+    pixels: NDArray[np.uint8], labels: NDArray[np.int64], masks: NDArray[np.bool_], seed: int = 0
+) -> MixedBackgrounds:
     """Put each object on the tiled texture of another object, once of its own class and once of another one.
 
-    After ImageNet-9's mixed-same and mixed-rand (Xiao et al. 2021), with textures for backgrounds, as objects on black have no other.
+    After ImageNet-9's mixed-same and mixed-rand (Xiao et al. 2021), with textures for backgrounds,
+    as objects on black have no other.
 
     Args:
         pixels: uint8 (N, H, W, 3).
@@ -108,7 +117,9 @@ def mixed_backgrounds(pixels: NDArray[np.uint8], labels: NDArray[np.int64], mask
     return MixedBackgrounds(same, rand, objects.labels, objects.numbers)
 
 
-def cue_conflict(pixels: NDArray[np.uint8], labels: NDArray[np.int64], masks: NDArray[np.bool_], seed: int = 0) -> CueConflict:
+def cue_conflict(
+    pixels: NDArray[np.uint8], labels: NDArray[np.int64], masks: NDArray[np.bool_], seed: int = 0
+) -> CueConflict:
     """Fill the shape of each object with the tiled texture of an object of another class; the background stays.
 
     After Geirhos et al. 2019, who transfer the texture by a neural network instead.

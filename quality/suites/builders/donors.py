@@ -19,7 +19,9 @@ def usable(masks: NDArray[np.bool_], squares: NDArray[np.int64]) -> NDArray[np.i
     """
     found = np.flatnonzero((squares[:, 2] >= MIN_SIDE) & (masks.mean(axis=(1, 2)) >= _MIN_AREA))
     if len(found) == 0:
-        raise EvaluationError("No image has an object on a dark background.", "Give images with objects on black, or ready-made sets.")
+        raise EvaluationError(
+            "No image has an object on a dark background.", "Give images with objects on black, or ready-made sets."
+        )
     return found
 
 

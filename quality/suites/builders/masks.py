@@ -13,8 +13,8 @@ _HOLE, _SPECK = 1 / 100, 1 / 200  # of the image's area
 def dark_background_masks(pixels: NDArray[np.uint8], threshold: int = THRESHOLD) -> NDArray[np.bool_]:
     """bool (N, H, W) of uint8 (N, H, W, 3): where the object is.
 
-    Brighter than ``threshold`` in any channel; holes and specks of less than about 1 % of the image are closed and removed, larger
-    holes (the handle of a bag) stay open.
+    Brighter than ``threshold`` in any channel; holes and specks of less than about 1 % of the image
+    are closed and removed, larger holes (the handle of a bag) stay open.
     """
     masks = pixels.max(axis=3) > threshold
     area = pixels.shape[1] * pixels.shape[2]

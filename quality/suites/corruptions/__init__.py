@@ -1,10 +1,12 @@
-"""The fifteen common corruptions of Hendrycks & Dietterich (ICLR 2019) at five severities, written anew with numpy, scipy and PIL.
+"""The fifteen common corruptions of Hendrycks & Dietterich (ICLR 2019) at five severities, written anew with numpy,
+scipy and PIL.
 
-The published constants are for images of 224 pixels. Here every *length* (blur radius, motion length, displacement, flake size)
-is multiplied by ``min(H, W) / 224``, so that an image of any size is hurt as much, relative to itself; at 224 pixels the constants are
-the published ones. Intensities (noise, brightness, contrast), the relative size of ``pixelate`` and the quality of ``jpeg_compression``
-do not depend on the size.
-Random numbers come from (seed, corruption, severity, number of the image) alone: batches, order and subsets do not change an image.
+The published constants are for images of 224 pixels. Here every *length* (blur radius, motion
+length, displacement, flake size) is multiplied by ``min(H, W) / 224``, so that an image of any size
+is hurt as much, relative to itself; at 224 pixels the constants are the published ones. Intensities
+(noise, brightness, contrast), the relative size of ``pixelate`` and the quality of
+``jpeg_compression`` do not depend on the size. Random numbers come from (seed, corruption,
+severity, number of the image) alone: batches, order and subsets do not change an image.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ def corrupt(pixels: Pixels, name: str, severity: int, *, numbers: Sequence[int] 
         pixels: uint8 (N, H, W, 3).
         name: one of ``CORRUPTIONS``.
         severity: 1 to 5.
-        numbers: N numbers of the images in their set, which with ``seed`` choose the random numbers; 0…N-1 if not given.
+        numbers: N numbers of the images in their set, which with ``seed`` choose the random
+            numbers; 0…N-1 if not given.
         seed: of the random numbers.
 
     Returns:
@@ -65,7 +68,8 @@ def corrupt(pixels: Pixels, name: str, severity: int, *, numbers: Sequence[int] 
         raise UsageError(f"Severity {severity} of {name} is not known.", "Use 1 to 5.")
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or min(pixels.shape[1:3]) < 4:
         raise UsageError(
-            f"Pixels are uint8 (images, height >= 4, width >= 4, 3), not {pixels.dtype} {pixels.shape}.", "Convert them first."
+            f"Pixels are uint8 (images, height >= 4, width >= 4, 3), not {pixels.dtype} {pixels.shape}.",
+            "Convert them first.",
         )
     key = zlib.crc32(name.encode())
     numbers = range(len(pixels)) if numbers is None else numbers

@@ -1,4 +1,7 @@
-"""Blur: defocus, frosted glass, motion, zoom. Images are float32 (N, H, W, 3) in [0, 1]; ``level`` is the severity minus 1."""
+"""Blur: defocus, frosted glass, motion, zoom. Images are float32 (N, H, W, 3) in [0, 1];
+
+``level`` is the severity minus 1.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ Rngs = Sequence[np.random.Generator]
 
 
 def defocus_blur(images: Images, level: int, rngs: Rngs) -> Images:
-    """Convolve with a disk of radius 3 … 10 pixels of 224. Its rim is anti-aliased by interpolation instead of a second small blur."""
+    """Convolve with a disk of radius 3 … 10 pixels of 224.
+
+    Its rim is anti-aliased by interpolation instead of a second small blur.
+    """
     return convolve(images, disk([3, 4, 6, 8, 10][level] * length_scale(images)))
 
 

@@ -1,4 +1,7 @@
-"""Digital: contrast, elastic transform, pixelate, JPEG. Images are float32 (N, H, W, 3) in [0, 1]; ``level`` is the severity minus 1."""
+"""Digital: contrast, elastic transform, pixelate, JPEG. Images are float32 (N, H, W, 3) in [0, 1];
+
+``level`` is the severity minus 1.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,15 @@ def contrast(images: Images, level: int, rngs: Rngs) -> Images:
 
 
 def elastic_transform(images: Images, level: int, rngs: Rngs) -> Images:
-    """A random affine map, then random smooth displacements; both in the published multiples of 244 pixels of a 224-pixel image.
+    """A random affine map, then random smooth displacements; both in the published multiples of 244 pixels of a
+    224-pixel image.
 
-    Smoothing white noise over sigma pixels leaves an amplitude of 1 / sigma: displacements that shrink with the image need alpha to
-    shrink with its square.
+    Smoothing white noise over sigma pixels leaves an amplitude of 1 / sigma: displacements that
+    shrink with the image need alpha to shrink with its square.
     """
-    alpha, sigma, affine = [(2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02)][level]
+    alpha, sigma, affine = [(2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02)][
+        level
+    ]
     scale = length_scale(images)
     height, width = images.shape[1:3]
     third = min(height, width) // 3
@@ -41,7 +47,9 @@ def elastic_transform(images: Images, level: int, rngs: Rngs) -> Images:
         moved = corners + rng.uniform(-1, 1, (3, 2)) * affine * 244 * scale
         back = np.linalg.lstsq(np.column_stack([moved, np.ones(3)]), corners, rcond=None)[0]
         noise = rng.uniform(-1, 1, (2, height, width))
-        shift = gaussian_filter(noise, (0, sigma * 244 * scale, sigma * 244 * scale), truncate=3) * alpha * 244 * scale**2
+        shift = (
+            gaussian_filter(noise, (0, sigma * 244 * scale, sigma * 244 * scale), truncate=3) * alpha * 244 * scale**2
+        )
         source = np.moveaxis(grid @ back, -1, 0) + shift
         for channel in range(3):
             result[i, ..., channel] = map_coordinates(images[i, ..., channel], source, order=1, mode="mirror")

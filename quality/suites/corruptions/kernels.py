@@ -21,13 +21,18 @@ def convolve(images: Images, kernels: NDArray[np.float64]) -> Images:
     if kernels.ndim == 2:
         kernels = kernels[None]
     half = kernels.shape[1] // 2
-    padded = np.pad(images, ((0, 0), (half, half), (half, half), (0, 0)), mode="reflect" if half < min(images.shape[1:3]) else "symmetric")
+    padded = np.pad(
+        images,
+        ((0, 0), (half, half), (half, half), (0, 0)),
+        mode="reflect" if half < min(images.shape[1:3]) else "symmetric",
+    )
     result = fftconvolve(padded, kernels[..., None].astype(np.float32), mode="valid", axes=(1, 2))
     return np.asarray(result, np.float32)
 
 
 def disk(radius: float) -> NDArray[np.float64]:
-    """(k, k) kernel of a disk over the bilinearly interpolated image: each point of the disk is shared among the four nearest pixels.
+    """(k, k) kernel of a disk over the bilinearly interpolated image: each point of the disk is shared among the
+    four nearest pixels.
 
     So radii below a pixel blur as well, which the published kernel of whole pixels does only by its second, fixed blur.
     """
@@ -40,17 +45,24 @@ def disk(radius: float) -> NDArray[np.float64]:
 def motion(radius: float, sigma: float, scale: float, angle: float) -> NDArray[np.float64]:
     """(k, k) kernel of a one-sided Gaussian streak.
 
-    2 * radius + 1 points, one a pixel of a 224-pixel image, weighted exp(-i² / 2 sigma²), laid out along ``angle`` (degrees)
-    at distances ``i * scale`` and shared bilinearly among the four nearest pixels.
+    2 * radius + 1 points, one a pixel of a 224-pixel image, weighted exp(-i² / 2 sigma²), laid out
+    along ``angle`` (degrees) at distances ``i * scale`` and shared bilinearly among the four
+    nearest pixels.
     """
     i = np.arange(2 * int(radius) + 1)
     weights = np.exp(-(i**2) / (2 * sigma**2))
     distance = i * scale
-    return _splat(distance * np.sin(np.deg2rad(angle)), distance * np.cos(np.deg2rad(angle)), weights, int(np.ceil(distance[-1])))
+    return _splat(
+        distance * np.sin(np.deg2rad(angle)), distance * np.cos(np.deg2rad(angle)), weights, int(np.ceil(distance[-1]))
+    )
 
 
-def _splat(y: NDArray[np.float64], x: NDArray[np.float64], weights: NDArray[np.float64], half: int) -> NDArray[np.float64]:
-    """(2 half + 1, 2 half + 1) kernel of sum 1: points at (y, x) from the centre, each shared bilinearly among four pixels."""
+def _splat(
+    y: NDArray[np.float64], x: NDArray[np.float64], weights: NDArray[np.float64], half: int
+) -> NDArray[np.float64]:
+    """(2 half + 1, 2 half + 1) kernel of sum 1: points at (y, x) from the centre, each shared bilinearly among four
+    pixels.
+    """
     kernel = np.zeros((2 * half + 2, 2 * half + 2))
     top, left = np.floor(y).astype(int), np.floor(x).astype(int)
     for down in (0, 1):

@@ -1,4 +1,7 @@
-"""Weather: snow, frost, fog, brightness. Images are float32 (N, H, W, 3) in [0, 1]; ``level`` is the severity minus 1."""
+"""Weather: snow, frost, fog, brightness. Images are float32 (N, H, W, 3) in [0, 1];
+
+``level`` is the severity minus 1.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ def snow(images: Images, level: int, rngs: Rngs) -> Images:
 
 
 def frost(images: Images, level: int, rngs: Rngs) -> Images:
-    """Dim, and overlay ice. The published code blends six photographs of frost; these here are ridges of fractal plasma."""
+    """Dim, and overlay ice.
+
+    The published code blends six photographs of frost; these here are ridges of fractal plasma.
+    """
     keep, ice = [(1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)][level]
     height, width = images.shape[1:3]
     tint = np.array([0.92, 0.97, 1.0])

@@ -66,7 +66,13 @@ def test_metrics_count_by_operation_and_status(server: Server, local: Service) -
     assert refused
     assert any(line.startswith("elude_batch_seconds_bucket") and 'model_name="fashion"' in line for line in lines)
     assert f"{layer}" not in text
-    labels = {label.split("=")[0] for line in lines if "{" in line for label in line.split("{")[1].split("}")[0].split(",") if label}
+    labels = {
+        label.split("=")[0]
+        for line in lines
+        if "{" in line
+        for label in line.split("{")[1].split("}")[0].split(",")
+        if label
+    }
     assert labels <= {"model_name", "model_version", "operation", "status", "Hostname", "le"}
 
 
@@ -83,7 +89,9 @@ def test_the_log_says_what_was_refused_and_nothing_of_its_content(server: Server
     assert secret[:12] not in log
 
 
-def test_health_turns_bad_when_a_file_is_damaged_while_serving(local: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_turns_bad_when_a_file_is_damaged_while_serving(
+    local: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("elude.model_store.archive.RETRY_S", 3)
     archive = package(local.bundle, tmp_path, name=MODEL, version="1.0")
     with Server(archive, ServerSettings(overrides={"recheck_s": 0.5}), folder=tmp_path / "run") as running:

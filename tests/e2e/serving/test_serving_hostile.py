@@ -31,7 +31,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def hollow_png(width: int, height: int) -> bytes:
     """A PNG that says it is of that size and holds next to nothing."""
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    )
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -119,7 +121,9 @@ def test_hostile_requests_are_refused_at_once_with_a_message(front: Server | Web
             assert seconds < 1, (name, seconds)
             slowest = max(slowest, (name, seconds), key=lambda pair: pair[1])
         sizes.append(sum(memory(pid) for pid in before))
-    print(f"workers' memory after each round of {len(bodies)}: {[round(size) for size in sizes]} MiB; slowest {slowest}")
+    print(
+        f"workers' memory after each round of {len(bodies)}: {[round(size) for size in sizes]} MiB; slowest {slowest}"
+    )
     assert set(pids(front)) == before
     assert sizes[-1] - sizes[0] < 60
 
@@ -150,9 +154,17 @@ def test_unusual_but_valid_images_are_answered(front: Server | Web, local: Servi
 def test_headers_cannot_hurt_the_worker(server: Server) -> None:
     before = set(workers(server))
     connection = http.client.HTTPConnection("127.0.0.1", server.inference_port, timeout=10)
-    odd = {"X-Odd": b"\xff\xfe", "explain": "True", "describe": "maybe", "X-Long": "x" * 4000, "Content-Type": "image/png"}
+    odd = {
+        "X-Odd": b"\xff\xfe",
+        "explain": "True",
+        "describe": "maybe",
+        "X-Long": "x" * 4000,
+        "Content-Type": "image/png",
+    }
     headers = {name: value.decode("latin-1") if isinstance(value, bytes) else value for name, value in odd.items()}
-    connection.request("POST", f"/predictions/{MODEL}", images(1)[0], headers | {"Authorization": f"Bearer {server.key('inference')}"})
+    connection.request(
+        "POST", f"/predictions/{MODEL}", images(1)[0], headers | {"Authorization": f"Bearer {server.key('inference')}"}
+    )
     response = connection.getresponse()
     assert response.status == 200
     assert len(json.loads(response.read())) == 5  # the route decides, not a header
@@ -169,11 +181,13 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
     max_leaves=9,
 )
-fields = st.sampled_from(["op", "image", "edits", "top_k", "id", "query", "instances", "inputs", "preset", "by", "parameters"])
+fields = st.sampled_from(
+    ["op", "image", "edits", "top_k", "id", "query", "instances", "inputs", "preset", "by", "parameters"]
+)
 bodies = st.one_of(
-    st.dictionaries(fields, values | st.sampled_from(["predict", "inspect", "steer", "search", "feature"]), max_size=5).map(
-        lambda body: json.dumps(body).encode()
-    ),
+    st.dictionaries(
+        fields, values | st.sampled_from(["predict", "inspect", "steer", "search", "feature"]), max_size=5
+    ).map(lambda body: json.dumps(body).encode()),
     st.binary(max_size=300),
     st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=8)).map(
         lambda cut: images(1)[0][: cut[0]] + cut[1] + images(1)[0][cut[0] + len(cut[1]) :]
@@ -182,7 +196,10 @@ bodies = st.one_of(
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], derandomize=True
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    derandomize=True,
 )
 @given(body=bodies, kind=st.sampled_from(["application/json", "image/png", "text/plain", "application/octet-stream"]))
 def test_anything_is_answered_or_refused(front: Server | Web, body: bytes, kind: str) -> None:

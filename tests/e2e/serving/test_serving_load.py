@@ -30,7 +30,10 @@ def test_a_mixed_load_gets_no_wrong_answer(front: Server | Web, local: Service, 
     faults = [found for ask, (status, body) in zip(asks, answers, strict=True) if (found := wrong(ask, status, body))]
     same = sum(body == ask.answer for ask, (_, body) in zip(asks, answers, strict=True))
     statuses = Counter(status for status, _ in answers)
-    print(f"{count} requests in {took:.1f} s, p50 {np.median(seconds) * 1000:.0f} ms, {same} bit-identical, statuses {dict(statuses)}")
+    print(
+        f"{count} requests in {took:.1f} s, p50 {np.median(seconds) * 1000:.0f} ms, {same} bit-identical, "
+        f"statuses {dict(statuses)}"
+    )
     assert faults == []
     refused = [json.loads(body)["message"] for status, body in answers if 400 <= status < 500]
     assert len(refused) == round(count * 0.05)
