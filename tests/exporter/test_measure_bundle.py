@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from elude import app
+from elude.cli import app
 from elude.exporter.export.pipeline import ExportSettings, export
 from elude.exporter.images import ImageSource, open_images
 from elude.exporter.models.load import load_model
