@@ -28,7 +28,7 @@ from elude.handlers.errors import UnsupportedLayerError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 
 EMBEDDED = "embedded"
-EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"
 RANDOM = "random:"
 _SCHEMES = ("hf-hub:", "local-dir:")
 

@@ -19,7 +19,7 @@ from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
 
 EMBEDDED = "embedded"  # the model that brings its own images, see elude.exporter.models.load
-_OWN_IMAGES = Path(__file__).parent / "embedded" / "probe.tar"
+_OWN_IMAGES = Path(__file__).parents[1] / "embedded" / "probe.tar"
 
 
 @dataclass(frozen=True)
