@@ -20,6 +20,7 @@ from elude.cli import (
     preset_commands,
     quality_commands,
     serving_commands,
+    suite_commands,
 )
 from elude.handlers.errors import EludeError
 
@@ -33,6 +34,7 @@ for group in (
     naming_commands,
     atlas_commands,
     quality_commands,
+    suite_commands,
     preset_commands,
     package_commands,
     serving_commands,

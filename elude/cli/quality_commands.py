@@ -221,35 +221,6 @@ def score(
         typer.echo(f"warning: {found.warning}", err=True)
 
 
-suites = typer.Typer(help="Build and check suites of evaluation images.", no_args_is_help=True)
-commands.add_typer(suites, name="suite")
-
-
-@suites.command("build")
-def suite_build(
-    images: Annotated[Path, typer.Argument(help="Labelled images: a folder or .tar with one sub-folder a class.")],
-    out: Annotated[Path, typer.Option(help="Folder of the suite; a stopped build goes on.")],
-    size: Annotated[int, typer.Option(help="Height and width of the images, in pixels.")] = 224,
-    masks: Annotated[Path | None, typer.Option(help="Masks of the objects, laid out like the images.")] = None,
-    dark_background: Annotated[bool, typer.Option(help="Objects lie on black: masks are made from that.")] = False,
-) -> None:
-    """Make corrupted, background, cue-conflict and shifted images from labelled ones.
-
-    Example: elude suite build labelled/ --out suite && elude evaluate build/bundle --suite suite
-    """
-    from elude.quality.suites.suite_build import BuildSettings, build
-
-    with progress_bar() as progress:
-        built = build(
-            images,
-            out,
-            masks=masks,
-            settings=BuildSettings(size=size, dark_background=dark_background),
-            progress=progress,
-        )
-    typer.echo(built)
-
-
 policies = typer.Typer(help="Write and explain policy files.", no_args_is_help=True)
 commands.add_typer(policies, name="policy")
 
