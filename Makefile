@@ -6,14 +6,15 @@ READY  := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test test-all browser lint docs setup clean
+.PHONY: help demo test test-all browser lint fix docs setup clean
 
 help:
 	@echo "make demo      export, serve, judge and report on the embedded model (build/demo/)"
 	@echo "make test      lint, types and all tests but the slow ones"
 	@echo "make test-all  the slow tests too"
 	@echo "make browser   Chromium for the tests of pages, by apt-get; without one they are skipped"
-	@echo "make lint      style and types only"
+	@echo "make lint      style, spelling, wording and types only"
+	@echo "make fix       mend what the linters can mend themselves"
 	@echo "make docs      the documentation as a site, in build/site/"
 	@echo "make clean     remove build/ and $(VENV)/"
 
@@ -33,11 +34,16 @@ demo: $(READY)
 lint: $(READY)
 	@echo "==> Style"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
+	@echo "==> Spelling and wording"
+	@git ls-files -z -- '*.py' '*.md' '*.toml' '*.yml' '*.js' '*.j2' | xargs -0 $(BIN)/codespell && $(BIN)/python tests/prose.py
 	@echo "==> Types"
 	@$(BIN)/mypy
 
+fix: $(READY)
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet . ; echo "What ruff can mend is mended; make lint says what is left."
+
 docs: $(READY)
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "Open build/site/index.html"
+	@$(BIN)/zensical build --strict && echo "Open build/site/index.html"
 
 test: lint
 	@echo "==> Tests"

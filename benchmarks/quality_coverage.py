@@ -171,7 +171,7 @@ def sharpened(by: float) -> Callable[[Floats], Floats]:
 
 
 def favoured(count: int) -> Callable[[Floats], Floats]:
-    """States too much for so many classes."""
+    """States more than that many classes allow."""
     return lambda true: softmax(np.log(true) + 0.6 * (np.arange(true.shape[1]) < count))
 
 

@@ -151,7 +151,7 @@ class Request:
 
 
 def requests(operation: str, images: Sequence[bytes], bundle: Bundle) -> list[Request]:
-    """One request for each image; of new edits so many that the server has forgotten each when it comes again."""
+    """One request for each image; of new edits that many that the server has forgotten each when it comes again."""
     if operation in ("plain", "predict"):
         model = "plain" if operation == "plain" else "elude"
         return [Request(f"/predictions/{model}", image, "application/octet-stream") for image in images]

@@ -1,4 +1,4 @@
-"""A served bundle: a batch of unlike requests becomes one forward pass and one answer each. Knows no server."""
+"""A served bundle: a batch of mixed requests becomes one forward pass and one answer each. Knows no server."""
 
 from __future__ import annotations
 

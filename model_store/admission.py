@@ -69,7 +69,7 @@ def archive_matches(archive: Path, bundle: Bundle) -> str:
     """Check that an archive holds the bundle, byte for byte and each file once; give the archive's sha256.
 
     Raises:
-        BundleError: it is no archive, or a file is missing, doubled or different; names it.
+        BundleError: it is not an archive, or a file is missing, doubled or different; names it.
     """
     expected = {**bundle.manifest.files, MANIFEST: file_sha256(bundle.root / MANIFEST)}
     remedy = "Make it again from this bundle with 'elude package'."
@@ -96,7 +96,7 @@ def contents_sha256(archive: Path) -> str:
     """The hash of an archive's ``contents.json``, by which a server knows it after it was unpacked.
 
     Raises:
-        UsageError: it is no archive of this project.
+        UsageError: it is not an archive of this project.
     """
     try:
         with zipfile.ZipFile(archive) as content:

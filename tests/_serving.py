@@ -90,7 +90,7 @@ class Ask:
 
 
 def mixed(service: Service, count: int, *, invalid: float = 0.05, seed: int = 0) -> list[Ask]:
-    """Unlike requests in random order; exactly the fraction ``invalid`` of them is wrong, each in a way of its own."""
+    """Mixed requests in random order; exactly the fraction ``invalid`` of them is wrong, each in a way of its own."""
     rng = random.Random(seed)
     layer, pictures = service.session.layers[0], images(40)
     made: dict[tuple[str, bytes], Ask] = {}

@@ -56,7 +56,7 @@ def step(title: str, commands: str) -> None:
 
 
 def try_out(bundle: Path, archive: Path) -> None:
-    """Serve the archive, predict, inspect and steer one image over HTTP, and hold the unsteered answer against the
+    """Serve the archive, predict, inspect and steer one image over HTTP, and compare the unsteered answer with the
     original model.
     """
     import torch

@@ -38,7 +38,7 @@ def export(
     ] = None,
     clusterer: Annotated[str | None, typer.Option(help="Instead of the method's: hdbscan or projected.")] = None,
     names: Annotated[str, typer.Option(help="'labels': after the classes of the strongest images; 'none'.")] = "labels",
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 64,
     engine: Annotated[
         str, typer.Option(help="'local', or 'ray': the cluster that RAY_ADDRESS names, else one started here.")
@@ -49,7 +49,7 @@ def export(
 ) -> None:
     """Split a model's units into sub-units, check that nothing changed, and write the bundle.
 
-    An export that was killed goes on when it is called again: what it has collected lies in
+    An export that was killed resumes when it is called again: what it has collected lies in
         OUT.partial until it is done.
 
     Example: elude export embedded --out build/bundle

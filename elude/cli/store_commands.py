@@ -88,7 +88,8 @@ def store_gc(
     keep: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Also remove versions: all but the last so many, those in a stage and what a rollback needs."
+            min=0,
+            help="Also remove versions: all but this many of the latest, those in a stage and what a rollback needs.",
         ),
     ] = None,
     days: Annotated[float, typer.Option(min=0, help="Age of unfinished admissions that are removed.")] = 1,

@@ -86,7 +86,7 @@ def describe(path: Path | str) -> Description:
     """Read a ``model.onnx``, or that of a bundle's folder.
 
     Raises:
-        BundleError: it does not exist, or is no file of this project.
+        BundleError: it does not exist, or is not a file of this project.
     """
     path = Path(path) / "model.onnx" if Path(path).is_dir() else Path(path)
     if not path.is_file():

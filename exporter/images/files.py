@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from elude.exporter.images.source import SUFFIXES, Entry, ImageSource
 from elude.handlers.errors import UsageError
 
-LAYOUT = "Give a folder or .tar of images, at best one sub-folder per class."
+LAYOUT = "Give a folder or .tar of images, ideally one sub-folder per class."
 
 
 def open_files(path: Path) -> ImageSource:

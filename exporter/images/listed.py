@@ -1,4 +1,4 @@
-"""A list file: one image a line, with its class if it is known."""
+"""A list file: one image per line, with its class if it is known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from elude.handlers.errors import UsageError
 
 LIST_SUFFIXES = (".txt", ".lst", ".tsv")
 _FORM = (
-    "Write PATH, or PATH and class with a tab between them, one image a line; paths are relative to the list's folder."
+    "Write PATH, or PATH and class with a tab between them, one image per line; "
+    "paths are relative to the list's folder."
 )
 
 
@@ -35,7 +36,7 @@ def open_list(path: Path) -> ImageSource:
         file = path.parent / name
         if not file.is_file():
             raise UsageError(
-                f"Line {number} of {path} names {name!r}, which is no file in {path.parent.resolve()}.", _FORM
+                f"Line {number} of {path} names {name!r}, which is not a file in {path.parent.resolve()}.", _FORM
             )
         if name in entries:
             raise UsageError(f"Line {number} of {path} names {name!r} again.", "Name each image once.")

@@ -61,7 +61,7 @@ def load_model(name: str, *, pretrained: bool = True) -> LoadedModel:
         pretrained: False is the same as ``random:`` before the name.
 
     Raises:
-        UsageError: there is no such model, its weights cannot be had, or its input is not three channels.
+        UsageError: there is no such model, its weights cannot be downloaded, or its input is not three channels.
     """
     pretrained = pretrained and not name.startswith(RANDOM)
     name = name.removeprefix(RANDOM)

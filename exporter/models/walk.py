@@ -1,4 +1,6 @@
-"""Batches of images through a model, with what its layers saw and gave: the one loop that every pass over images is."""
+"""Batches of images through a model, with what its layers read and returned: the one loop that every pass over
+images is.
+"""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class ClipSettings:
         sharpness: a of the module's docstring.
         commonness: lambda, how much words that fit everything lose.
         fdr: false discovery rate.
-        random_sets: random sets of images that the scores are held against; the smallest p-value is
+        random_sets: random sets of images that the scores are compared with; the smallest p-value is
             1 / (1 + random_sets).
         seed: of the random sets.
     """

@@ -81,7 +81,7 @@ def open_encoder(name: str) -> Encoder:
     """The encoder ``open_clip:MODEL/PRETRAINED`` or the one in the folder ``name``.
 
     Raises:
-        UsageError: it cannot be had, with what to install or to write.
+        UsageError: it cannot be downloaded, with what to install or to write.
     """
     if name.startswith("open_clip:"):
         model, _, pretrained = name.removeprefix("open_clip:").partition("/")

@@ -1,4 +1,5 @@
-"""What the layers to be split saw and gave on the probing images: one pass for all layers, a few tokens of each image.
+"""What the layers to be split read and returned on the probing images: one pass for all layers, a few tokens of each
+image.
 
 Which tokens are kept depends on the seed and the image's position only, never on the batch size or
 the engine; layers with as many tokens as each other keep the same ones.
@@ -92,7 +93,7 @@ def collect(
         seed: of the choice.
         batch_size: images per forward pass; does not change which instances are kept.
         progress: called with (images done, images) after each batch.
-        folder: where to collect, so that a collection that was killed goes on when it is called
+        folder: where to collect, so that a collection that was killed resumes when it is called
             again with the same arguments; None: in memory. A collection of anything else in it is
             replaced.
         engine: ``local``, or ``ray``, whose machines must find the images under the same paths.

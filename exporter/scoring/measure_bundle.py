@@ -79,14 +79,14 @@ def measure_bundle(
         the bundle with its new file.
 
     Raises:
-        EvaluationError: the model has other weights than the bundle was made from.
+        EvaluationError: the model has different weights from those the bundle was made from.
         UsageError: the images are too few, or a model cannot be loaded.
     """
     report = progress or (lambda step, done, total: None)
     loaded, splits = load_model(bundle.manifest.source.model), load_splits(bundle.path("disentangled.safetensors"))
     if loaded.source.weights_sha256 != bundle.manifest.source.weights_sha256:
         raise EvaluationError(
-            f"{loaded.source.model} has other weights than {bundle.root} was made from.",
+            f"{loaded.source.model} has different weights from those {bundle.root} was made from.",
             "Bring the old weights back, or export again.",
         )
     layers = [find_layers(loaded.module, split.layer)[0] for split in splits]

@@ -32,7 +32,7 @@ def verify_file(
     """Compare a file with the model that it says it is made from.
 
     Args:
-        path: a bundle or a ``model.onnx``. Of a bundle, every file is held against its manifest first.
+        path: a bundle or a ``model.onnx``. Of a bundle, every file is compared with its manifest first.
         images: a folder or .tar of real images; by default the embedded ones for the embedded
             model, else random ones stand in for the "real" inputs.
         model: the original; by default it is loaded by the name in the file.
@@ -50,7 +50,7 @@ def verify_file(
     loaded = model or load_model(source.model)
     if loaded.source.weights_sha256 != source.weights_sha256:
         raise EquivalenceError(
-            f"{source.model} has other weights than the file was made from: sha256 "
+            f"{source.model} has different weights from those the file was made from: sha256 "
             f"{loaded.source.weights_sha256[:12]}…, "
             f"not {source.weights_sha256[:12]}….",
             "Export it again, or bring the old weights back.",

@@ -1,4 +1,4 @@
-"""The present day, asked of one place, so that whoever judges by it can be tried on any day."""
+"""Today (UTC), from one place, so that what judges by it can be tested on any day."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from datetime import UTC, date, datetime
 
 
 def today() -> date:
-    """The present day, UTC."""
+    """Today (UTC)."""
     return datetime.now(UTC).date()

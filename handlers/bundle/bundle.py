@@ -1,4 +1,4 @@
-"""The bundle: one folder with a manifest that hashes each file, the only thing that passes between the rooms.
+"""The bundle: one folder with a manifest that hashes each file, the only thing that passes between the packages.
 
 It is written to a temporary folder beside its place and renamed at the end, so that a crash or a
 failed check leaves no half bundle. Opening it refuses whatever does not match the manifest, with

@@ -22,6 +22,6 @@ def parse_edit(text: str, kind: str = "id") -> dict[str, Any]:
             found["patches"] = int(patches)
     except ValueError as error:
         raise UsageError(
-            f"The edit {text!r} has a value that is no number.", f"Write {kind.upper()}=ACTION[:VALUE][@PATCHES]."
+            f"The edit {text!r} has a value that is not a number.", f"Write {kind.upper()}=ACTION[:VALUE][@PATCHES]."
         ) from error
     return found

@@ -1,7 +1,7 @@
 """Who does the jobs of an evaluation: this process, with helpers that corrupt images, or the machines of a Ray cluster.
 
 All engines give identical results, because a job's answer depends on the job alone. Finished jobs
-can be kept in a folder, so that an evaluation that was stopped goes on where it was.
+can be kept in a folder, so that an evaluation that was stopped resumes where it was.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def evaluate(
         dimensions: which; by default all that subject and suite allow, the others with a reason in
             ``settings.not_measured``.
         among: the dimensions that are thought of when ``dimensions`` is not given.
-        budget: at most so many images for the dimensions that need many passes (corruptions,
+        budget: at most that many images for the dimensions that need many passes (corruptions,
             attacks, made images), and of each ready set beyond the validation images; a seeded
             choice in which each class keeps its part. Accuracy, calibration and balance always use
             all. Intervals are honest: they come from the images used.

@@ -41,7 +41,7 @@ def judge(
         baseline: an earlier release to compare with; without one, a policy that requires one is the
             state ``baseline_missing``.
         waivers: violations that a person lets through.
-        today: the day waivers are held against; default the present day, UTC.
+        today: the day waivers are compared with; default: today (UTC).
     """
     day = today or clock.today()
     candidate = None if bundle is None else gather(bundle)

@@ -42,7 +42,7 @@ def gather_presets(bundle: Bundle) -> tuple[PresetEvidence, ...]:
 
 
 def rule_on(preset: PresetEvidence, candidate: Evidence, policy: Policy) -> PresetRuling:
-    """Judge one preset by the policy's dimensions; the drops are held against the unsteered model of the same
+    """Judge one preset by the policy's dimensions; the drops are compared with the unsteered model of the same
     bundle.
     """
     if preset.quality is None:

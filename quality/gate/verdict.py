@@ -24,7 +24,7 @@ class Check:
         dimension: the dimension it is about; None for integrity and losslessness.
         observed: what was measured; None when there is no finite number.
         interval: confidence interval of ``observed``, as (low, high).
-        threshold: what ``observed`` was held against, in the same unit.
+        threshold: what ``observed`` was compared with, in the same unit.
         decided_on: ``point``, ``bound`` or ``presence`` (of a file, a hash, a measurement).
         severity: what a violation counts as.
         outcome: ``waived`` is a violation that a valid waiver lets through.
@@ -103,7 +103,7 @@ class Verdict:
         policy_text: the policy's file, so that the decision can be made again.
         baseline: what was read of the baseline, None without one.
         presets: the ruling on each steering preset of the bundle.
-        judged_on: the day (UTC, ISO) that waivers were held against.
+        judged_on: the day (UTC, ISO) that waivers were compared with.
         valid_until: last day (ISO) of the waiver that it rests on and that ends first; None when it rests on none.
     """
 

@@ -50,7 +50,7 @@ class Suite:
         severities: of 1 to 5.
         protocol: ``imagenet-1k`` if the published protocol is followed, which alone makes an
             absolute QUBA score meaningful; else ``own``.
-        dark_background: whether objects stand on black, so that masks can be had from brightness:
+        dark_background: whether objects stand on black, so that masks can be derived from brightness:
             then mixed backgrounds, cue-conflict images and the shifted sets edge, silhouette and
             sketch are made from the images.
         shifted: further sets for out-of-distribution robustness.

@@ -51,7 +51,7 @@ class BuildSettings:
         interpolation: of the resizing.
         corruptions: which of the fifteen.
         severities: of 1 to 5.
-        seed: of everything random.
+        seed: random seed.
         dark_background: take masks from objects on black.
     """
 

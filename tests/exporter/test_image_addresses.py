@@ -53,7 +53,7 @@ def test_a_list_keeps_its_order_and_its_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("here.png\nnowhere.png", r"Line 2 of .* names 'nowhere\.png', which is no file"),
+        ("here.png\nnowhere.png", r"Line 2 of .* names 'nowhere\.png', which is not a file"),
         ("here.png\nhere.png", r"Line 2 of .* again"),
         ("# nothing\n\n", "no images in the list"),
         ("here.png,cat", r"Line 1 of .*tab"),

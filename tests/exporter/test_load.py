@@ -1,4 +1,5 @@
-"""Models come as they are, with preprocessing, labels and a hash of their weights; what cannot be had is said with a
+"""Models come as they are, with preprocessing, labels and a hash of their weights; what cannot be downloaded is said
+with a
 way out.
 """
 

@@ -245,7 +245,7 @@ def test_sums_over_bins_are_those_of_the_definition() -> None:
 
 
 def certain(wrong: int) -> tuple[Floats, Ints]:
-    """300 answers of probability 1, of which so many are wrong."""
+    """300 answers of probability 1, of which that many are wrong."""
     answers = np.arange(300) % 3
     return np.eye(3)[answers], np.where(np.arange(300) < wrong, (answers + 1) % 3, answers)
 

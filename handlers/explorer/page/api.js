@@ -37,7 +37,7 @@ export async function view(bytes) {
 
 export async function examples() {
   const answer = await fetch("examples");
-  if (!answer.ok) throw new Refusal(`The examples cannot be had: the explorer answered ${answer.status}.`);
+  if (!answer.ok) throw new Refusal(`The examples are not available: the explorer answered ${answer.status}.`);
   return answer.json();
 }
 
