@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from elude.cli.terminal import progress_bar
+from elude.cli.terminal import AsJson, progress_bar, show
 
 commands = typer.Typer()
 suite = typer.Typer(help="Build and check suites of evaluation images.", no_args_is_help=True)
@@ -16,8 +16,8 @@ commands.add_typer(suite, name="suite")
 
 @suite.command("build")
 def suite_build(
-    images: Annotated[Path, typer.Argument(help="Labelled images: a folder or .tar with one sub-folder a class.")],
-    out: Annotated[Path, typer.Option(help="Folder of the suite; a stopped build goes on.")],
+    images: Annotated[Path, typer.Argument(help="Labelled images: a folder or .tar with one sub-folder per class.")],
+    out: Annotated[Path, typer.Option(help="Folder of the suite; a stopped build resumes.")],
     size: Annotated[int, typer.Option(help="Height and width of the images, in pixels.")] = 224,
     masks: Annotated[Path | None, typer.Option(help="Masks of the objects, laid out like the images.")] = None,
     dark_background: Annotated[bool, typer.Option(help="Objects lie on black: masks are made from that.")] = False,
@@ -37,3 +37,32 @@ def suite_build(
             progress=progress,
         )
     typer.echo(built)
+
+
+@suite.command("init")
+def suite_init(
+    folder: Annotated[Path, typer.Argument(help="A data set as it is after unpacking, or a folder of several.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the validation images, where several could be, relative to FOLDER.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; by default suite.toml in FOLDER.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at a folder, say what it holds, and write the suite file that `elude evaluate --suite` takes.
+
+    Recognised: ImageNet's validation images (in class folders, or flat with a list), ImageNet-C, ImageNet-R,
+    ImageNet-Sketch, ImageNet-9, the stimuli of model-vs-human and texture-vs-shape, domains such as PACS, train and
+    val folders, and plain or numbered class folders.
+
+    Example: elude suite init imagenet/
+    """
+    from elude.quality.suites.suite_init import init
+
+    written = init(folder, images=images, out=out)
+    rows = {str(item.path): item.what for item in written.used}
+    rows |= {str(item.path): f"{item.what}; left out: {reason}" for item, reason in written.left_out}
+    if as_json:
+        show(str(written.file), {"file": str(written.file), "sets": rows}, as_json)
+        return
+    show(f"Wrote {written.file}", rows)
+    typer.echo(f"Next: elude evaluate MODEL --suite {written.file}")

@@ -2,13 +2,15 @@
 
 The 1,000 synsets in the order of the outputs, and the 200 of ImageNet-R (Hendrycks et al. 2021),
 are in timm's data, an own dependency. The 16 categories are those of Geirhos et al. (2019, 2021),
-github.com/bethgelab/model-vs-human, as indices of ImageNet-1k's outputs. ImageNet-9's categories
-(Xiao et al. 2021) come with its data, in ``in_to_in9.json``.
+github.com/bethgelab/model-vs-human, as indices of ImageNet-1k's outputs. The nine of ImageNet-9 (Xiao et al. 2021)
+are all classes below one synset of WordNet each; the archive of its images does not hold them, but the repository
+github.com/MadryLab/backgrounds_challenge, in ``in_to_in9.json``.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -25,6 +27,12 @@ def _without(first: int, last: int, *left_out: int) -> tuple[int, ...]:
 
 _BIRDS = (8, *_without(10, 24, 17, 21), *_without(80, 100, 84, 85, 86, 97), *_without(127, 145, 134))
 _DOGS = _without(152, 268, 192, 204, 227, 242, 251, 258, 260, 264)
+# fmt: off
+_VEHICLES = (407, 408, 428, 436, 444, 468, 511, 547, 555, 561, 565, 569, 573, 586, 603, 609, 612, 627, 656, 661, 665,
+             670, 671, 675, 690, 705, 717, 734, 751, 757, 791, 802, 803, 817, 820, 829, 847, 864, 866, 867, 870, 880)
+_INSTRUMENTS = (401, 402, 420, 432, 486, 494, 513, 541, 546, 558, 566, 577, 579, 593, 594, 641, 642, 683, 684, 687,
+                699, 776, 822, 875, 881, 889)
+# fmt: on
 SIXTEEN: dict[str, tuple[int, ...]] = {
     "airplane": (404,),
     "bear": (294, 295, 296, 297),
@@ -42,6 +50,17 @@ SIXTEEN: dict[str, tuple[int, ...]] = {
     "knife": (499,),
     "oven": (766,),
     "truck": (555, 569, 656, 675, 717, 734, 864, 867),
+}
+NINE: dict[str, tuple[int, ...]] = {  # all classes below WordNet's …
+    "dog": _without(151, 268, 171, 172),  # n02084071; the two left out are not in the data set's mapping
+    "bird": (*_without(7, 24), *_without(87, 100), *_without(127, 146)),  # n01503061
+    "wheeled vehicle": _VEHICLES,  # n04576211
+    "reptile": _without(33, 68),  # n01661091
+    "carnivore": (*_without(269, 299, 281, 282, 283, 284, 285), *_without(356, 362), 387, 388),  # n02075296
+    "insect": _without(300, 326),  # n02159955
+    "musical instrument": _INSTRUMENTS,  # n03800933
+    "primate": _without(365, 384),  # n02469914
+    "fish": (*_without(0, 6), *_without(389, 397)),  # n02512053
 }
 
 
@@ -67,6 +86,28 @@ def sixteen_categories() -> Categories:
     """The 16 categories of model-vs-human, alphabetical, each with its synsets."""
     names = synsets()
     return tuple((category, tuple(names[i] for i in indices)) for category, indices in SIXTEEN.items())
+
+
+def nine_categories(labels: Sequence[str]) -> Categories:
+    """ImageNet-9's categories for its folders, named ``NN_category``.
+
+    Args:
+        labels: the set's class folders; ``_`` and ``-`` may stand for spaces.
+
+    Raises:
+        UsageError: a folder is not named for one of the nine.
+    """
+    names = synsets()
+    categories = []
+    for label in labels:
+        category = re.sub(r"^\d+[_-]", "", label).replace("_", " ").replace("-", " ").lower()
+        if category not in NINE:
+            raise UsageError(
+                f"The folder {label!r} is not named for one of ImageNet-9's categories.",
+                f"They are {', '.join(NINE)}, with or without a number before: 00_dog.",
+            )
+        categories.append((label, tuple(names[i] for i in NINE[category])))
+    return tuple(categories)
 
 
 def indexed_categories(path: Path, labels: Sequence[str], outputs: Sequence[str]) -> Categories:
