@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elude.cli.terminal import AsJson, BundlePath, progress_bar, show
+from elude.cli.terminal import AsJson, BundlePath, progress_bar, show, warn
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EquivalenceError, UsageError
 
@@ -24,12 +24,15 @@ def export(
     images: Annotated[
         str | None, typer.Option(help=f"Probing images: {_IMAGES}; the embedded model brings its own.")
     ] = None,
-    layers: Annotated[str, typer.Option(help="Glob over module paths; 'last' is the last block's fc2.")] = "last",
+    layers: Annotated[
+        str,
+        typer.Option(help="Module paths with '*' and '?'; 'last': the last block's mlp.fc2, or the last map."),
+    ] = "last",
     evaluation: Annotated[
         str | None, typer.Option(help="Held-out images for the MS-Score, named as --images are.")
     ] = None,
     max_images: Annotated[int, typer.Option(help="Probing images used at most.")] = 20_000,
-    tokens: Annotated[int, typer.Option(help="Tokens kept of each image.")] = 8,
+    tokens: Annotated[int, typer.Option(help="Tokens kept per image.")] = 8,
     top_k: Annotated[int | None, typer.Option(help="Instances clustered per unit.")] = None,
     min_cluster_size: Annotated[int | None, typer.Option(help="Fewest instances of a sub-unit's cluster.")] = None,
     method: Annotated[str, typer.Option(help="'default', or 'paper': exact HDBSCAN, slower.")] = "default",
@@ -49,8 +52,7 @@ def export(
 ) -> None:
     """Split a model's units into sub-units, check that nothing changed, and write the bundle.
 
-    An export that was killed resumes when it is called again: what it has collected lies in
-        OUT.partial until it is done.
+    After a kill or an error the same call resumes: what was collected stays in OUT.partial until the end.
 
     Example: elude export embedded --out build/bundle
     """
@@ -71,7 +73,7 @@ def export(
     )
     options: dict[str, Any] = {"evaluation": evaluation, "overwrite": overwrite, "engine": engine, "workers": workers}
     with progress_bar() as progress:
-        bundle = run(model, images, layers, out, settings, progress=progress, **options)
+        bundle = run(model, images, layers, out, settings, progress=progress, notify=warn, **options)
     show(f"Exported to {bundle.root}", export_facts(bundle), as_json)
 
 

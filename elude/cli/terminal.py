@@ -30,6 +30,11 @@ def show(title: str, rows: dict[str, Any], as_json: bool = False) -> None:
     Console(width=min(Console().width, 140)).print(table)
 
 
+def warn(sentence: str) -> None:
+    """Print a sentence that the user should read on standard error."""
+    typer.echo(f"Note: {sentence}", err=True)
+
+
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Progress on standard error, silent when that is not a terminal: call it with (what, done, total)."""

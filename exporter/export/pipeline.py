@@ -5,30 +5,37 @@ order.
 from __future__ import annotations
 
 import json
+import logging
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from elude.exporter import engines
 from elude.exporter.atlas.fill_catalogue import TOPS, write_atlas
+from elude.exporter.export.finished_splits import split_once
 from elude.exporter.export.library_versions import installed
 from elude.exporter.export.model_card import model_card
 from elude.exporter.export.work_folder import work_folder
+from elude.exporter.graph.prepare import Prepared, prepare_graph
 from elude.exporter.images import ImageSource, open_images
-from elude.exporter.models.layers import Layer, find_layers
+from elude.exporter.models.layers import Layer, find_layers, splittable
 from elude.exporter.models.load import EMBEDDED, EMBEDDED_FOLDER, LoadedModel, load_model
+from elude.exporter.models.trial import try_out
+from elude.exporter.models.walk import require_one_call
 from elude.exporter.naming.at_export import names_at_export
 from elude.exporter.naming.evidence import NAMES, Name
 from elude.exporter.probing.probe import Probe, collect
+from elude.exporter.probing.probe_store import collection_key
 from elude.exporter.scoring.activity import scan
 from elude.exporter.scoring.measures import SUB_UNITS, TOP, Measures, ms_scores
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.split_layer import SplitSettings, random_control, split_layer
 from elude.exporter.splitting.weights import save_splits
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
-from elude.handlers.errors import UsageError
+from elude.handlers.errors import EludeError, EquivalenceError, UsageError
 
 Progress = Callable[[str, int, int], None]  # step, done, of how many
 FEWEST_INSTANCES = 100
@@ -143,11 +150,13 @@ def export(
     progress: Progress | None = None,
     engine: str = engines.LOCAL,
     workers: int = 0,
+    notify: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Split a model's layers and write the bundle; a failed check or any other error leaves none.
 
-    Activations are collected in a folder ``OUT.partial`` beside the bundle, which is removed at the
-    end. After a kill the same call goes on from there, and gives the same bytes.
+    What can be refused is refused first: the layers are found, the plain graph is exported and checked.
+    Then activations and splits are collected in a folder ``OUT.partial`` beside the bundle, which is removed
+    when the bundle is in place. After a kill or an error the same call resumes from there, and gives the same bytes.
 
     Args:
         model_name: see ``elude.exporter.models.load.load_model``.
@@ -165,6 +174,7 @@ def export(
             (elude.exporter.engines); the bytes are the same.
         workers: processes that cluster; 0 is threads of this process. Of ``ray``: processes of a
             cluster that is started here.
+        notify: called with sentences that the user should read; by default they are logged as warnings.
 
     Raises:
         UsageError, ImageError, UnsupportedLayerError: the arguments cannot be used.
@@ -176,13 +186,65 @@ def export(
     probing = _open(images, model_name, "probe").limited(settings.max_images)
     held_out = evaluation is not None or model_name == EMBEDDED
     judging = (_open(evaluation, model_name, "evaluation") if held_out else probing).limited(settings.measure_images)
-    loaded = load_model(model_name)
-    layers = find_layers(loaded.module, layers_pattern)
-    job = _Job(loaded, layers, settings, progress or (lambda step, done, total: None), engine, workers)
-    with work_folder(Path(out)) as folder:
+    report = progress or (lambda step, done, total: None)
+    job = _prepare(load_model(model_name), layers_pattern, len(probing), settings, report, engine, workers)
+    for note in job.graph.notes:
+        (notify or logging.getLogger("elude").warning)(f"{model_name}: {note}.")
+    with work_folder(Path(out)) as folder, _kept(folder):
         splits = _split(job, probing, folder)
+        _write_bundle(Path(out), job, splits, (probing, judging), held_out, overwrite)
+    return Bundle.open(out)
+
+
+def _prepare(
+    loaded: LoadedModel,
+    pattern: str,
+    images: int,
+    settings: ExportSettings,
+    report: Progress,
+    engine: str,
+    workers: int,
+) -> _Job:
+    """Everything that can be refused, before anything is collected: a forward pass, the layers, the plain graph."""
+    module, size = loaded.module, loaded.preprocess.input_size
+    report("check", 0, 1)
+    trial = try_out(module, size, splittable(module))
+    headless = getattr(module, "num_classes", None) == 0
+    layers = find_layers(module, pattern, trial, headless=headless)
+    for layer in layers:
+        require_one_call(layer.name, trial.calls.get(layer.name, 0))
+        settings.for_instances(images * min(settings.tokens_per_image, trial.rows[layer.name]), layer.name)
+    output = "embedding" if headless else "logits"
+    graph = prepare_graph(module, [layer.name for layer in layers], size, output=output, opset=settings.opset)
+    report("check", 1, 1)
+    return _Job(loaded, layers, graph, settings, report, engine, workers)
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """After an error, say that what was collected is still there; the report of a failed check lies beside it."""
+    try:
+        yield
+    except EludeError as error:
+        if isinstance(error, EquivalenceError) and error.report:
+            write_json(folder / "equivalence.json", error.report)
+        if (folder / "probe" / "state.json").is_file():
+            remedy = f"{error.remedy} What was collected is in {folder}: the same call resumes from it."
+            error.remedy, error.args = remedy.strip(), (f"{error.message} {remedy}".strip(),)
+        raise
+
+
+def _write_bundle(
+    out: Path,
+    job: _Job,
+    splits: list[LayerSplit],
+    images: tuple[ImageSource, ImageSource],
+    held_out: bool,
+    overwrite: bool,
+) -> None:
+    loaded, settings, (probing, judging) = job.loaded, job.settings, images
     parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
-    infos = layer_infos(layers, splits)
+    infos = layer_infos(job.layers, splits)
     with write_bundle(
         out, source=loaded.source, layers=infos, parameters=parameters, versions=versions(), overwrite=overwrite
     ) as folder:
@@ -190,9 +252,8 @@ def export(
         measures = _measure(job, splits, judging, held_out)
         _write_catalogue(folder, job, splits, measures, probing.limited(settings.atlas_images))
         facts = {"probing_images": len(probing), **asdict(settings), **settings.resolved()}
-        _write_json(folder / "measures.json", measures.to_json() | {"settings": facts})
+        write_json(folder / "measures.json", measures.to_json() | {"settings": facts})
         (folder / "README.md").write_text(model_card(loaded, infos, parameters, measures, facts), encoding="utf-8")
-    return Bundle.open(out)
 
 
 def layer_infos(layers: list[Layer], splits: list[LayerSplit]) -> list[LayerInfo]:
@@ -226,6 +287,7 @@ class _Job:
 
     loaded: LoadedModel
     layers: list[Layer]
+    graph: Prepared
     settings: ExportSettings
     report: Progress
     engine: str
@@ -251,13 +313,19 @@ def _split(job: _Job, probing: ImageSource, folder: Path) -> list[LayerSplit]:
         workers=workers,
     )
 
-    def one(layer: Layer, probe: Probe) -> LayerSplit:
-        chosen, progress = settings.for_instances(len(probe.z), layer.name), job.progress(f"split {layer.name}")
-        return split_layer(layer, probe, chosen, progress, workers=workers, engine=engine)
+    collection = collection_key(folder / "probe")
 
-    return [
-        one(layer, probes.pop(layer.name)) for layer in job.layers
-    ]  # pop: a layer's probe is freed once it is split
+    def split(layer: Layer, probe: Probe) -> LayerSplit:
+        chosen, progress = settings.for_instances(len(probe.z), layer.name), job.progress(f"split {layer.name}")
+        key = {"collection": collection, "layer": layer.name, "settings": asdict(chosen), "versions": versions()}
+        return split_once(
+            folder / f"{layer.name}.split.safetensors",
+            key,
+            lambda: split_layer(layer, probe, chosen, progress, workers=workers, engine=engine),
+        )
+
+    # pop: a layer's probe is freed once it is split
+    return [split(layer, probes.pop(layer.name)) for layer in job.layers]
 
 
 def _write_graph(folder: Path, job: _Job, splits: list[LayerSplit], images: ImageSource) -> None:
@@ -267,18 +335,27 @@ def _write_graph(folder: Path, job: _Job, splits: list[LayerSplit], images: Imag
     from elude.exporter.verify import verify
 
     module, preprocess, source = job.loaded.module, job.loaded.preprocess, job.loaded.source
-    path, size, opset = folder / "model.onnx", preprocess.input_size, job.settings.opset
+    path = folder / "model.onnx"
     job.report("graph", 0, 1)
-    emit(module, splits, path, layers=job.layers, input_size=size, source=source, preprocess=preprocess, opset=opset)
+    emit(
+        module,
+        splits,
+        path,
+        layers=job.layers,
+        input_size=preprocess.input_size,
+        source=source,
+        preprocess=preprocess,
+        prepared=job.graph,
+    )
     job.report("graph", 1, 1)
     job.report("verify", 0, 1)
     _, pixel_values = next(images.batches(preprocess, len(images)))
     equivalence = verify(module, graft(module, splits), path, splits, job.layers, pixel_values, images=len(images))
     job.report("verify", 1, 1)
     save_splits(splits, folder / "disentangled.safetensors")
-    _write_json(folder / "equivalence.json", equivalence.to_json())
-    _write_json(folder / "preprocess.json", preprocess.to_json())
-    _write_json(folder / "labels.json", None if job.loaded.labels is None else list(job.loaded.labels))
+    write_json(folder / "equivalence.json", equivalence.to_json())
+    write_json(folder / "preprocess.json", preprocess.to_json())
+    write_json(folder / "labels.json", None if job.loaded.labels is None else list(job.loaded.labels))
 
 
 def _measure(job: _Job, splits: list[LayerSplit], images: ImageSource, held_out: bool) -> Measures:
@@ -306,12 +383,12 @@ def _write_catalogue(
     names: dict[int, Name] = {}
     if job.settings.names == "labels":
         names, evidence = names_at_export(splits, activity, images)
-        _write_json(folder / NAMES, evidence)
+        write_json(folder / NAMES, evidence)
     path = folder / "catalogue.sqlite"
     write_atlas(
         path, splits, activity, measures, images=images, preprocess=preprocess, tops=job.settings.tops, names=names
     )
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A folder beside a result, for work that should outlive a kill: ``OUT.partial``."""
+"""A folder beside a result, for work that should survive a kill or an error: ``OUT.partial``."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from elude.handlers.errors import EludeError, UsageError
+from elude.handlers.errors import UsageError
+
+_LOCK = "lock"
 
 
 @contextmanager
 def work_folder(out: Path) -> Iterator[Path]:
     """The folder ``OUT.partial``, made if it is not there. One process at a time may work in it.
 
-    It is removed at the end, and also after an ``EludeError``, which would come again. It stays
-    when the process is killed or interrupted, and after errors from outside, as of a full disk.
+    It is removed at the end. After a kill or an error it stays if anything was put into it, so that
+    the next call can resume.
 
     Raises:
         UsageError: another process works in it, or something else has its name.
@@ -28,7 +30,7 @@ def work_folder(out: Path) -> Iterator[Path]:
             "Move it or choose another place.",
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with (folder / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -37,7 +39,8 @@ def work_folder(out: Path) -> Iterator[Path]:
             ) from error
         try:
             yield folder
-        except EludeError:
-            shutil.rmtree(folder)
+        except BaseException:
+            if all(path.name == _LOCK for path in folder.iterdir()):
+                shutil.rmtree(folder)
             raise
         shutil.rmtree(folder)

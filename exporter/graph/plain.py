@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from elude.handlers.errors import UnsupportedLayerError
 OPSET = 18
 SCOPES = "pkg.torch.onnx.name_scopes"
 PRODUCTS = ("MatMul", "Gemm", "Conv")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -71,17 +74,19 @@ def plain_export(
     opset: int = OPSET,
     dtype: torch.dtype = torch.float32,
     dynamic_size: bool = False,
+    optimise: bool = True,
 ) -> tuple[ir.Model, list[Site]]:
     """Export with a dynamic batch and find ``layers``.
 
     Args:
-        module: in eval mode; takes (N, 3, H, W) and returns one tensor.
-        input_size: (3, H, W).
+        module: in eval mode; takes (N, C, H, W) and returns one tensor.
+        input_size: (C, H, W).
         layers: module paths to find.
         output: name of the graph's output.
         opset: ONNX operator set, 18 or later.
         dtype: of weights and arithmetic; input and output are float32 whatever it is.
         dynamic_size: leave height and width open as well; the model must allow it.
+        optimise: let the exporter fold constants and batch normalisations.
 
     Raises:
         UnsupportedLayerError: the model cannot be exported, or a layer is not run exactly once.
@@ -101,7 +106,8 @@ def plain_export(
     kept = [value for value in ends.values() if not value.is_graph_output()]
     model.graph.outputs.extend(kept)  # as outputs, so that no optimisation swallows them
     names = {layer: value.name for layer, value in ends.items()}
-    optimizer.optimize_ir(model)
+    if optimise:
+        optimizer.optimize_ir(model)
     values = {value.name: value for value in model.graph.outputs}
     sites = [_site(model.graph, layer, values[names[layer]], lost.get(layer)) for layer in layers]
     for _ in kept:
@@ -135,14 +141,21 @@ def _export(
             )
     except torch.onnx.OnnxExporterError as error:
         remedy = "Export it with a fixed image size." if dynamic_size else ""
-        raise UnsupportedLayerError(
-            f"The model cannot be exported to ONNX: {str(error).splitlines()[0]}", remedy
-        ) from error
+        raise UnsupportedLayerError(f"The model cannot be exported to ONNX: {root_cause(error)}.", remedy) from error
     if program is None or len(program.model.graph.outputs) != 1:
         raise UnsupportedLayerError(
             "The model does not return exactly one tensor.", "Wrap it in a module that returns its logits."
         )
     return program.model
+
+
+def root_cause(error: BaseException) -> str:
+    """The first line that names a reason: the exporter wraps it several times, with steps, colours and traces."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [_COLOUR.sub("", line).strip() for line in str(error).splitlines()]
+    text = next((line for line in lines if line), "no reason was given")
+    return f"{type(error).__name__}: {text[:_LONGEST_REASON]}".rstrip(".")
 
 
 def _try_other_size(module: nn.Module, input_size: tuple[int, int, int], dtype: torch.dtype) -> None:

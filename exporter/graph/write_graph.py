@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import onnx_ir as ir
-import torch
 from torch import nn
 
 from elude.exporter.graph.metadata import layer_infos, metadata
 from elude.exporter.graph.ops import Ops
-from elude.exporter.graph.plain import OPSET, Site, plain_export
+from elude.exporter.graph.plain import Site
+from elude.exporter.graph.prepare import DTYPES, Prepared, prepare_graph
 from elude.exporter.graph.shares import store
 from elude.exporter.graph.steering import INPUTS, Steering, prepare, steer
 from elude.exporter.graph.sub_units import Grafted, every, whole_units
@@ -27,8 +27,8 @@ from elude.handlers.images.preprocess import Preprocess
 if TYPE_CHECKING:
     from elude.exporter.models.layers import Layer
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-OPSET_BFLOAT16 = 22
+__all__ = ["DTYPES", "emit", "save"]
+
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; protobuf ends at 2 GiB
 _DOC = (
     "Fed pixel_values only, this graph is the original model. inspect=true adds the sub-unit activations of "
@@ -60,12 +60,13 @@ def emit(
     dtype: str = "float32",
     dynamic_size: bool = False,
     external_above: int = EXTERNAL_ABOVE,
+    prepared: Prepared | None = None,
 ) -> None:
     """Export ``module``, graft the splits and write the file, checked with full shape inference.
 
     Args:
         module: the original model, eval mode, float32.
-        splits: one a layer, in the order that numbers the sub-units.
+        splits: one per layer, in the order that numbers the sub-units.
         path: the file to write; weights above ``external_above`` bytes go to ``<path>.data`` beside it.
         layers: the split layers, in the order of ``splits``.
         input_size: (3, H, W).
@@ -77,22 +78,12 @@ def emit(
             are computed with.
         dynamic_size: leave the image's height and width open; the model must allow it.
         external_above: bytes of weights above which they are stored beside the file.
+        prepared: the plain graph, if ``elude.exporter.graph.prepare.prepare_graph`` made it already; it is used up.
 
     Raises:
         UsageError: splits and layers do not fit, the opset is below 18 or the dtype unknown.
         UnsupportedLayerError: the model cannot be exported or a layer not be found in the graph.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype is {dtype!r}.", f"Use one of {', '.join(DTYPES)}.")
-    lowest = OPSET_BFLOAT16 if dtype == "bfloat16" else OPSET
-    opset = lowest if opset is None else opset
-    if opset < lowest:
-        why = (
-            "Convolutions take bfloat16 from 22 on."
-            if dtype == "bfloat16"
-            else "Bit operations and the addition of ScatterElements need 18."
-        )
-        raise UsageError(f"opset {opset} is below {lowest}.", why)
     names = [split.layer for split in splits]
     if names != [layer.name for layer in layers] or len(set(names)) != len(names) or not names:
         raise UsageError(
@@ -100,15 +91,18 @@ def emit(
             "order, once each."
         )
     output = "embedding" if getattr(module, "num_classes", None) == 0 else "logits"
-    model, sites = plain_export(
-        module, input_size, layers=names, output=output, opset=opset, dtype=DTYPES[dtype], dynamic_size=dynamic_size
-    )
+    if prepared is None:
+        prepared = prepare_graph(
+            module, names, input_size, output=output, opset=opset, dtype=dtype, dynamic_size=dynamic_size
+        )
+    model = prepared.model
     grafts = [
-        _grafted(model.graph, site, layer, split) for site, layer, split in zip(sites, layers, splits, strict=True)
+        _grafted(model.graph, site, layer, split)
+        for site, layer, split in zip(prepared.sites, layers, splits, strict=True)
     ]
     _graft(model, grafts, splits)
     infos = layer_infos(splits, [layer.kind for layer in layers])
-    model.metadata_props.update(metadata(source, preprocess, infos, splits, dtype))
+    model.metadata_props.update(metadata(source, preprocess, infos, splits, prepared.dtype))
     model.producer_name, model.producer_version, model.doc_string = "elude", None, _DOC
     model.graph.name, model.graph.doc_string = source.model, _DOC
     save(model, Path(path), external_above)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from elude.exporter.models.trial import Trial
 from elude.handlers.errors import UnsupportedLayerError, UsageError
 from elude.handlers.requests.identifiers import parse_id
 
@@ -47,23 +48,28 @@ class Layer:
     window: int
 
 
-def find_layers(model: nn.Module, pattern: str) -> list[Layer]:
+def find_layers(model: nn.Module, pattern: str, trial: Trial | None = None, *, headless: bool = False) -> list[Layer]:
     """The layers whose path matches, in the model's order.
 
     Args:
         model: any torch model.
         pattern: a path, several separated by commas, or with ``*`` and ``?`` (which match dots
             too), e.g. ``blocks.*.fc2``. A pattern with wildcards passes over modules of other
-            kinds; ``last`` (or ``default``) is ``mlp.fc2`` of the last block.
+            kinds. ``last`` (or ``default``) is ``mlp.fc2`` of the last block where there are such
+            blocks, else the last layer before the head that sees more than one place of an image.
+        trial: a forward pass that watched ``splittable(model)``; ``last`` needs it where there are no such blocks.
+        headless: the model returns an embedding, so that its last layer is no head.
 
     Raises:
         UsageError: nothing matches.
         UnsupportedLayerError: what matches cannot be split; says why.
     """
     modules = {name: module for name, module in model.named_modules() if name}
-    found: set[str] = set()
+    chosen: set[str] = set()
     for part in (part.strip() for part in pattern.split(",")):
-        matches = [_last(modules)] if part in _DEFAULTS else [name for name in modules if fnmatchcase(name, part)]
+        matches = [name for name in modules if fnmatchcase(name, part)]
+        if part in _DEFAULTS:
+            matches = [_last(modules, trial, headless)]
         reasons = {name: reason for name in matches if (reason := why_not(name, modules[name]))}
         # Passing over a norm or an activation is what a wildcard is for; passing over a layer that
         # looks splittable would mislead.
@@ -73,8 +79,13 @@ def find_layers(model: nn.Module, pattern: str) -> list[Layer]:
             raise UnsupportedLayerError(f"Layer {name!r} cannot be split: {reasons[name]}.", _available(modules, name))
         if not matches:
             raise UsageError(f"No layer matches {part!r}.", _available(modules, part))
-        found |= set(matches) - set(reasons)
-    return [_layer(name, module) for name, module in modules.items() if name in found]
+        chosen |= set(matches) - set(reasons)
+    return [_layer(name, module) for name, module in modules.items() if name in chosen]
+
+
+def splittable(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules that can be split if the model calls them once, by path."""
+    return {name: module for name, module in model.named_modules() if name and not why_not(name, module)}
 
 
 def why_not(name: str, module: nn.Module) -> str:
@@ -88,7 +99,7 @@ def why_not(name: str, module: nn.Module) -> str:
     if f"{type(module).__module__}.{type(module).__qualname__}" not in _PLAIN:
         return f"{type(module).__name__} may change its weights or its input in its own forward"
     if not all(part.replace("_", "").isalnum() and part.isascii() for part in name.split(".")):
-        return "its path holds other signs than letters, digits, '_' and '.', so that its sub-units could not be named"
+        return "its path holds other characters than letters, digits, '_' and '.', so its sub-units could not be named"
     return ""
 
 
@@ -101,15 +112,34 @@ def _layer(name: str, module: nn.Module) -> Layer:
     return Layer(name, "conv", module, module.out_channels, module.in_channels // module.groups, module.groups, window)
 
 
-def _last(modules: dict[str, nn.Module]) -> str:
-    names = [
+def _last(modules: dict[str, nn.Module], trial: Trial | None, headless: bool) -> str:
+    blocks = [
         name
         for name, module in modules.items()
         if re.search(r"(^|\.)\d+\.mlp\.fc2$", name) and not why_not(name, module)
     ]
-    if not names:
+    if blocks:
+        return blocks[-1]
+    if trial is None:
         raise UsageError("The model has no block with an 'mlp.fc2' to split by default.", _available(modules, "fc2"))
-    return names[-1]
+    return _last_before_head(modules, trial, headless)
+
+
+def _last_before_head(modules: dict[str, nn.Module], trial: Trial, headless: bool) -> str:
+    """The last layer in the order of execution that sees several places of an image, the head left out.
+
+    After the pooling there is one place only: those layers come into question only where there are no others, as in
+    a chain of linear layers. A unit with a single input cannot be split.
+    """
+    order = [name for name in trial.order if trial.calls[name] == 1 and trial.rows.get(name, 0) > 0]
+    candidates = [name for name in order if _layer(name, modules[name]).inputs > 1]
+    candidates = [name for name in candidates if trial.rows[name] > 1] or candidates
+    width = trial.output.shape[-1] if isinstance(trial.output, Tensor) else None
+    if not headless and len(candidates) > 1 and _layer(candidates[-1], modules[candidates[-1]]).units == width:
+        candidates.pop()
+    if not candidates:
+        raise UsageError("The model has no layer to split by default.", _available(modules, "fc2"))
+    return candidates[-1]
 
 
 def _available(modules: dict[str, nn.Module], wanted: str, count: int = 8) -> str:

@@ -1,6 +1,4 @@
-"""Batches of images through a model, with what its layers read and returned: the one loop that every pass over
-images is.
-"""
+"""Batches of images through a model, with its layers' inputs and outputs: the one loop of every pass over images."""
 
 from __future__ import annotations
 
@@ -78,13 +76,18 @@ def watch(layers: Sequence[Layer]) -> Iterator[dict[str, list[tuple[Tensor, Tens
 
 
 def _once(layer: Layer, seen: Mapping[str, list[tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
-    """Input and output of the layer's only call.
+    """Input and output of the layer's only call; refuses as ``require_one_call``."""
+    calls = seen.get(layer.name, [])
+    require_one_call(layer.name, len(calls))
+    return calls[0]
+
+
+def require_one_call(name: str, calls: int) -> None:
+    """Refuse a layer that does not run exactly once per forward pass.
 
     Raises:
         UnsupportedLayerError: it ran more than once, or not at all (its parent uses its weights without calling it).
     """
-    calls = seen.get(layer.name, [])
-    if len(calls) != 1:
-        reason = f"it runs {len(calls)} times in one forward pass" if calls else "the model never calls it as a module"
-        raise UnsupportedLayerError(f"Layer {layer.name!r} cannot be split: {reason}.", "Choose another layer.")
-    return calls[0]
+    if calls != 1:
+        reason = f"it runs {calls} times in one forward pass" if calls else "the model never calls it as a module"
+        raise UnsupportedLayerError(f"Layer {name!r} cannot be split: {reason}.", "Choose another layer.")

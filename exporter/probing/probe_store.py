@@ -1,9 +1,9 @@
-"""Where a collection grows: in memory, or in a folder that outlives a kill.
+"""Where a collection grows: in memory, or in a folder that survives a kill.
 
 In a folder there are, for the layer number i, the arrays ``i.q.npy``, ``i.z.npy`` and
 ``i.token.npy``, and ``state.json``: what the collection depends on and how many images are in. It
-is replaced in one step after each batch, when the arrays have been written. A collection that goes
-on where another ended computes the same batches, so the arrays get the same bytes.
+is replaced in one step after each batch, when the arrays have been written. A collection that
+resumes where another ended computes the same batches, so the arrays get the same bytes.
 """
 
 from __future__ import annotations
@@ -24,14 +24,20 @@ PARTS = ("q", "z", "token")
 _STATE = "state.json"
 
 
+def collection_key(folder: Path) -> str:
+    """What the collection in a folder depends on, as a hash."""
+    key: str = json.loads((folder / _STATE).read_text("utf-8"))["key"]
+    return key
+
+
 class Store:
     """Instances of several layers, batch by batch.
 
     Args:
         layers: their paths.
         images: how many there will be.
-        folder: None keeps all in memory. A folder that holds a part of this very collection is gone
-            on with; whatever else it holds of a collection is removed.
+        folder: None keeps all in memory. A folder that holds a part of this very collection is
+            resumed; whatever else it holds of a collection is removed.
         key: what the collection depends on.
 
     Attributes:

@@ -207,11 +207,21 @@ def test_one_process_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
             pass
         assert folder.is_dir()
     assert not folder.exists()
-    with pytest.raises(KeyboardInterrupt), work_folder(tmp_path / "out"):
-        raise KeyboardInterrupt
-    assert folder.is_dir()
     with pytest.raises(ImageError), work_folder(tmp_path / "out"):
         raise ImageError("x")
+    assert not folder.exists()  # nothing was collected
+
+    def fail(error: type[BaseException]) -> None:
+        with work_folder(tmp_path / "out") as work:
+            (work / "collected").touch()
+            raise error("x")
+
+    for error in (KeyboardInterrupt, ImageError):
+        with pytest.raises(error):
+            fail(error)
+        assert (folder / "collected").is_file()
+    with work_folder(tmp_path / "out"):
+        pass
     assert not folder.exists()
     folder.write_text("mine")
     with pytest.raises(UsageError, match="in the way"), work_folder(tmp_path / "out"):

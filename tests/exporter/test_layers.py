@@ -7,8 +7,9 @@ import torch
 from _models import Convolutions, TinyBlocks
 from torch import nn
 
-from elude.exporter.models.layers import find_layers
+from elude.exporter.models.layers import find_layers, splittable
 from elude.exporter.models.tokens import to_tokens
+from elude.exporter.models.trial import try_out
 from elude.handlers.errors import UnsupportedLayerError, UsageError
 
 
@@ -33,6 +34,47 @@ def test_the_last_block_is_not_the_pooling_head() -> None:
     model = TinyBlocks()
     model.attn_pool = nn.ModuleDict({"mlp": nn.ModuleDict({"fc2": nn.Linear(6, 6)})})  # as in SigLIP's image tower
     assert names(model, "last") == ["blocks.1.mlp.fc2"]
+
+
+class OutOfOrder(nn.Module):
+    """Defined in another order than it runs; a fully convolutional head behind the last map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.second, self.first = nn.Conv2d(4, 5, 1), nn.Conv2d(4, 4, 3), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(self.first(x))).mean((2, 3))
+
+
+class Chain(nn.Sequential):
+    def __init__(self, *, head: bool = True) -> None:
+        parts = [nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 6)]
+        super().__init__(*parts, *([nn.ReLU(), nn.Linear(6, 2)] if head else []))
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "headless", "expected"),
+    [
+        (Convolutions(), (3, 12, 12), False, "grouped"),  # the depthwise one after it has one input per unit
+        (OutOfOrder(), (3, 8, 8), False, "second"),
+        (OutOfOrder(), (3, 8, 8), True, "head"),  # its output is the embedding
+        (Chain(), (3, 2, 2), False, "3"),
+        (Chain(head=False), (3, 2, 2), True, "3"),
+    ],
+)
+def test_the_default_is_the_last_layer_that_runs_before_the_head(
+    model: nn.Module, size: tuple[int, int, int], headless: bool, expected: str
+) -> None:
+    trial = try_out(model.eval(), size, splittable(model))
+    (layer,) = find_layers(model, "last", trial, headless=headless)
+    assert layer.name == expected
+
+
+def test_a_model_that_does_not_run_on_its_input_size_is_refused() -> None:
+    model = Chain()
+    with pytest.raises(UnsupportedLayerError, match=r"cannot be run on images of 3×5×5"):
+        try_out(model, (3, 5, 5), splittable(model))
 
 
 def test_shapes_of_each_kind() -> None:

@@ -128,6 +128,7 @@ def test_two_runs_give_the_same_bytes(bundle: Bundle, model: str, images: Path, 
     )
     assert again.manifest == bundle.manifest
     assert list(dict.fromkeys(steps)) == [
+        "check",
         "probe",
         "split blocks.0.mlp.fc2",
         "split blocks.1.mlp.fc2",
@@ -180,7 +181,7 @@ def test_a_killed_export_goes_on_and_gives_the_same_bytes(
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_failed_check_leaves_nothing(
+def test_a_failed_check_leaves_no_bundle_and_loses_nothing_that_was_collected(
     model: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = elude.exporter.verify.verify
@@ -190,10 +191,24 @@ def test_a_failed_check_leaves_nothing(
             original.head.bias += 0.01
         return real(original, *rest, **keywords)
 
-    monkeypatch.setattr(elude.exporter.verify, "verify", broken)
-    with pytest.raises(EquivalenceError):
-        export(model, images, "last", tmp_path / "bundle", SETTINGS)
-    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(elude.exporter.verify, "verify", broken)
+        with pytest.raises(EquivalenceError, match=r"bundle\.partial.*resumes"):
+            export(model, images, "last", tmp_path / "bundle", SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle.partial"]
+    assert json.loads((tmp_path / "bundle.partial" / "equivalence.json").read_text())["passed"] is False
+    steps: list[tuple[str, int]] = []
+    export(
+        model,
+        images,
+        "last",
+        tmp_path / "bundle",
+        SETTINGS,
+        progress=lambda step, done, total: steps.append((step, done)),
+    )
+    assert [done for step, done in steps if step == "probe"] == [60]  # nothing was collected twice
+    assert not [step for step, _ in steps if step.startswith("split")]  # nor clustered
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_what_cannot_be_used_is_refused_before_any_work(model: str, images: Path, tmp_path: Path) -> None:

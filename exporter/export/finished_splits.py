@@ -1,0 +1,32 @@
+"""Finished splits in the work folder: clustering may take hours, and an error after it must not lose them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.splitting.weights import load_splits, save_splits
+
+
+def split_once(path: Path, key: dict[str, Any], split: Callable[[], LayerSplit]) -> LayerSplit:
+    """The split that lies at ``path`` if it was made for the same ``key``, else a new one, which is put there.
+
+    Args:
+        path: a ``.safetensors`` file; its key lies beside it as ``.json``.
+        key: everything that the split depends on, as JSON.
+        split: makes it.
+    """
+    text, beside = json.dumps(key, sort_keys=True), path.with_suffix(".json")
+    if beside.is_file() and path.is_file() and beside.read_text("utf-8") == text:
+        return load_splits(path)[0]
+    beside.unlink(missing_ok=True)
+    result = split()
+    save_splits([result], path)
+    partial = beside.with_suffix(".partial")
+    partial.write_text(text, "utf-8")
+    os.replace(partial, beside)
+    return result
