@@ -20,7 +20,7 @@ from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.catalogue import Catalogue
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import BundleError, GateError, ImageError, RequestError, UsageError
-from elude.handlers.images.decode import decode
+from elude.handlers.images.decode import decode_all
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.requests.calls import Answer, Asked, Call, Work, refusal
 from elude.handlers.requests.edits import Edit
@@ -174,10 +174,11 @@ class Service:
             for i, request in enumerate(form.requests):
                 where = form.where(i)
                 asked.works.append(self._work(request))
+            self._read_images(asked.works, form)
         except RequestError as error:
             asked.error = RequestError(where + error.message, error.remedy, error.status)
         except ImageError as error:
-            asked.error = RequestError(where + error.message, error.remedy)
+            asked.error = RequestError(error.message, error.remedy)
         except GateError as error:  # the verdict has ended since the model was loaded
             asked.error = RequestError(error.message, error.remedy, 503)
         return asked
@@ -204,10 +205,20 @@ class Service:
                 if (request.query is None) == (request.image is None):
                     raise RequestError("A search needs either 'query' or 'image'.")
                 work.rows = [()]
-        image = None if isinstance(request, (Feature, Describe)) else request.image
-        if image is not None:
-            work.pixels = self.preprocess.pixels(decode(image, "image", self.settings.limits.image))
         return work
+
+    def _read_images(self, works: Sequence[Work], form: Form) -> None:
+        """Decode the images of one call, one after the other, once all of them were found to be within the limits."""
+        named = [
+            (work, f"{form.where(i)}image", work.request.image)
+            for i, work in enumerate(works)
+            if not isinstance(work.request, (Feature, Describe)) and work.request.image is not None
+        ]
+        decoders = decode_all(
+            [(name, image) for _, name, image in named], self.settings.image_limits, self.preprocess.check_size
+        )
+        for (work, _, _), decoder in zip(named, decoders, strict=True):
+            work.pixels = self.preprocess.pixels(decoder())
 
     def _steered(self, request: Steer) -> Steered:
         steering = self._steering()

@@ -16,6 +16,7 @@ from typing import Any
 
 from elude.handlers.errors import UsageError
 from elude.handlers.images.decode import Limits as ImageLimits
+from elude.handlers.images.structure import FORMATS
 
 OVERRIDES = "ELUDE_SETTINGS"
 STEERING = ("free", "presets", "off")
@@ -28,7 +29,8 @@ class Limits:
 
     Attributes:
         max_bytes: encoded image.
-        max_pixels: of an image, known before it is decoded.
+        max_pixels: of all images of a request together, known before one is decoded.
+        max_image_memory: bytes that decoding one image may take. A larger JPEG is decoded at a half, quarter or eighth.
         max_edits: of a request, after concepts became sub-units.
         max_top_k: classes, sub-units or rows of an answer.
         max_query: characters of a search.
@@ -40,6 +42,7 @@ class Limits:
 
     max_bytes: int = 6 * 2**20
     max_pixels: int = 25_000_000
+    max_image_memory: int = 48 * 2**20
     max_edits: int = 64
     max_top_k: int = 100
     max_query: int = 200
@@ -47,11 +50,6 @@ class Limits:
     max_candidates: int = 64
     max_instances: int = 16
     max_response: int = 6_000_000
-
-    @property
-    def image(self) -> ImageLimits:
-        """The part that decoding needs."""
-        return ImageLimits(self.max_bytes, self.max_pixels)
 
     @classmethod
     def from_json(cls, value: Any) -> Limits:
@@ -77,6 +75,7 @@ class Settings:
         preset: one of ``presets.json`` that ``predict`` and ``inspect`` are answered with; None for the plain model.
         log: which requests get a line in the log.
         recheck_s: seconds between two comparisons of the archive's files with their hashes while serving; 0 for never.
+        formats: of images that are accepted; each is a decoder that a stranger's bytes reach.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -84,6 +83,13 @@ class Settings:
     preset: str | None = None
     log: str = "refused"
     recheck_s: float = 300
+    formats: tuple[str, ...] = FORMATS
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """The part that decoding needs."""
+        limits = self.limits
+        return ImageLimits(limits.max_bytes, limits.max_pixels, limits.max_image_memory, formats=tuple(self.formats))
 
     @classmethod
     def from_json(cls, value: Any) -> Settings:
@@ -98,12 +104,15 @@ class Settings:
         for name, found, choices in (("steering", made.steering, STEERING), ("log", made.log, LOG)):
             if found not in choices:
                 raise UsageError(f"Setting {name} is {found!r}.", f"Use one of {', '.join(choices)}.")
+        formats = made.formats
+        if not isinstance(formats, (list, tuple)) or not formats or not set(map(str, formats)) <= set(FORMATS):
+            raise UsageError(f"Setting formats is {formats!r}.", f"List one or more of {', '.join(FORMATS)}.")
         if made.preset is not None and not isinstance(made.preset, str):
             raise UsageError(f"Setting preset is {made.preset!r}.", "It must be the name of a preset, or null.")
         seconds = made.recheck_s
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
             raise UsageError(f"Setting recheck_s is {seconds!r}.", "It must be a number of seconds, 0 for never.")
-        return made
+        return replace(made, formats=tuple(map(str, formats)))
 
     def to_json(self) -> dict[str, Any]:
         """As ``from_json`` reads it."""

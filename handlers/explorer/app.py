@@ -25,9 +25,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from elude.handlers.errors import ImageError, UsageError
 from elude.handlers.explorer.backends import Backend, examples, refusal
-from elude.handlers.images.decode import decode
+from elude.handlers.images.decode import decode_all
 from elude.handlers.images.preprocess import Preprocess
-from elude.handlers.settings import Limits
+from elude.handlers.settings import Limits, Settings
 from elude.handlers.web.app import read_body
 
 PAGE = Path(__file__).parent / "page"
@@ -75,7 +75,8 @@ def application(backend: Backend, hosts: Iterable[str]) -> ASGIApp:
     def seen(data: bytes) -> bytes:
         """What the model sees of an image, as PNG: heat maps lie over this, not over the whole image."""
         buffer = io.BytesIO()
-        Image.fromarray(preprocess.pixels(decode(data, "The image", limits.image))).save(buffer, "PNG")
+        (image,) = decode_all([("The image", data)], Settings(limits).image_limits, preprocess.check_size)
+        Image.fromarray(preprocess.pixels(image())).save(buffer, "PNG")
         return buffer.getvalue()
 
     async def some(request: Request) -> Response:

@@ -102,16 +102,21 @@ class Preprocess:
         Raises:
             ImageError: the image is more than 100 times longer than wide, or the other way round.
         """
-        if max(image.size) > _MAX_STRETCH * min(image.size):
-            raise ImageError(
-                f"image is {image.width}×{image.height}: more than {_MAX_STRETCH} times longer one way than the other."
-            )
+        self.check_size(image.size)
         image = image if image.mode == "RGB" else image.convert("RGB")
         height, width = self._resized(image.height, image.width)
         if image.size != (width, height):
             image = image.resize((width, height), _RESAMPLING[self.interpolation])
         fill = tuple(round(255 * v) for v in self.mean) if self.crop_mode == "border" else (0, 0, 0)
         return np.asarray(_centre(image, self.input_size[1:], fill))
+
+    def check_size(self, size: tuple[int, int], name: str = "image") -> None:
+        """ImageError if an image of that (width, height) is more than 100 times longer one way than the other."""
+        if max(size) > _MAX_STRETCH * min(size):
+            raise ImageError(
+                f"{name} is {size[0]}×{size[1]}: more than {_MAX_STRETCH} times longer one way than the other.",
+                "Cut it, or pad it.",
+            )
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 (..., H, W, 3) → float32 (..., 3, H, W), the model's input."""
