@@ -78,6 +78,10 @@ def preset_evaluate(
     dimensions: Annotated[
         str | None, typer.Option(help="Comma-separated; by default those that were measured of the bundle.")
     ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(help="Names of the model's outputs in order: a file with one per line, or 'imagenet-1k'."),
+    ] = None,
     quick: Annotated[bool, typer.Option(help="As the bundle was, if it was evaluated with --quick.")] = False,
     budget: Annotated[int | None, typer.Option(help="Images for the dimensions that need many passes.")] = None,
     seed: Annotated[int, typer.Option(help="Of corruptions and intervals.")] = 0,
@@ -91,9 +95,10 @@ def preset_evaluate(
     """
     from elude.quality.gate.preset_checks import PRESETS_QUALITY
     from elude.quality.steering.presets import evaluate_presets
+    from elude.quality.subjects.output_names import with_outputs
     from elude.quality.suites.suite import open_suite
 
-    data = open_suite(suite)
+    data = with_outputs(open_suite(suite), outputs)
     with progress_bar() as progress:
         written = evaluate_presets(
             Bundle.open(bundle),

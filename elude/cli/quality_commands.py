@@ -46,6 +46,10 @@ def evaluate(
     pool: Annotated[
         list[Path] | None, typer.Option(help="An earlier result to score against; give two or more.")
     ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(help="Names of the model's outputs in order: a file with one per line, or 'imagenet-1k'."),
+    ] = None,
     described_by: Annotated[
         Path | None, typer.Option(help="Folder with an .onnx file's preprocess.json and labels.json.")
     ] = None,
@@ -64,10 +68,11 @@ def evaluate(
     from elude.quality.evaluation.evaluate import evaluate as run
     from elude.quality.scores.scoring import own_pool
     from elude.quality.subjects.open_subject import open_subject
+    from elude.quality.subjects.output_names import with_outputs
     from elude.quality.suites.suite import open_suite
 
     opened = open_subject(str(subject), described_by=described_by, token=token, model=model, threads=threads)
-    data = open_suite(suite)
+    data = with_outputs(open_suite(suite), outputs)
     others = own_pool(pool) if pool else None
     with progress_bar() as progress:
         report = run(

@@ -79,7 +79,7 @@ def load_model(name: str, *, pretrained: bool = True) -> LoadedModel:
     return LoadedModel(
         module,
         _preprocess(name, module),
-        _labels(cfg, module),
+        _labels(address, cfg, module),
         _source(name if pretrained else RANDOM + name, address, cfg, module),
     )
 
@@ -155,12 +155,18 @@ def _preprocess(name: str, module: nn.Module) -> Preprocess:
     )
 
 
-def _labels(cfg: dict[str, Any], module: nn.Module) -> tuple[str, ...] | None:
+def _labels(address: str, cfg: dict[str, Any], module: nn.Module) -> tuple[str, ...] | None:
+    """The names in the model's own configuration; ImageNet-1k's only for models that timm itself published with them.
+
+    A thousand outputs alone say nothing: a model of one's own may have as many, in an order of its own. Nor does the
+    tag in a saved configuration, which fine-tuning keeps.
+    """
     classes = int(getattr(module, "num_classes", 0) or 0)
     names = cfg.get("label_names")
     if names and len(names) == classes:
         return tuple(str(name) for name in names)
-    if classes == 1000:  # timm's convention: a thousand classes are ImageNet-1k's
+    published = not address.startswith(_SCHEMES) or address.startswith("hf-hub:timm/")
+    if published and classes == 1000 and "in1k" in str(cfg.get("tag") or cfg.get("hf_hub_id") or ""):
         return tuple(ImageNetInfo("imagenet-1k").label_descriptions())
     return None
 

@@ -27,6 +27,7 @@ from elude.quality.evaluation.quality_json import QualityReport, library_version
 from elude.quality.scores.pool import Pool
 from elude.quality.scores.quba import QUBA_2025, quba_score, standing
 from elude.quality.statistics.intervals import RESAMPLES, are_probabilities
+from elude.quality.subjects.output_names import output_names
 from elude.quality.subjects.subject import Forms, Subject
 from elude.quality.suites.choice import stratified
 from elude.quality.suites.suite import IMAGENET_1K, Suite
@@ -115,7 +116,8 @@ def evaluate(
         batch_size,
         keep_pixels=suite.dark_background and any(d in wanted and not ready(suite) for d, ready in _READY.items()),
     )
-    classes = suite.outputs or subjects[main].labels or suite.images.classes
+    names = output_names(subjects[main], suite)
+    classes = names.keys
     preprocess = subjects[main].preprocess
     attack = _attack(attacked, seed) if "adversarial_robustness" in wanted and attacked is not None else None
     corrupted = {(c, s): images for c, s, images in suite.corrupted}
@@ -150,7 +152,7 @@ def evaluate(
             name=name,
             subset=plan.subset,
             wanted=wanted,
-            classes=classes,
+            classes=names.titles,
             resamples=resamples if name == main else 0,
             seed=seed,
         )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from elude.handlers.images.preprocess import Preprocess
 from elude.quality.evaluation.extra_sets import Predictions, decisions, label_names
-from elude.quality.subjects.subject import Images, Subject, as_unit
+from elude.quality.subjects.subject import Images, Subject, as_unit, check_width
 from elude.quality.suites.corruptions import corrupt
 from elude.quality.suites.image_sets import Batch, ImageSet
 from elude.quality.suites.suite import ShiftedSet
@@ -141,7 +141,7 @@ def run_job(work: Work, job: Job, corrupter: Corrupter = corrupt_here) -> Answer
     clean = as_unit(batch.pixels)
     answer: Answer = {"labels": batch.labels}
     for name, subject in work.subjects.items():
-        answer[f"outputs/{name}"] = subject.outputs(clean)
+        answer[f"outputs/{name}"] = check_width(subject.outputs(clean), len(work.classes), subject.name)
     chosen = np.isin(batch.numbers, work.plan.subset)
     if chosen.any():
         answer |= _changed(
@@ -187,7 +187,9 @@ def _ready(work: Work, job: Job) -> Answer:
     batch = shift.images.batch(work.preprocess, label_names(shift, work.classes), job.start, job.stop)
     clean = as_unit(batch.pixels)
     answers = {
-        f"predicted/{name}": decisions(shift, subject.outputs(clean), work.classes)
+        f"predicted/{name}": decisions(
+            shift, check_width(subject.outputs(clean), len(work.classes), subject.name), work.classes
+        )
         for name, subject in work.subjects.items()
     }
     return {"labels": batch.labels, **answers}

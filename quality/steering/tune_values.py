@@ -17,6 +17,7 @@ from elude.quality.dimensions.ood_robustness import ood_robustness
 from elude.quality.dimensions.shape_bias import shape_bias
 from elude.quality.evaluation.extra_sets import ExtraAnswers, made_answers
 from elude.quality.steering.presets import SteeredSubject
+from elude.quality.subjects.output_names import output_names
 from elude.quality.subjects.subject import outputs_of
 from elude.quality.suites.suite import Suite
 
@@ -53,7 +54,7 @@ class Answers:
 
 def load_images(suite: Suite, subject: SteeredSubject) -> Images:
     """All images of a suite as the subject's pixels."""
-    classes = subject.labels or suite.images.classes
+    classes = output_names(subject, suite).keys
     batches = list(suite.images.batches(subject.preprocess, classes, 250))
     return Images(
         np.concatenate([b.pixels for b in batches]), np.concatenate([b.labels for b in batches]), tuple(classes)

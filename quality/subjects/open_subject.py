@@ -64,15 +64,23 @@ def served(client: Client) -> EndpointSubject:
     Raises:
         UsageError: there is no server, or its model has no classes.
     """
-    told = client.describe()
-    if not told.get("labels"):
+    description = client.describe()
+    labels = tuple(description.get("labels") or ())
+    if not labels:
         raise UsageError(f"The model at {client.url} has no classes.", "Quality is measured on classifiers.")
+    if len(set(labels)) < len(labels):  # its answers are by name: one of the two would be lost
+        shared = next(label for label in labels if labels.count(label) > 1)
+        raise UsageError(
+            f"{labels.count(shared)} classes of the model at {client.url} are called {shared!r}, and its answers "
+            "cannot tell them apart.",
+            "Serve it with this version of elude, which numbers them.",
+        )
     return EndpointSubject(
         client,
-        Preprocess.from_json(told["preprocess"]),
-        tuple(told["labels"]),
-        parameters=told.get("parameters"),
-        sha256=told["artefact_sha256"],
+        Preprocess.from_json(description["preprocess"]),
+        labels,
+        parameters=description.get("parameters"),
+        sha256=description["artefact_sha256"],
     )
 
 

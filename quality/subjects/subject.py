@@ -1,4 +1,4 @@
-"""What can be measured: anything that maps pixels in [0, 1] to one output a class. Loads no torch."""
+"""What can be measured: anything that maps pixels in [0, 1] to one output per class. Loads no torch."""
 
 from __future__ import annotations
 
@@ -101,7 +101,21 @@ def check_outputs(outputs: NDArray[np.floating], images: int, name: str) -> Outp
     if outputs.ndim != 2 or outputs.shape[0] != images:
         raise EvaluationError(
             f"{name} returned shape {outputs.shape} for {images} images.",
-            "A subject returns one row of class outputs an image.",
+            "A subject returns one row of class outputs per image.",
+        )
+    return outputs
+
+
+def check_width(outputs: Outputs, names: int, subject: str) -> Outputs:
+    """The outputs, one per name.
+
+    Raises:
+        EvaluationError: there are more or fewer outputs than names, so that it is unknown which is which.
+    """
+    if outputs.shape[1] != names:
+        raise EvaluationError(
+            f"{subject} has {outputs.shape[1]} outputs, and {names} names are given for them.",
+            "Give one name per output, in order: labels.json of the model, or `outputs` of the suite.",
         )
     return outputs
 

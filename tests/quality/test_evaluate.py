@@ -191,9 +191,9 @@ def test_errors_say_what_to_do() -> None:
     with pytest.raises(EvaluationError, match="params_m"):
         evaluate(unknown, suite(), dimensions=["params_m"])
     with pytest.raises(EvaluationError, match="shape"):
-        evaluate(CallableSubject(lambda pixels: np.zeros(2), PREPROCESS), suite())
+        evaluate(CallableSubject(lambda pixels: np.zeros(2), PREPROCESS, labels=CLASSES), suite())
     with pytest.raises(EvaluationError, match="NaN"):
-        evaluate(CallableSubject(lambda pixels: np.full((len(pixels), 2), np.nan), PREPROCESS), suite())
+        evaluate(CallableSubject(lambda pixels: np.full((len(pixels), 2), np.nan), PREPROCESS, labels=CLASSES), suite())
     with pytest.raises(EvaluationError, match="no class"):
         evaluate(CallableSubject(lambda pixels: np.zeros((len(pixels), 2)), PREPROCESS, labels=("cat", "dog")), suite())
     with pytest.raises(EvaluationError, match="takes"):
@@ -201,6 +201,7 @@ def test_errors_say_what_to_do() -> None:
             CallableSubject(
                 lambda pixels: np.zeros((len(pixels), 2)),
                 Preprocess((3, 9, 9), "bilinear", 1.0, "center", (0.0,) * 3, (1.0,) * 3),
+                labels=CLASSES,
             ),
             suite(),
         )
