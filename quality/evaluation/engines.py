@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from elude.exporter import engines
 from elude.exporter.engines import LOCAL, RAY
 from elude.quality.evaluation.observe import Answer, Corrupter, Job, Progress, Work, corrupt_here, run_job
-from elude.quality.suites.corruptions import corrupt
+from elude.quality.suites.corruptions import VERSION, corrupt
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,7 @@ def fingerprint(work: Work, suite_sha256: str, subject: str, settings: dict[str,
     return repr(
         (
             suite_sha256,
+            VERSION,
             subject,
             sorted(work.subjects),
             sorted(work.ready),

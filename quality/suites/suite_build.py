@@ -32,11 +32,11 @@ from elude.quality.evaluation.quality_json import library_versions
 from elude.quality.suites.builders.composites import cue_conflict, mixed_backgrounds
 from elude.quality.suites.builders.masks import dark_background_masks
 from elude.quality.suites.builders.shifts import SHIFTS
-from elude.quality.suites.corruptions import CORRUPTIONS, SEVERITIES
+from elude.quality.suites.corruptions import CORRUPTIONS, SEVERITIES, VERSION
 from elude.quality.suites.image_sets import EncodedSet
 from elude.quality.suites.sources import open_source, stem
 
-BUILDER = 1  # raised whenever the same images would give other sets
+BUILDER = 1  # raised whenever the same images would give other sets; corruptions have a version of their own
 MANIFEST = "manifest.json"
 _CHUNK = 64  # images in memory at once while they are corrupted
 
@@ -128,6 +128,7 @@ def build(
     mask_set = EncodedSet(open_source(str(masks))) if masks is not None else None
     recipe = {
         "builder": BUILDER,
+        "corruptions": VERSION,
         "images": clean.sha256(),
         "masks": mask_set.sha256() if mask_set else None,
         "settings": settings.to_json(),

@@ -76,6 +76,37 @@ def test_brightness_is_hsv() -> None:
     assert np.abs(corrupt(images, "brightness", 3) - expected * 255).max() <= 0.51
 
 
+def test_glass_blur_copies_as_the_published_code_does() -> None:
+    """Its swap assigns views of one array: the second half of the swap reads what the first has just written."""
+    from scipy.ndimage import gaussian_filter
+
+    from elude.quality.suites.corruptions import blur
+
+    class Fixed(np.random.Generator):
+        """Draws what the reference below is given."""
+
+        def __init__(self, values: np.ndarray) -> None:
+            super().__init__(np.random.PCG64(0))
+            self.values = values
+
+        def integers(self, low, high=None, size=None, **options):  # type: ignore[no-untyped-def]
+            assert self.values.shape == tuple(size)
+            assert (low, high) == (-2, 2)
+            return self.values
+
+    image = pictures(224, 1)[0].astype(np.float32) / 255
+    shifts = np.random.default_rng(1).integers(-2, 2, (3, 224, 224, 2))
+    x = gaussian_filter(image, (1.0, 1.0, 0))
+    for r in range(3):
+        for h in range(224 - 2, 2, -1):
+            for w in range(224 - 2, 2, -1):
+                dy, dx = shifts[r, h, w]
+                x[h, w], x[h + dy, w + dx] = x[h + dy, w + dx], x[h, w]  # as published, on views
+    expected = gaussian_filter(x, (1.0, 1.0, 0))
+    result = blur.glass_blur(image[None], 2, [Fixed(shifts)])[0]
+    assert np.abs(result - expected).max() < 1e-6
+
+
 def test_contrast_and_jpeg_and_pixelate() -> None:
     images = pictures()
     unit = images / 255

@@ -3,7 +3,7 @@ scipy and PIL.
 
 The published constants are for images of 224 pixels. Here every *length* (blur radius, motion
 length, displacement, flake size) is multiplied by ``min(H, W) / 224``, so that an image of any size
-is hurt as much, relative to itself; at 224 pixels the constants are the published ones. Intensities
+is degraded as much, relative to itself; at 224 pixels the constants are the published ones. Intensities
 (noise, brightness, contrast), the relative size of ``pixelate`` and the quality of
 ``jpeg_compression`` do not depend on the size. Random numbers come from (seed, corruption,
 severity, number of the image) alone: batches, order and subsets do not change an image.
@@ -42,6 +42,7 @@ _FUNCTIONS: Mapping[str, _Corruption] = {
 }
 CORRUPTIONS = tuple(_FUNCTIONS)
 SEVERITIES = (1, 2, 3, 4, 5)
+VERSION = 2  # raised whenever the same image would be corrupted otherwise
 _DETERMINISTIC = {"defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression"}
 
 
@@ -74,7 +75,7 @@ def corrupt(pixels: Pixels, name: str, severity: int, *, numbers: Sequence[int] 
     key = zlib.crc32(name.encode())
     numbers = range(len(pixels)) if numbers is None else numbers
     if len(numbers) != len(pixels):
-        raise UsageError(f"{len(numbers)} numbers for {len(pixels)} images.", "Give one an image.")
+        raise UsageError(f"{len(numbers)} numbers for {len(pixels)} images.", "Give one per image.")
     rngs = [] if name in _DETERMINISTIC else [np.random.default_rng([seed, key, severity, int(n)]) for n in numbers]
     result = _FUNCTIONS[name](pixels.astype(np.float32) / np.float32(255), severity - 1, rngs)
     return np.asarray(np.rint(np.clip(result, 0, 1) * 255).astype(np.uint8))

@@ -26,23 +26,25 @@ def defocus_blur(images: Images, level: int, rngs: Rngs) -> Images:
 
 
 def glass_blur(images: Images, level: int, rngs: Rngs) -> Images:
-    """Blur, swap each pixel with a random neighbour 1 … 4 pixels of 224 away (at least one pixel), blur again."""
+    """Blur, give each pixel the value of a random neighbour up to 1 … 4 pixels of 224 away (at least one), blur again.
+
+    The published code means to swap the two, but both sides of its assignment are views of one array: the neighbour
+    keeps its value. ImageNet-C was made that way, and a swap is weaker, so it is a copy here too; as there, shifts
+    run from -reach to reach - 1.
+    """
     sigma, reach, rounds = [(0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2)][level]
     scale = length_scale(images)
     sigmas = (0, sigma * scale, sigma * scale, 0)
     result = gaussian_filter(images, sigmas)
     reach = max(1, round(reach * scale))
     count, height, width = images.shape[:3]
-    shifts = np.stack([rng.integers(-reach, reach, size=(rounds, height, width, 2), endpoint=True) for rng in rngs])
-    each = np.arange(count)
+    shifts = np.stack([rng.integers(-reach, reach, size=(rounds, height, width, 2)) for rng in rngs])
+    numbers = np.arange(count)
     for r in range(rounds):
-        # one pixel after another, as swaps must see earlier swaps; all images at once
-        for y in range(height - reach - 1, reach - 1, -1):
-            for x in range(width - reach - 1, reach - 1, -1):
-                other_y, other_x = y + shifts[:, r, y, x, 0], x + shifts[:, r, y, x, 1]
-                here = result[:, y, x].copy()
-                result[:, y, x] = result[each, other_y, other_x]
-                result[each, other_y, other_x] = here
+        # one pixel after another, as copies must see earlier copies; all images at once
+        for y in range(height - reach, reach, -1):
+            for x in range(width - reach, reach, -1):
+                result[:, y, x] = result[numbers, y + shifts[:, r, y, x, 0], x + shifts[:, r, y, x, 1]]
     return np.asarray(gaussian_filter(result, sigmas), np.float32)
 
 
