@@ -88,7 +88,7 @@ def _from_store(text: str) -> tuple[Path, Path]:
 
     url, _, name = text.rpartition("#")
     if "://" not in url and not Path(url).is_dir():
-        raise UsageError(f"There is no store {url!r}.", "Write STORE#NAME/production, with the store's folder.")
+        raise UsageError(f"No store lies at {url!r}.", "Write STORE#NAME/production, with the store's folder.")
     store = Store(url, Requirements.load())
     if "/" not in name:
         known = ", ".join(version.id for version in store.list()) or "none"
@@ -114,6 +114,6 @@ def _no_bundle(text: str, path: Path) -> UsageError | BundleError:
     if "://" in text:
         return UsageError(f"{text} is not an address of a bundle.", "Write hf://OWNER/NAME or STORE#NAME/production.")
     return UsageError(
-        f"There is no bundle {text!r}: no such folder.",
+        f"No bundle lies at {text!r}: no such folder.",
         f"If it is a model's name, export it first: elude.export({text!r}, 'FOLDER OF IMAGES', out='bundle').",
     )

@@ -173,7 +173,7 @@ def judge(
     """Judge an evaluated bundle by a policy: may it be released?
 
     Args:
-        bundle: a path or an object; what is no bundle gets the verdict ``candidate_missing``.
+        bundle: a path or an object; where there is none, the verdict is ``candidate_missing``.
         policy: a TOML file or a ``Policy``; by default the embedded model's.
         baseline: an earlier release to compare with.
         waivers: a TOML file, or waivers.
