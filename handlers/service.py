@@ -17,7 +17,7 @@ from elude.handlers.answers import lookups, operations
 from elude.handlers.answers.forward_pass import Row, Session, effects_of, run_rows
 from elude.handlers.answers.json_writing import compact, indented
 from elude.handlers.bundle.bundle import Bundle
-from elude.handlers.bundle.catalogue import Catalogue
+from elude.handlers.bundle.catalogue import CATALOGUE, Catalogue
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import BundleError, GateError, ImageError, RequestError, UsageError
 from elude.handlers.images.decode import decode_all
@@ -65,7 +65,7 @@ class Service:
             admission,
         )
         self.preprocess = Preprocess.from_json(bundle.json("preprocess.json"))
-        self.catalogue = Catalogue(bundle.path("catalogue.sqlite")) if bundle.has("catalogue.sqlite") else None
+        self.catalogue = Catalogue.of(bundle) if bundle.has(CATALOGUE) else None
         sub_units = sum(layer.sub_units for layer in session.layers)
         if session.layers != bundle.manifest.layers or (self.catalogue and self.catalogue.count() != sub_units):
             raise BundleError(
@@ -78,6 +78,7 @@ class Service:
         if settings.preset:
             admission.require_preset(settings.preset)
         self._base = self._preset(settings.preset, UsageError).edits if settings.preset else ()
+        self._documents = _documents(bundle)
         # One pass when loading: a graph that cannot run is found before the first request, which is
         # then as fast as the others.
         blank = np.zeros((1, *self.preprocess.input_size[1:], 3), np.uint8)
@@ -104,7 +105,7 @@ class Service:
         admission = admit(bundle, requirements)
         return cls(
             bundle,
-            GraphSession(bundle.path("model.onnx"), providers=providers),
+            GraphSession.of(bundle, providers=providers),
             settings,
             model=model,
             admission=admission,
@@ -155,9 +156,7 @@ class Service:
         }
         if self.settings.preset:
             found["preset"] = self.settings.preset
-        if self.bundle.has("README.md"):
-            found["card"] = self.bundle.path("README.md").read_text(encoding="utf-8")
-        return found | ({"verdict": self.bundle.json("verdict.json")} if self.bundle.has("verdict.json") else {})
+        return found | self._documents
 
     def _prepare(self, call: Call) -> Asked:
         asked = Asked()
@@ -349,6 +348,12 @@ class Service:
                 f"Field 'target' is {name!r}: there is no such class.", "Classes are listed by 'describe'.", 404
             )
         return self.labels.index(name)
+
+
+def _documents(bundle: Bundle) -> dict[str, Any]:
+    """The model card and the verdict, for ``describe``; read once, as the bundle's files may be replaced later."""
+    card = {"card": bundle.read("README.md").decode(errors="replace")} if bundle.has("README.md") else {}
+    return card | ({"verdict": bundle.json("verdict.json")} if bundle.has("verdict.json") else {})
 
 
 def _labels(bundle: Bundle, classes: int) -> list[str]:

@@ -6,15 +6,14 @@ environment variable ``ELUDE_SETTINGS`` names overrides them without a new archi
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_json
 from elude.handlers.images.decode import Limits as ImageLimits
 from elude.handlers.images.structure import FORMATS
 
@@ -43,7 +42,7 @@ class Limits:
     max_bytes: int = 6 * 2**20
     max_pixels: int = 25_000_000
     max_image_memory: int = 48 * 2**20
-    max_edits: int = 256
+    max_edits: int = 64
     max_top_k: int = 100
     max_query: int = 200
     max_value: float = 1e6
@@ -126,9 +125,10 @@ def read_settings(configured: Any) -> Settings:
         UsageError: the file cannot be read, or something in either cannot be used.
     """
     settings = dict(configured or {})
-    if path := os.environ.get(OVERRIDES):
+    path = os.environ.get(OVERRIDES)
+    if path is not None:
         try:
-            over = json.loads(Path(path).read_text(encoding="utf-8"))
+            over = read_json(path)
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"{OVERRIDES} names {path}, which cannot be read: {error}.", "Give it a JSON object of settings."

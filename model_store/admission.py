@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path, PurePosixPath
 
-from elude.handlers.admission.admission import VERDICT, check_verdict
-from elude.handlers.admission.trust import SIGNATURE
+from elude.handlers.admission.admission import check_verdict
+from elude.handlers.admission.trust import SIGNATURE, VERDICT
 from elude.handlers.bundle.bundle import CORE_FILES, MANIFEST, Bundle
 from elude.handlers.errors import BundleError, GateError, UsageError
 from elude.handlers.requests.steering import PRESETS

@@ -56,13 +56,18 @@ def in_stage(name: str, stage: str, entries: Sequence[Entry]) -> str | None:
 
 
 def version_before(name: str, stage: str, entries: Sequence[Entry]) -> str | None:
-    """The version that a rollback puts back. It undoes one promotion: after it, the next one goes one further back."""
+    """The version that a rollback puts back: the last one in the stage that is not the one in it now.
+
+    A rollback undoes one promotion, so the next one goes one further back. A promotion of the version that is
+    in the stage already, as earlier versions of this program entered it, is none.
+    """
     history: list[str] = []
     for entry in entries:
         if entry.stage != stage or entry.series != name:
             continue
         if entry.action == "rollback":
-            history.pop()
-        else:
+            while history and history[-1] != entry.version:
+                history.pop()
+        if history[-1:] != [entry.version]:
             history.append(entry.version)
     return history[-2] if len(history) > 1 else None

@@ -8,7 +8,7 @@ import importlib
 import json
 from typing import Any
 
-from elude.handlers.admission.trust import signed_content
+from elude.handlers.admission.trust import STATEMENT_TYPE, signed_content
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import UsageError
 from elude.quality.gate.evidence import gather
@@ -43,7 +43,7 @@ def provenance(bundle: Bundle) -> dict[str, Any]:
     """
     manifest, source = bundle.manifest, bundle.manifest.source
     return {
-        "_type": "https://in-toto.io/Statement/v1",
+        "_type": STATEMENT_TYPE,
         "subject": [
             {"name": name, "digest": {"sha256": sha256}} for name, sha256 in sorted(signed_content(bundle).items())
         ],

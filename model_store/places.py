@@ -3,8 +3,8 @@
 Both can create a file only if it is not there yet.
 
 That one operation is all that writers need to take turns: the record grows by files that nobody can
-    replace. A folder does it by a hard
-link, an object store by a conditional put (``If-None-Match: *`` on S3). Whatever cannot do it is refused.
+replace. A folder does it by a hard link, an object store by a conditional put (``If-None-Match: *`` on S3).
+Whatever cannot do it is refused.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ class Place(Protocol):
 
     def fetch(self, name: str, target: Path) -> Path:
         """A local folder with the content of ``name``: itself if it is local, else copied to ``target``."""
+
+    def copy(self, name: str, target: Path) -> None:
+        """Copy the content of ``name`` to the new folder ``target``."""
 
     def changed(self, name: str) -> datetime:
         """When anything in a folder was last written."""
@@ -148,6 +151,9 @@ class LocalPlace:
             raise BundleError(f"{self.location(name)} is missing.", "Restore it from a backup.")
         return self.root / name
 
+    def copy(self, name: str, target: Path) -> None:
+        shutil.copytree(self.fetch(name, target), target, symlinks=True)
+
     def changed(self, name: str) -> datetime:
         return datetime.fromtimestamp((self.root / name).stat().st_ctime, UTC)
 
@@ -197,6 +203,9 @@ class RemotePlace:
             (target / file).parent.mkdir(parents=True, exist_ok=True)
             self._system.get_file(f"{self._root}/{name}/{file}", str(target / file))
         return target
+
+    def copy(self, name: str, target: Path) -> None:
+        self.fetch(name, target)
 
     def changed(self, name: str) -> datetime:
         times: list[datetime] = [self._system.modified(f"{self._root}/{name}/{file}") for file in self._files(name)]

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from elude.handlers.admission.trust import (
+    PASSED,
     PAYLOAD_TYPE,
     SIGNATURE,
+    STATEMENT_TYPE,
+    SUMMARY_TYPE,
     TrustedKey,
     key_id_of,
     pre_authentication,
@@ -42,7 +45,7 @@ class Signer:
         return signature
 
 
-def keygen(path: Path | str, *, owner: str, valid_until: date | None = None) -> dict[str, str | None]:
+def keygen(path: Path | str, *, owner: str, valid_until: date | None = None) -> dict[str, str | int | None]:
     """Write a new private key (PEM, readable by its owner only) and beside it, as ``.pub.json``, its entry for a
     list of trusted keys.
 
@@ -103,17 +106,17 @@ def sign_bundle(bundle: Bundle, verdict: Verdict, signer: Signer) -> Bundle:
     Statement v1, in a DSSE envelope.
     """
     statement = {
-        "_type": "https://in-toto.io/Statement/v1",
+        "_type": STATEMENT_TYPE,
         "subject": [
             {"name": name, "digest": {"sha256": sha256}} for name, sha256 in sorted(signed_content(bundle).items())
         ],
-        "predicateType": "https://slsa.dev/verification_summary/v1",
+        "predicateType": SUMMARY_TYPE,
         "predicate": {
             "verifier": {"id": "urn:elude:gate"},
             "timeVerified": f"{verdict.judged_on}T00:00:00Z",
             "resourceUri": f"urn:elude:model:{verdict.model}",
             "policy": {"uri": f"urn:elude:policy:{verdict.policy_name}", "digest": {"sha256": verdict.policy_sha256}},
-            "verificationResult": "PASSED",
+            "verificationResult": PASSED,
             "verifiedLevels": [],
         },
     }

@@ -17,7 +17,7 @@ it. A removal is entered first, and the folder goes then.
 
 from __future__ import annotations
 
-import shutil
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -30,15 +30,15 @@ from typing import Any
 from elude.handlers.admission.requirements import Requirements
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError, GateError, UsageError
-from elude.model_store.admission import contents_sha256, file_sha256, require_verdict
+from elude.handlers.files import copy_plain, file_sha256
+from elude.model_store.admission import contents_sha256, require_verdict
 from elude.model_store.history import admissions, in_stage, next_version, removable, removals, version_before
 from elude.model_store.places import INCOMING, open_place
-from elude.model_store.records import GENESIS, RECORD, Action, Entry, append, read_record
+from elude.model_store.records import GENESIS, RECORD, STAGES, Action, Entry, append, read_record
 from elude.model_store.signing import Signer
 from elude.model_store.staging import prepare
 from elude.model_store.versions import (
     SCHEMA_VERSION,
-    STAGES,
     Version,
     admission_of,
     now,
@@ -48,6 +48,7 @@ from elude.model_store.versions import (
     schema_bytes,
     series_of,
     unrecorded,
+    verified_copy,
     verify_version,
     version_of,
 )
@@ -62,16 +63,27 @@ class Store:
         url: a folder, or an fsspec URL such as ``s3://bucket/store``.
         requirements: what is asked beyond a passed verdict: signatures (of bundles and of every
             entry of the record), policies.
+        must_exist: refuse a place where there is no store yet; a mistyped name would be an empty one.
         options: for the fsspec file system.
     """
 
-    def __init__(self, url: Path | str, requirements: Requirements = Requirements(), **options: Any) -> None:
+    def __init__(
+        self,
+        url: Path | str,
+        requirements: Requirements = Requirements(),
+        *,
+        must_exist: bool = False,
+        **options: Any,
+    ) -> None:
         self.place = open_place(url, **options)
         self.requirements = requirements
-        here = self.place.names("")
-        if "store.json" not in here and any(name not in (INCOMING, ".lock") for name in here):
-            raise UsageError(f"{url} is not a store: it has no store.json.", "Name a store, or a new or empty folder.")
-        if "store.json" in here and self.place.read("store.json") != schema_bytes():
+        present = self.place.names("")
+        if "store.json" not in present and (must_exist or any(name not in (INCOMING, ".lock") for name in present)):
+            remedy = (
+                "Name a store; 'elude admit' makes one." if must_exist else "Name a store, or a new or empty folder."
+            )
+            raise UsageError(f"{url} is not a store: it has no store.json.", remedy)
+        if "store.json" in present and self.place.read("store.json") != schema_bytes():
             raise UsageError(
                 f"{url}/store.json is not of schema_version {SCHEMA_VERSION}.", "Use the elude that wrote the store."
             )
@@ -132,32 +144,45 @@ class Store:
     def promote(
         self, version: str, stage: str = "production", *, who: str, why: str, signer: Signer | None = None
     ) -> Version:
-        """Put a version in a stage; each series has one version a stage.
+        """Put a version in a stage; each series has one version per stage.
 
-        The version is verified, and its verdict must still hold.
+        The version is verified, and its verdict must still hold. Nothing is entered if it is in the stage already.
         """
         require_words(who, why)
         require_stage(stage)
-        return self._append(
-            lambda entries: self._move("promote", admission_of(version, entries), stage, who, why), signer
-        )
+
+        def forward(entries: Sequence[Entry]) -> Entry:
+            return self._move("promote", admission_of(version, entries), stage, who, why, entries)
+
+        return self._append(forward, signer)
 
     def rollback(
         self, name: str, stage: str = "production", *, who: str, why: str, signer: Signer | None = None
     ) -> Version:
-        """Put back the version that was in the stage before the present one.
+        """Put back the version that was in the stage before the current one.
+
+        Args:
+            name: of the series, for one step back from whatever is in the stage; or ``NAME/NUMBER``, the
+                version to take out: nothing changes if it is not in the stage, so that a second call is harmless.
+            stage: ``candidate`` or ``production``.
+            who: kept in the record.
+            why: kept in the record.
+            signer: signs the entry.
 
         Raises:
             UsageError: there was none before.
         """
         require_words(who, why)
         require_stage(stage)
+        series, _, number = name.partition("/")
 
         def back(entries: Sequence[Entry]) -> Entry:
-            before = version_before(name, stage, entries)
+            current, before = in_stage(series, stage, entries), version_before(series, stage, entries)
+            if number and current is not None and current != admission_of(name, entries).version:
+                return admission_of(current, entries)
             if before is None:
-                raise UsageError(f"{name} has no earlier version in stage {stage}.", "Promote a version instead.")
-            return self._move("rollback", admission_of(before, entries), stage, who, why)
+                raise UsageError(f"{series} has no earlier version in stage {stage}.", "Promote a version instead.")
+            return self._move("rollback", admission_of(before, entries), stage, who, why, entries)
 
         return self._append(back, signer)
 
@@ -189,13 +214,14 @@ class Store:
         """A copy of a version, verified: its bundle and archive in the new folder ``target``, from where it can be
         served.
         """
-        found = self.show(version)
-        if Path(target).exists():
+        shown, place = self.show(version), Path(target)
+        if place.exists():
             raise UsageError(f"{target} already exists.", "Choose another place.")
-        with tempfile.TemporaryDirectory() as folder:
-            verify_version(self.place, found.admitted, self.requirements, Path(folder))
-            shutil.copytree(self.place.fetch(found.admitted.folder, Path(folder)), target)
-        return replace(found, location=str(target))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as folder:
+            copy = verified_copy(self.place, shown.admitted, self.requirements, Path(folder, "version"))
+            os.rename(copy, place)
+        return replace(shown, location=str(target))
 
     def require_admitted(self, archive: Path | str) -> Version:
         """The version that an archive is of; for a server, before it loads a file from anywhere.
@@ -203,7 +229,9 @@ class Store:
         Raises:
             GateError: no version of this store has exactly this archive.
         """
-        sha256 = file_sha256(Path(archive))
+        return self._admitted(archive, file_sha256(archive))
+
+    def _admitted(self, archive: Path | str, sha256: str) -> Version:
         for version in self.list():
             if version.admitted.archive_sha256 == sha256:
                 return version
@@ -214,27 +242,29 @@ class Store:
     def requirements_for(self, archives: Sequence[Path | str]) -> Requirements:
         """What a server of these archives must ask: exactly they, with their verdicts, and what the store itself asks.
 
+        Each is read once, into a private copy: what is listed is what was found in the record.
+
         Raises:
             GateError: one of them was never admitted.
         """
+        contents = []
         for archive in archives:
-            self.require_admitted(archive)
-        return replace(
-            self.requirements, verdict=True, archives=tuple(contents_sha256(Path(archive)) for archive in archives)
-        )
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder, Path(archive).name)
+                self._admitted(archive, copy_plain(archive, copy, links=True))
+                contents.append(contents_sha256(copy))
+        return replace(self.requirements, verdict=True, archives=tuple(contents))
 
     def serving_requirements(self, stage: str = "production") -> Requirements:
         """The same for the archives of all versions that are in a stage now; each is verified first."""
         require_stage(stage)
-        archives = []
+        contents = []
         for version in self.list():
             if stage in version.stages and version.archive is not None:
                 with tempfile.TemporaryDirectory() as folder:
-                    verify_version(self.place, version.admitted, self.requirements, Path(folder))
-                    archives.append(
-                        contents_sha256(self.place.fetch(version.admitted.folder, Path(folder)) / f"{version.name}.mar")
-                    )
-        return replace(self.requirements, verdict=True, archives=tuple(archives))
+                    copy = verified_copy(self.place, version.admitted, self.requirements, Path(folder, "version"))
+                    contents.append(contents_sha256(copy / f"{version.name}.mar"))
+        return replace(self.requirements, verdict=True, archives=tuple(contents))
 
     def verify(self) -> tuple[Version, ...]:
         """Check the whole record and every byte of every version against it.
@@ -296,7 +326,7 @@ class Store:
 
     def _append(self, make: Callable[[Sequence[Entry]], Entry], signer: Signer | None) -> Version:
         """Enter what ``make`` gives for the present record; if another writer is faster, ask it again for the new
-        one.
+        one. It gives an entry of the record where nothing is to be changed.
         """
         if self.requirements.signature and (
             signer is None or all(key.key_id != signer.key_id for key in self.requirements.keys)
@@ -307,31 +337,43 @@ class Store:
         self._make()
         for _ in range(_TRIES):
             entries = self._read()
-            made = make(entries)
-            if made in entries:  # admitted before
-                return self._version(made, entries)
-            made = replace(made, sequence=len(entries), previous=entries[-1].sha256 if entries else GENESIS).signed(
-                signer
-            )
+            change = make(entries)
+            if change in entries:
+                return self._version(change, entries)
+            change = self._next(change, entries).signed(signer)
             try:
-                append(self.place, made)
+                append(self.place, change)
             except FileExistsError:
                 continue
-            return self._version(made, [*entries, made])
+            return self._version(change, [*entries, change])
         raise BundleError(
             f"{self.place.location(RECORD)} could not be written: other writers were faster {_TRIES} times.",
             "Try again.",
         )
+
+    def _next(self, change: Entry, entries: Sequence[Entry]) -> Entry:
+        """The change as the next entry. A clock that is behind the record's must not date it before its predecessor."""
+        if not entries:
+            return replace(change, sequence=0, previous=GENESIS)
+        last = entries[-1]
+        when = change.when if change.instant >= last.instant else last.when
+        change = replace(change, sequence=len(entries), previous=last.sha256, when=when)
+        counting = [key for key in self.requirements.keys if key.counts(change.day, change.sequence)]
+        if self.requirements.signature and not counting:
+            raise GateError(f"No trusted key counts on {change.day}, the day of this change.", "Use a newer key.")
+        return change
 
     def _make(self) -> None:
         if "store.json" not in self.place.names(""):
             with suppress(FileExistsError):  # another writer made the same one
                 self.place.create("store.json", schema_bytes())
 
-    def _move(self, action: Action, admitted: Entry, stage: str, who: str, why: str) -> Entry:
+    def _move(self, action: Action, admitted: Entry, stage: str, who: str, why: str, entries: Sequence[Entry]) -> Entry:
         with tempfile.TemporaryDirectory() as folder:
-            bundle = verify_version(self.place, admitted, self.requirements, Path(folder))
+            bundle = verify_version(self.place, admitted, self.requirements, Path(folder, "version"))
             require_verdict(bundle, policies=self.requirements.policies)
+        if in_stage(admitted.series, stage, entries) == admitted.version:
+            return admitted
         return replace(admitted, when=now(), who=who, why=why, action=action, stage=stage)
 
     def _version(self, entry: Entry, entries: Sequence[Entry]) -> Version:

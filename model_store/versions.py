@@ -13,16 +13,15 @@ from pathlib import Path
 
 from elude.handlers.admission.requirements import Requirements
 from elude.handlers.admission.trust import check_signature
-from elude.handlers.bundle.bundle import MANIFEST, Bundle
+from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError, UsageError
-from elude.model_store.admission import file_sha256, require_verdict
+from elude.handlers.files import file_sha256
+from elude.model_store.admission import require_verdict
 from elude.model_store.history import admissions, in_stage
 from elude.model_store.places import Place
-from elude.model_store.records import Entry
+from elude.model_store.records import SERIES, STAGES, Entry
 
 SCHEMA_VERSION = 1
-STAGES = ("candidate", "production")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def admission_of(version: str, entries: Sequence[Entry]) -> Entry:
 
 
 def verify_version(place: Place, entry: Entry, requirements: Requirements, scratch: Path) -> Bundle:
-    """Check every byte of a version, its verdict and its signature.
+    """Check every byte of a version where it lies, its verdict and its signature.
 
     Args:
         entry: its admission, or another entry about it.
@@ -76,24 +75,35 @@ def verify_version(place: Place, entry: Entry, requirements: Requirements, scrat
         BundleError: something was changed; names it.
         GateError: its verdict or signature does not hold.
     """
-    root = place.fetch(entry.folder, scratch)
+    return _verify(place.fetch(entry.folder, scratch), place.location(entry.folder), entry, requirements)
+
+
+def verified_copy(place: Place, entry: Entry, requirements: Requirements, target: Path) -> Path:
+    """Copy a version to the new folder ``target`` and check the copy: what was checked is what is used, whatever
+    happens to the store meanwhile. Raises as ``verify_version``.
+    """
+    place.copy(entry.folder, target)
+    _verify(target, place.location(entry.folder), entry, requirements)
+    return target
+
+
+def _verify(root: Path, where: str, entry: Entry, requirements: Requirements) -> Bundle:
+    restore = "Restore it from a backup."
     bundle = Bundle.open(root / "bundle")
-    found = (file_sha256(bundle.root / MANIFEST), bundle.artefact_sha256, bundle.manifest.files.get("verdict.json"))
-    where = place.location(entry.folder)
-    if found != (entry.manifest_sha256, entry.artefact_sha256, entry.verdict_sha256):
-        raise BundleError(f"{where} is not the bundle that was admitted.", "Restore it from a backup.")
+    present = (bundle.manifest_sha256, bundle.artefact_sha256, bundle.manifest.files.get("verdict.json"))
+    if present != (entry.manifest_sha256, entry.artefact_sha256, entry.verdict_sha256):
+        raise BundleError(f"{where} is not the bundle that was admitted.", restore)
     archive = f"{entry.series}.mar"
     expected = {"bundle"} if entry.archive_sha256 is None else {"bundle", archive}
     if (extra := {path.name for path in root.iterdir()} ^ expected) or (
         entry.archive_sha256 is not None and file_sha256(root / archive) != entry.archive_sha256
     ):
-        raise BundleError(f"{where}: {', '.join(sorted(extra)) or archive} was changed.", "Restore it from a backup.")
-    day = datetime.fromisoformat(entry.when).date()
+        raise BundleError(f"{where}: {', '.join(sorted(extra)) or archive} was changed.", restore)
     if requirements.signature:
-        check_signature(bundle, requirements.keys, today=day)
+        check_signature(bundle, requirements.keys, today=entry.day)
     # A waiver may have ended since: that forbids a promotion, it does not make the stored bytes wrong.
-    if require_verdict(bundle, today=day).policy_sha256 != entry.policy_sha256:
-        raise BundleError(f"{where} was judged by another policy than the record says.", "Restore it from a backup.")
+    if require_verdict(bundle, today=entry.day).policy_sha256 != entry.policy_sha256:
+        raise BundleError(f"{where} was judged by another policy than the record says.", restore)
     return bundle
 
 
@@ -111,7 +121,7 @@ def series_of(model: str) -> str:
 
 def require_series(name: str) -> None:
     """UsageError unless it can name a series of versions."""
-    if _NAME.fullmatch(name) is None:
+    if re.fullmatch(SERIES, name) is None:
         raise UsageError(
             f"{name!r} is not a name for a series of versions.", "Use lower-case letters, digits, '.', '_' and '-'."
         )

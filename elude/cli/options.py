@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from elude.handlers.errors import UsageError
+
 if TYPE_CHECKING:
     from elude.model_store.signing import Signer
     from elude.model_store.store import Store
@@ -20,12 +22,18 @@ SignKey = Annotated[Path | None, typer.Option("--sign-key", help="Ed25519 privat
 VersionName = Annotated[str, typer.Argument(help="NAME/NUMBER, or NAME/STAGE.", metavar="VERSION")]
 
 
-def open_store(url: str) -> Store:
-    """The store of an option."""
+def open_store(url: str, *, must_exist: bool = True) -> Store:
+    """The store of an option.
+
+    Raises:
+        UsageError: there is none, and it must exist, or it would end with this command.
+    """
     from elude.handlers.admission.requirements import Requirements
     from elude.model_store.store import Store
 
-    return Store(url, Requirements.load())
+    if url.startswith("memory:"):
+        raise UsageError(f"{url} ends with this command.", "Name a folder, or a bucket such as s3://bucket/models.")
+    return Store(url, Requirements.load(), must_exist=must_exist)
 
 
 def signer(path: Path | None) -> Signer | None:

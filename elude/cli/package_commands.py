@@ -46,7 +46,7 @@ def admit(
 
     Example: elude admit build/bundle --store models --why "release 3"
     """
-    admitted = open_store(store).admit(
+    admitted = open_store(store, must_exist=False).admit(
         bundle, archive, who=who or "unknown", why=why, signer=signer(sign_key), make_archive=True
     )
     show(f"Admitted to {store}", {"version": admitted.id, "bundle": admitted.bundle, "archive": str(admitted.archive)})

@@ -11,6 +11,7 @@ import typer
 
 from elude.cli.options import SignKey, StoreUrl, VersionName, Who, Why, open_store, signer
 from elude.cli.terminal import AsJson, show
+from elude.handlers.files import replace_file
 
 HASHES = ("artefact_sha256", "manifest_sha256", "verdict_sha256", "policy_sha256", "archive_sha256")
 stores = typer.Typer(help="Move versions between stages, list, check and clean up a store.", no_args_is_help=True)
@@ -24,17 +25,17 @@ def store_list(store: StoreUrl) -> None:
 
 @stores.command("show")
 def store_show(version: VersionName, store: StoreUrl, as_json: AsJson = False) -> None:
-    """One version: hashes, places, and every change of it with who, when and why.
+    """One version: hashes, places, and every change of it with who, when and why. Nothing is cut short.
 
     Example: elude store show embedded/production --store models
     """
     opened = open_store(store)
-    found = opened.show(version)
-    entry = found.admitted
+    shown = opened.show(version)
+    entry = shown.admitted
     rows: dict[str, Any] = {
-        "stages": ", ".join(found.stages) or "–",
-        "bundle": found.bundle,
-        "archive": found.archive or "–",
+        "stages": ", ".join(shown.stages) or "–",
+        "bundle": shown.bundle,
+        "archive": shown.archive or "–",
     }
     rows |= {name: getattr(entry, name) or "–" for name in HASHES}
     changes = [change for change in opened.record() if change.version == entry.version]
@@ -42,7 +43,7 @@ def store_show(version: VersionName, store: StoreUrl, as_json: AsJson = False) -
         f"{change.when} {change.action} {change.stage or ''}".strip(): f"{change.who}: {change.why}"
         for change in changes
     }
-    show(found.id, rows, as_json)
+    show(shown.id, rows, as_json)
 
 
 @stores.command("promote")
@@ -54,23 +55,29 @@ def store_promote(
     why: Why = "release",
     sign_key: SignKey = None,
 ) -> None:
-    """Put a version in a stage."""
+    """Put a version in a stage. Nothing changes if it is there already."""
     moved = open_store(store).promote(version, stage, who=who or "unknown", why=why, signer=signer(sign_key))
-    show(f"Promoted in {store}", {moved.id: ", ".join(moved.stages)})
+    show(f"{store}: in stage {stage} now", {moved.id: ", ".join(moved.stages)})
 
 
 @stores.command("rollback")
 def store_rollback(
-    name: Annotated[str, typer.Argument(help="Of the series of versions.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="NAME, for one step back; or NAME/NUMBER, the version to take out.", metavar="NAME"),
+    ],
     store: StoreUrl,
     stage: str = "production",
     who: Who = "",
     why: Why = "rollback",
     sign_key: SignKey = None,
 ) -> None:
-    """Put back the version that was in the stage before."""
-    moved = open_store(store).rollback(name, stage, who=who or "unknown", why=why, signer=signer(sign_key))
-    show(f"Rolled back in {store}", {moved.id: ", ".join(moved.stages)})
+    """Put back the version that was in the stage before. With NAME/NUMBER a second call changes nothing.
+
+    Example: elude store rollback embedded/3 --store models
+    """
+    current = open_store(store).rollback(name, stage, who=who or "unknown", why=why, signer=signer(sign_key))
+    show(f"{store}: in stage {stage} now", {current.id: ", ".join(current.stages)})
 
 
 @stores.command("verify")
@@ -111,12 +118,12 @@ def store_requirements(
     out: Annotated[Path, typer.Option(help="The JSON file to write.")],
     stage: Annotated[str, typer.Option(help="Versions in this stage may be loaded, no others.")] = "production",
 ) -> None:
-    """Write what a server must ask, for ELUDE_ADMISSION: exactly the archives of a stage, with their verdicts.
+    """Write what a server must require, for ELUDE_ADMISSION: exactly the archives of a stage, with their verdicts.
 
     Example: elude store requirements --store models --out admission.json
     """
-    found = open_store(store).serving_requirements(stage)
-    out.write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
+    required = open_store(store).serving_requirements(stage)
+    replace_file(out, (json.dumps(required.to_json(), indent=1) + "\n").encode())
     typer.echo(out)
 
 

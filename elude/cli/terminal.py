@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+_BORDERS = 7  # columns of a table beside its two cells
 BundlePath = Annotated[Path, typer.Argument(help="A bundle: the folder that `elude export` writes.", metavar="BUNDLE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
 
@@ -23,11 +25,21 @@ def show(title: str, rows: dict[str, Any], as_json: bool = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
+    texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in rows.items()}
     table = Table(title=escape(title), title_justify="left", show_header=False, title_style="bold")
-    for name, value in rows.items():
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    for _ in range(2):
+        table.add_column(overflow="fold")  # a hash or a path that is cut short is of no use
+    for name, text in texts.items():
         table.add_row(escape(name), escape(text))
-    Console(width=min(Console().width, 140)).print(table)
+    console = Console()
+    console.width = min(console.width, 140) if console.is_terminal else _width(texts)
+    console.print(table)
+
+
+def _width(texts: dict[str, str]) -> int:
+    """Of a table in a file or a pipe: every cell on one line, so that a program or a person can copy it whole."""
+    cells = [[cell_len(cell) for cell in column] for column in (texts.keys(), texts.values())]
+    return max(80, sum(max(column, default=0) for column in cells) + _BORDERS)
 
 
 def warn(sentence: str) -> None:

@@ -29,7 +29,7 @@ def class_effects(
 
     None without classes.
     """
-    session = GraphSession(bundle.path("model.onnx"))
+    session = GraphSession.of(bundle)
     if session.output_name == "embedding" or each < 1:
         return None
     preprocess = Preprocess.from_json(bundle.json("preprocess.json"))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from elude.exporter.atlas.relations import Pair, Together, shared_inputs, together
 from elude.exporter.atlas.token_places import Layout
 from elude.exporter.scoring.bundle_activity import BundleActivity
-from elude.exporter.splitting.weights import load_splits
+from elude.exporter.splitting.weights import bundle_splits
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue, ImageRow, SubUnitRow, UnitRow
 
@@ -79,7 +79,7 @@ def gather(
     Raises:
         BundleError: it has no catalogue.
     """
-    catalogue = Catalogue(bundle.path("catalogue.sqlite"))
+    catalogue = Catalogue.of(bundle)
     try:
         units, sub_units, images = (
             catalogue.units(),
@@ -112,9 +112,7 @@ def gather(
         layout=Layout(size[1], size[2], tokens) if tokens else None,
         random=random,
         together=None if activity is None else relate(activity.peak, sub_units),
-        shared=shared_inputs(load_splits(bundle.path("disentangled.safetensors")))
-        if bundle.has("disentangled.safetensors")
-        else (),
+        shared=shared_inputs(bundle_splits(bundle)) if bundle.has("disentangled.safetensors") else (),
         effects=effects,
         classes=labels
         if isinstance(labels, list) and len(labels) == count

@@ -11,16 +11,14 @@ again.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from elude.exporter.concepts.group import name_concepts
 from elude.exporter.naming.evidence import NAMES, Name, names_json
 from elude.handlers.bundle.bundle import Bundle, write_bundle
-from elude.handlers.bundle.catalogue import Catalogue, ConceptRow, write_catalogue
+from elude.handlers.bundle.catalogue import Catalogue, write_catalogue
 from elude.handlers.requests.steering import read_presets
 from elude.handlers.settings import Limits
 
@@ -52,7 +50,7 @@ def rename(
         BundleError: there is no catalogue, or a preset steers a concept that would no longer have a
             sub-unit. The bundle is as it was.
     """
-    old = Catalogue(bundle.path(CATALOGUE))
+    old = Catalogue.of(bundle)
     by_index = {name.index: name for name in names}
     earlier = _earlier(bundle) if keep else {}
     try:
@@ -79,25 +77,14 @@ def rename(
         ) as folder:
             for name in manifest.files:
                 if name not in (*STALE, CATALOGUE, NAMES):
-                    _copy(bundle.path(name), folder / name)
-            concepts = _renamed(old.concepts(), {row.index: row.name for row in rows})
-            write_catalogue(folder / CATALOGUE, old.images(), old.units(), rows, concepts)
+                    bundle.copy(name, folder / name)
+            write_catalogue(folder / CATALOGUE, old.images(), old.units(), rows)
             text = json.dumps(names_json(kept, settings), indent=1, ensure_ascii=False) + "\n"
             (folder / NAMES).write_text(text, encoding="utf-8")
             _check_presets(bundle, folder / CATALOGUE)
     finally:
         old.close()
     return Bundle.open(bundle.root), gone
-
-
-def _renamed(concepts: Sequence[ConceptRow], names: Mapping[int, str | None]) -> list[ConceptRow]:
-    named = name_concepts([concept.members for concept in concepts], names)
-    return [replace(concept, name=name) for concept, name in zip(concepts, named, strict=True)]
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
 
 
 def _check_presets(bundle: Bundle, path: Path) -> None:

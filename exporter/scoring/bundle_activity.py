@@ -62,7 +62,7 @@ def activity_of(
         UsageError: the bundle has no sub-units.
         ImageError: an image cannot be read.
     """
-    session = GraphSession(bundle.path("model.onnx"))
+    session = GraphSession.of(bundle)
     if not session.sub_units:
         raise UsageError(f"{bundle.root} has no sub-units.", "Export it with a layer to split.")
     images, preprocess = images.limited(limit), Preprocess.from_json(bundle.json("preprocess.json"))

@@ -24,7 +24,7 @@ from elude.exporter.scoring.measures import ms_scores
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.split_layer import random_control, split_layer
 from elude.exporter.splitting.stability import stability
-from elude.exporter.splitting.weights import load_splits
+from elude.exporter.splitting.weights import bundle_splits
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EvaluationError, UsageError
 
@@ -83,7 +83,7 @@ def measure_bundle(
         UsageError: the images are too few, or a model cannot be loaded.
     """
     report = progress or (lambda step, done, total: None)
-    loaded, splits = load_model(bundle.manifest.source.model), load_splits(bundle.path("disentangled.safetensors"))
+    loaded, splits = load_model(bundle.manifest.source.model), bundle_splits(bundle)
     if loaded.source.weights_sha256 != bundle.manifest.source.weights_sha256:
         raise EvaluationError(
             f"{loaded.source.model} has different weights from those {bundle.root} was made from.",

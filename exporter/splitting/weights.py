@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from elude.exporter.splitting.layer_split import LayerSplit
+from elude.handlers.bundle.bundle import SPLITS, Bundle
 from elude.handlers.errors import BundleError, UnsupportedLayerError
 
 Float = TypeVar("Float", bound=np.floating)
@@ -123,6 +124,12 @@ def save_splits(splits: Sequence[LayerSplit], path: Path) -> None:
         f"{split.layer}/{field}": np.ascontiguousarray(getattr(split, field)) for split in splits for field in _FIELDS
     }
     path.write_bytes(safetensors.numpy.save(tensors, metadata={"elude": header}))
+
+
+def bundle_splits(bundle: Bundle) -> list[LayerSplit]:
+    """The splits of a bundle, from bytes compared with its manifest; BundleError as ``load_splits``."""
+    with bundle.private(SPLITS) as folder:
+        return load_splits(folder / SPLITS)
 
 
 def load_splits(path: Path) -> list[LayerSplit]:

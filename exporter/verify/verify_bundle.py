@@ -17,6 +17,7 @@ from elude.exporter.rewrite import graft
 from elude.exporter.verify.check import verify
 from elude.exporter.verify.report import Equivalence
 from elude.handlers.bundle.bundle import Bundle, Source
+from elude.handlers.bundle.external_data import private_model
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import EquivalenceError, UsageError
 
@@ -44,7 +45,11 @@ def verify_file(
         BundleError, UsageError, ImageError: it cannot be read at all.
     """
     path = Path(path)
-    file = Bundle.open(path).path("model.onnx") if path.is_dir() else path
+    with private_model(Bundle.open(path) if path.is_dir() else path) as (file, _):
+        return _verify(file, images, model, count)
+
+
+def _verify(file: Path, images: Path | str | None, model: LoadedModel | None, count: int) -> Equivalence:
     session = GraphSession(file)
     source = Source.from_json(json.loads(session.metadata["elude.source"]))
     loaded = model or load_model(source.model)

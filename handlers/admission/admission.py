@@ -14,12 +14,11 @@ from typing import Any
 
 from elude.handlers.admission import clock
 from elude.handlers.admission.requirements import Requirements
-from elude.handlers.admission.trust import SIGNATURE, TrustedKey, check_signature
+from elude.handlers.admission.trust import SIGNATURE, VERDICT, TrustedKey, check_signature
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError, GateError
 from elude.handlers.requests.steering import PRESETS
 
-VERDICT = "verdict.json"
 _JUDGE_AGAIN = "Run 'elude gate' on this bundle."
 _OUTCOMES = ("pass", "fail", "warn", "waived")
 
@@ -160,7 +159,7 @@ def check_verdict(bundle: Bundle, policies: Sequence[str] = (), *, today: date |
     if not bundle.has(VERDICT):
         raise GateError(f"{bundle.root} has no verdict.", _JUDGE_AGAIN)
     try:
-        verdict: dict[str, Any] = json.loads(bundle.path(VERDICT).read_bytes())
+        verdict: dict[str, Any] = bundle.json(VERDICT)
         subject, checks, policy = verdict["subject"], verdict["checks"], verdict["policy"]["sha256"]
         outcomes = [check["outcome"] for check in checks]
         until = None if verdict["valid_until"] is None else date.fromisoformat(verdict["valid_until"])
@@ -171,7 +170,7 @@ def check_verdict(bundle: Bundle, policies: Sequence[str] = (), *, today: date |
             subject["artefact_sha256"],
             verdict["schema_version"],
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (BundleError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GateError(f"The verdict of {bundle.root} cannot be used: {error!r}.", _JUDGE_AGAIN) from error
     if type(version) is not int or version != 1:
         raise GateError(

@@ -6,15 +6,14 @@ place must not be able to lower the bar.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from elude.handlers.admission.trust import TrustedKey, read_keys
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_json
 
 ENVIRONMENT = "ELUDE_ADMISSION"  # path of the requirements file
 
@@ -57,11 +56,13 @@ class Requirements:
         Raises:
             UsageError: it cannot be read, or is not of this form. A server must not start then.
         """
-        path = (os.environ if environment is None else environment).get(ENVIRONMENT, "")
-        if not path:
+        path = (os.environ if environment is None else environment).get(ENVIRONMENT)
+        if path is None:
             return cls()
+        if not path.strip():  # a variable that was to be filled in: nothing may be served by accident
+            raise UsageError(f"{ENVIRONMENT} is set but empty.", "Name a requirements file, or unset it.")
         try:
-            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_json(read_json(path))
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"{ENVIRONMENT}={path} cannot be read: {error}.", "Name a file as docs/store.md describes it."

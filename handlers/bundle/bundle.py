@@ -2,7 +2,8 @@
 
 It is written to a temporary folder beside its place and renamed at the end, so that a crash or a
 failed check leaves no half bundle. Opening it refuses whatever does not match the manifest, with
-the file's name. Nothing in it can run.
+the file's name; reading from it compares the bytes that are read with the manifest again, so that
+what is used is what was hashed, whatever happens to the folder meanwhile. Nothing in it can run.
 """
 
 from __future__ import annotations
@@ -20,28 +21,35 @@ from typing import Any
 
 from elude.handlers.bundle.manifest import LayerInfo, Manifest, Source
 from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.files import copy_plain, file_sha256, parse_json, read_plain, write_durably
 
 __all__ = ["CORE_FILES", "MANIFEST", "Bundle", "LayerInfo", "Manifest", "Source", "write_bundle"]
 
 MANIFEST = "manifest.json"
+MODEL = "model.onnx"
+MODEL_DATA = "model.onnx.data"  # weights that do not fit into the file itself
+SPLITS = "disentangled.safetensors"
 CORE_FILES = (
-    "model.onnx",
-    "model.onnx.data",
-    "disentangled.safetensors",
+    MODEL,
+    MODEL_DATA,
+    SPLITS,
     "preprocess.json",
     "labels.json",
     "catalogue.sqlite",
     "equivalence.json",
 )
 _JOURNAL = ".adding"  # complete set of added files with their manifest; present only between commit and move
+_MAX_READ = 2**31  # bytes of one file that is read whole
+_RESTORE = "Export the bundle again or copy it from its source."
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle; see ``Bundle.open``."""
+    """An opened bundle; see ``Bundle.open``. ``manifest_sha256`` is of the bytes that ``manifest`` was parsed from."""
 
     root: Path
     manifest: Manifest
+    manifest_sha256: str
 
     @classmethod
     def open(cls, path: str | Path, verify: bool = True) -> Bundle:
@@ -58,26 +66,34 @@ class Bundle:
         root = Path(path)
         if not root.is_dir():
             raise BundleError(f"{root} is not a bundle: no such folder.", "Make one with 'elude export'.")
-        _finish_adding(root)
-        manifest = _read_manifest(root)
-        for name in manifest.files:
+        try:
+            _finish_adding(root)
+            bundle = cls(root, *_read_manifest(root))
+            bundle._require_names()
+            for name in bundle.manifest.files if verify else ():
+                bundle._require_hash(name, file_sha256(root / name))
+        except OSError as error:
+            raise _unreadable(root, error) from error
+        return bundle
+
+    def _require_names(self) -> None:
+        for name in self.manifest.files:
             _check_name(name)
-        found = set(_walk(root)) - {MANIFEST}
-        if missing := sorted(set(manifest.files) - found):
-            raise BundleError(f"{root}: {missing[0]} is missing.", "Export the bundle again or copy it whole.")
-        if extra := sorted(found - set(manifest.files)):
-            raise BundleError(f"{root}: {extra[0]} is not in the manifest.", "Remove it, or add files with Bundle.add.")
-        if verify:
-            for name, expected in manifest.files.items():
-                if (actual := _sha256(root / name)) != expected:
-                    raise BundleError(
-                        (
-                            f"{root}: {name} was changed: its sha256 is {actual[:16]}…, the manifest says "
-                            f"{expected[:16]}…."
-                        ),
-                        "Export the bundle again or copy it from its source.",
-                    )
-        return cls(root, manifest)
+        present = set(_walk(self.root)) - {MANIFEST}
+        if missing := sorted(set(self.manifest.files) - present):
+            raise BundleError(f"{self.root}: {missing[0]} is missing.", "Export the bundle again or copy it whole.")
+        if extra := sorted(present - set(self.manifest.files)):
+            raise BundleError(
+                f"{self.root}: {extra[0]} is not in the manifest.", "Remove it, or add files with Bundle.add."
+            )
+
+    def _require_hash(self, name: str, actual: str) -> None:
+        expected = self.manifest.files[name]
+        if actual != expected:
+            raise BundleError(
+                f"{self.root}: {name} was changed: its sha256 is {actual[:16]}…, the manifest says {expected[:16]}….",
+                _RESTORE,
+            )
 
     @property
     def artefact_sha256(self) -> str:
@@ -108,16 +124,55 @@ class Bundle:
             raise BundleError(f"{self.root} has no {name}; it has: {', '.join(sorted(self.manifest.files))}.")
         return self.root / name
 
-    def json(self, name: str) -> Any:
-        """Parsed content of the JSON file ``name``.
+    def read(self, name: str) -> bytes:
+        """Content of the file ``name``, compared with the manifest as it is read.
 
         Raises:
-            BundleError: no such file, or it is not JSON.
+            BundleError: no such file, or it was changed since the bundle was written.
+        """
+        path = self.path(name)
+        try:
+            content = read_plain(path, _MAX_READ, links=False)
+        except OSError as error:
+            raise _unreadable(self.root, error) from error
+        self._require_hash(name, hashlib.sha256(content).hexdigest())
+        return content
+
+    def json(self, name: str) -> Any:
+        """Parsed content of the JSON file ``name``, read as ``read`` does.
+
+        Raises:
+            BundleError: no such file, it was changed, or it is not JSON.
         """
         try:
-            return json.loads(self.path(name).read_text(encoding="utf-8"))
+            return parse_json(self.read(name))
         except ValueError as error:
             raise BundleError(f"{self.root}: {name} is not JSON: {error}.") from error
+
+    @contextmanager
+    def private(self, *names: str) -> Iterator[Path]:
+        """A new folder, readable by this user only, with verified copies of the named files; removed at the end.
+
+        For libraries that read a file by its path: an open file stays readable when the folder goes.
+
+        Raises:
+            BundleError: no such file, or it was changed since the bundle was written.
+            OSError: a file cannot be copied.
+        """
+        with tempfile.TemporaryDirectory(prefix="elude-bundle-") as folder:
+            for name in names:
+                self.copy(name, Path(folder, name))
+            yield Path(folder)
+
+    def copy(self, name: str, target: Path) -> None:
+        """Copy the file ``name`` to a new one, compared with the manifest as it is read.
+
+        Raises:
+            BundleError: no such file, or it was changed since the bundle was written.
+            OSError: it cannot be copied.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._require_hash(name, copy_plain(self.path(name), target))
 
     def add(self, files: Mapping[str, bytes]) -> Bundle:
         """Add or replace files that do not decide behaviour, and rewrite the manifest.
@@ -147,7 +202,8 @@ class Bundle:
         try:
             for name, data in files.items():
                 _write(temporary / name, data)
-            _write(temporary / MANIFEST, manifest.to_bytes())
+            content = manifest.to_bytes()
+            _write(temporary / MANIFEST, content)
             os.rename(temporary, self.root / _JOURNAL)
         except OSError as error:
             raise BundleError(
@@ -156,7 +212,7 @@ class Bundle:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         _finish_adding(self.root)
-        return Bundle(self.root, manifest)
+        return Bundle(self.root, manifest, hashlib.sha256(content).hexdigest())
 
 
 @contextmanager
@@ -195,7 +251,7 @@ def write_bundle(
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield temporary
-        files = {name: _sha256(temporary / name) for name in sorted(_walk(temporary))}
+        files = {name: file_sha256(temporary / name) for name in sorted(_walk(temporary))}
         manifest = Manifest.of(source, layers, parameters, versions, files)
         _write(temporary / MANIFEST, manifest.to_bytes())
         temporary.chmod(0o755)
@@ -213,13 +269,18 @@ def write_bundle(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _read_manifest(root: Path) -> Manifest:
+def _read_manifest(root: Path) -> tuple[Manifest, str]:
     try:
-        return Manifest.from_json(json.loads((root / MANIFEST).read_text(encoding="utf-8")))
+        content = read_plain(root / MANIFEST, links=False)
+        return Manifest.from_json(parse_json(content)), hashlib.sha256(content).hexdigest()
     except (OSError, ValueError) as error:
         raise BundleError(f"{root}: {MANIFEST} cannot be read: {error}.", "Is this folder a bundle?") from error
     except BundleError as error:
         raise BundleError(f"{root}: {error.message}", error.remedy) from error
+
+
+def _unreadable(root: Path, error: OSError) -> BundleError:
+    return BundleError(f"{root} cannot be read: {error.strerror or error}: {error.filename}.", _RESTORE)
 
 
 def _check_name(name: str) -> None:
@@ -241,17 +302,9 @@ def _walk(root: Path) -> Iterator[str]:
                 raise BundleError(f"{root}: {name} is not a plain file.", "Remove it.")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    write_durably(path, data)
 
 
 def _finish_adding(root: Path) -> None:

@@ -1,6 +1,6 @@
 """A model file of this project, opened: one forward pass for a batch in which every image has its own edits.
 
-The verification, the quality room and the server all use this class, so what is checked is what is served.
+The verification, the quality measures and the server all use this class, so what is checked is what is served.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from elude.handlers.bundle.bundle import LayerInfo
+from elude.handlers.bundle.bundle import Bundle, LayerInfo
+from elude.handlers.bundle.external_data import check_external_data, private_model
 from elude.handlers.bundle.graph_metadata import OUTPUTS, check_interface, read_layers
 from elude.handlers.errors import BundleError, RequestError, UsageError
 from elude.handlers.requests.edits import PADDING, Edit, pack
@@ -38,10 +39,10 @@ class GraphResult:
 
 
 class GraphSession:
-    """Runs ``model.onnx``.
+    """Runs ``model.onnx``. A bundle's is opened with ``of``, which compares it with the manifest.
 
     Args:
-        path: the file.
+        path: the file; weights outside it must lie in a plain file beside it.
         providers: execution providers that must be in use, in this order; ONNX Runtime's silent
             fall-back is an error here.
         threads: threads within an operator.
@@ -74,6 +75,24 @@ class GraphSession:
         _, *size = inputs["pixel_values"].shape
         self.input_size: tuple[int | str, ...] = tuple(size)
         self.sub_units = sum(layer.sub_units for layer in self.layers)
+
+    @classmethod
+    def of(
+        cls,
+        bundle: Bundle,
+        *,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        threads: int = 1,
+        optimise: bool = True,
+    ) -> GraphSession:
+        """The model of a bundle, from a private copy that was hashed as it was made: the arguments are as above.
+
+        Raises:
+            BundleError: as above, or a file is not as the manifest says.
+            UsageError: as above.
+        """
+        with private_model(bundle) as (path, _):
+            return cls(path, providers=providers, threads=threads, optimise=optimise)
 
     @property
     def provider(self) -> str:
@@ -153,6 +172,7 @@ def _open(path: Path, providers: list[str], threads: int, optimise: bool) -> ort
         )
     if not path.is_file():
         raise BundleError(f"{path.name} does not exist.", "Export the model again.")
+    check_external_data(path)
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry(

@@ -14,6 +14,9 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from elude.handlers.errors import EludeError, RequestError, UsageError
+from elude.handlers.files import parse_json
+
+MAX_ANSWER = 64 * 2**20  # bytes; a server's own limit is lower
 
 
 class ServerError(EludeError):
@@ -24,6 +27,13 @@ class ServerError(EludeError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message, "See the server's log.")
         self.status = status
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A server of ours never redirects; whoever does would be sent the key."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 class _NoAnswer(UsageError):
@@ -38,11 +48,14 @@ class Client:
         token: inference key, or a function that gives the current one; None where the server asks for none.
         model: its name in URLs.
         version: of several served side by side; the default version otherwise.
-        timeout: seconds for one attempt. TorchServe loses the requests that it is collecting for a
+        timeout: seconds for one attempt, its answer included. TorchServe loses the requests that it is collecting for a
             batch when their worker dies, and never answers them: only the client's own timeout ends
             the wait.
         retries: further attempts after a timeout, a dead worker or an overload. Every operation
             only reads, so asking twice is safe.
+
+    Redirects are not followed, as the key would go along, and an answer of more than ``MAX_ANSWER`` bytes is
+    not read.
     """
 
     def __init__(
@@ -62,19 +75,15 @@ class Client:
         self._path = quote(model, safe="") + (f"/{quote(version, safe='')}" if version else "")
         # A proxy meant for the outside must not be asked for this machine's own server.
         proxies = [urllib.request.ProxyHandler({})] if _is_loopback(parts.hostname) else []
-        self._opener = urllib.request.build_opener(*proxies)
+        self._opener = urllib.request.build_opener(_NoRedirects, *proxies)
 
     def predict(self, image: bytes) -> dict[str, float]:
         """``{label: probability}`` of the five most probable classes."""
-        answer: dict[str, float] = json.loads(
-            self.send(f"/predictions/{self._path}", image, "application/octet-stream")
-        )
-        return answer
+        return self._object(self.send(f"/predictions/{self._path}", image, "application/octet-stream"))
 
     def explain(self, image: bytes) -> dict[str, Any]:
         """As ``inspect`` with its defaults, by the explanations route."""
-        answer: dict[str, Any] = json.loads(self.send(f"/explanations/{self._path}", image, "application/octet-stream"))
-        return answer
+        return self._object(self.send(f"/explanations/{self._path}", image, "application/octet-stream"))
 
     def inspect(self, image: bytes, **options: Any) -> dict[str, Any]:
         """The sub-units that fire most.
@@ -113,8 +122,7 @@ class Client:
 
     def call(self, op: str, **values: Any) -> dict[str, Any]:
         """Any operation, by name."""
-        answer: dict[str, Any] = json.loads(self.ask(json.dumps({"op": op, **values}).encode()))
-        return answer
+        return self._object(self.ask(json.dumps({"op": op, **values}).encode()))
 
     def ask(self, body: bytes) -> bytes:
         """Any request written as JSON; the answer as it came."""
@@ -142,20 +150,44 @@ class Client:
         if self._token:
             headers["Authorization"] = f"Bearer {self._token() if callable(self._token) else self._token}"
         request = urllib.request.Request(self.url + path, data=body, headers=headers)
+        deadline = time.monotonic() + self.timeout
         try:
-            with self._opener.open(request, timeout=self.timeout) as response:
-                content: bytes = response.read()
-                return content
-        except urllib.error.HTTPError as error:
-            message = _message(error.read(), error.code)
-            # TorchServe reports a worker that was killed (by SIGKILL or for memory) as 413.
-            if error.code >= 500 or (error.code == 413 and message == "Worker died."):
-                raise ServerError(message, error.code) from error
-            raise RequestError(message, status=error.code) from error
+            try:
+                with self._opener.open(request, timeout=self.timeout) as response:
+                    return self._read(response, deadline)
+            except urllib.error.HTTPError as error:
+                with error:
+                    message = _message(self._read(error, deadline), error.code)
+                # TorchServe reports a worker that was killed (by SIGKILL or for memory) as 413.
+                if error.code >= 500 or (error.code == 413 and message == "Worker died."):
+                    raise ServerError(message, error.code) from error
+                raise RequestError(message, status=error.code) from error
         except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             kind = UsageError if isinstance(reason, ConnectionRefusedError) else _NoAnswer
             raise kind(f"No answer from {self.url}: {error}.", "Is the server running?") from error
+
+    def _object(self, content: bytes) -> dict[str, Any]:
+        try:
+            answer = parse_json(content)
+        except ValueError as error:
+            raise UsageError(f"The answer of {self.url} is not JSON: {error}.", "Is it the right server?") from error
+        if not isinstance(answer, dict):
+            raise UsageError(f"The answer of {self.url} is not a JSON object.", "Is it the right server?")
+        return answer
+
+    def _read(self, response: Any, deadline: float) -> bytes:
+        """The whole answer, unless it is too large or comes too slowly: each block alone may be in time."""
+        content = bytearray()
+        while block := response.read1(2**16):
+            content += block
+            if len(content) > MAX_ANSWER:
+                raise UsageError(f"{self.url} sent more than {MAX_ANSWER} bytes.", "Is it the right server?")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the answer was not complete after {self.timeout} s")
+        if response.length:  # of what was announced, bytes that never came
+            raise http.client.IncompleteRead(bytes(content), response.length)
+        return bytes(content)
 
 
 def _message(content: bytes, status: int) -> str:

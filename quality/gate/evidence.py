@@ -6,13 +6,13 @@ Reading never raises on content: what cannot be used becomes a ``problem`` in wo
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.files import parse_json
 from elude.quality.dimensions import HIGHER_IS_BETTER
 
 QUALITY_SCHEMA_VERSION = 1
@@ -101,10 +101,10 @@ def gather(bundle: Bundle) -> Evidence:
         if not bundle.has(name):
             problems.append(f"{name} is missing")
             continue
-        content = bundle.path(name).read_bytes()
+        content = bundle.read(name)
         try:
-            parsed = json.loads(content)
-        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError
+            parsed = parse_json(content)
+        except ValueError as error:
             problems.append(f"{name} cannot be parsed: {error}")
             continue
         if not isinstance(parsed, dict):

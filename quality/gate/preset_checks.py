@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from elude.handlers.admission.admission import preset_hashes
 from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import BundleError
 from elude.quality.gate.checks import check_drop, check_limit, present, same_suite
 from elude.quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, mapping
 from elude.quality.gate.verdict import Check, PresetRuling
@@ -31,8 +31,8 @@ def gather_presets(bundle: Bundle) -> tuple[PresetEvidence, ...]:
     content: Any = {}
     if bundle.has(PRESETS_QUALITY):
         try:
-            content = json.loads(bundle.path(PRESETS_QUALITY).read_bytes())
-        except ValueError:  # not JSON: no preset was measured, and that fails each of them
+            content = bundle.json(PRESETS_QUALITY)
+        except BundleError:  # not JSON: no preset was measured, and that fails each of them
             content = {}
     measured = mapping(mapping(content).get("presets"))
     return tuple(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from elude.exporter.atlas.token_places import Layout
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.catalogue import Catalogue
+from elude.handlers.errors import BundleError
 from elude.quality.evaluation.quality_json import QualityReport
 from elude.quality.gate.evidence import gather, mapping
 from elude.quality.gate.verdict import Verdict
@@ -84,8 +84,8 @@ def _verdict(bundle: Bundle) -> tuple[Verdict | None, str]:
     if not bundle.has("verdict.json"):
         return None, "This bundle has not been judged yet."
     try:
-        verdict = Verdict.from_json(json.loads(bundle.path("verdict.json").read_bytes()))
-    except ValueError as error:
+        verdict = Verdict.from_json(bundle.json("verdict.json"))
+    except (BundleError, ValueError) as error:
         return None, f"verdict.json cannot be used: {error}."
     if verdict.artefact_sha256 != bundle.artefact_sha256:
         return None, "verdict.json is about other bytes than this bundle: judge it again."
@@ -106,7 +106,7 @@ def _atlas(
     )
     size = mapping(_json(bundle, "preprocess.json")).get("input_size")
     layout = Layout(size[1], size[2], known) if known and isinstance(size, list) and len(size) == 3 else None
-    catalogue = Catalogue(bundle.path("catalogue.sqlite"))
+    catalogue = Catalogue.of(bundle)
     try:
         return unit_cards(catalogue, layout), mean_ms_scores(catalogue)
     finally:

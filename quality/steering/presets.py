@@ -56,7 +56,7 @@ def steered_subjects(
     bundle: Bundle, edits: Mapping[str, Sequence[Edit]], *, threads: int = 1
 ) -> dict[str, SteeredSubject]:
     """The bundle's served model under each of the named lists of edits."""
-    session = GraphSession(bundle.path("model.onnx"), threads=threads)
+    session = GraphSession.of(bundle, threads=threads)
     preprocess = Preprocess.from_json(bundle.json("preprocess.json"))
     names = bundle.json("labels.json") if bundle.has("labels.json") else None
     labels = None if names is None else tuple(names)
@@ -108,7 +108,7 @@ def edits_of(bundle: Bundle) -> dict[str, tuple[Edit, ...]]:
 
 @contextmanager
 def _catalogue(bundle: Bundle) -> Iterator[Catalogue | None]:
-    catalogue = Catalogue(bundle.path("catalogue.sqlite")) if bundle.has("catalogue.sqlite") else None
+    catalogue = Catalogue.of(bundle) if bundle.has("catalogue.sqlite") else None
     try:
         yield catalogue
     finally:

@@ -13,7 +13,7 @@ from elude.quality.subjects.onnx_subject import OnnxSubject
 from elude.quality.subjects.subject import Forms
 from elude.quality.subjects.torch_subject import TorchSubject
 
-MODEL, SPLITS, PREPROCESS, LABELS = "model.onnx", "disentangled.safetensors", "preprocess.json", "labels.json"
+PREPROCESS, LABELS = "preprocess.json", "labels.json"
 
 
 def open_bundle(bundle: Bundle, *, threads: int = 1) -> Forms:
@@ -25,7 +25,7 @@ def open_bundle(bundle: Bundle, *, threads: int = 1) -> Forms:
     """
     from elude.exporter.models.load import load_model
     from elude.exporter.rewrite import graft
-    from elude.exporter.splitting.weights import load_splits
+    from elude.exporter.splitting.weights import bundle_splits
 
     source = bundle.manifest.source
     loaded = load_model(source.model)
@@ -39,13 +39,11 @@ def open_bundle(bundle: Bundle, *, threads: int = 1) -> Forms:
     preprocess = Preprocess.from_json(bundle.json(PREPROCESS))
     labels = bundle.json(LABELS) if bundle.has(LABELS) else None
     parameters = bundle.manifest.parameters
-    twin = graft(loaded.module, load_splits(bundle.path(SPLITS)))
+    twin = graft(loaded.module, bundle_splits(bundle))
     return Forms(
         source.model,
         bundle.artefact_sha256,
         TorchSubject(loaded.module, preprocess, name="original", labels=labels, sha256=source.weights_sha256),
         TorchSubject(twin, preprocess, name="disentangled", labels=labels),
-        OnnxSubject(
-            bundle.path(MODEL), preprocess, name="served", labels=labels, parameters=parameters, threads=threads
-        ),
+        OnnxSubject(bundle, preprocess, name="served", labels=labels, parameters=parameters, threads=threads),
     )

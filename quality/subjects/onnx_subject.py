@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from elude.handlers.bundle.bundle import MODEL, Bundle
+from elude.handlers.bundle.external_data import private_model
 from elude.handlers.bundle.session import GraphSession
+from elude.handlers.errors import EvaluationError
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.requests.edits import Edit
 from elude.quality.subjects.subject import Images, Outputs, check_outputs
 
 
 class OnnxSubject:
-    """One ONNX file; optionally steered by the same ``edits`` on every image."""
+    """The graph of a bundle or one ONNX file; optionally steered by the same ``edits`` on every image.
+
+    ``sha256`` is of the bytes that the session was made from: nothing else is measured under that name.
+    """
 
     kind = "onnx"
 
     def __init__(
         self,
-        path: str | Path,
+        source: str | Path | Bundle,
         preprocess: Preprocess,
         *,
         name: str | None = None,
@@ -29,15 +34,17 @@ class OnnxSubject:
         edits: Sequence[Edit] = (),
         threads: int = 1,
     ) -> None:
-        self._path, self._threads = Path(path), threads
-        self._session = GraphSession(path, threads=threads)
+        self._source, self._threads = source if isinstance(source, Bundle) else Path(source), threads
+        self._session, self.sha256 = self._open()
         self._edits = tuple(edits)
         self.preprocess = preprocess
-        self.name = name or Path(path).name
+        self.name = name or (MODEL if isinstance(source, Bundle) else Path(source).name)
         self.labels = None if labels is None else tuple(labels)
         self.parameters = parameters
-        with Path(path).open("rb") as file:
-            self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _open(self) -> tuple[GraphSession, str]:
+        with private_model(self._source) as (path, sha256):
+            return GraphSession(path, threads=self._threads), sha256
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which opens the same file."""
@@ -45,7 +52,9 @@ class OnnxSubject:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._session = GraphSession(self._path, threads=self._threads)
+        self._session, sha256 = self._open()
+        if sha256 != self.sha256:
+            raise EvaluationError(f"{self._source} was changed while it was measured.", "Measure it again.")
 
     def outputs(self, pixels: Images) -> Outputs:
         edits = [self._edits] * len(pixels) if self._edits else None
