@@ -1,6 +1,12 @@
 """Export a pretrained image model that explains itself, steer it, and gate its release on quality.
 
-Names load their package when they are first used, so that ``import elude`` stays light and loads no torch.
+    model = elude.load("build/bundle")
+    model.predict("bag.png")
+    model.inspect("bag.png", top_k=5)
+    model.steer("bag.png", {"Bag": 0})
+
+Names load their module when they are first used, so that ``import elude`` stays light and loads no torch.
+``docs/api.md`` has an example of each.
 
 Example:
     >>> import elude
@@ -15,53 +21,89 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from elude.exporter.export.pipeline import ExportSettings, export
+    from elude.exporter.export.pipeline import ExportSettings
+    from elude.exporter.graph.bake import bake
     from elude.exporter.models.load import load_model
     from elude.exporter.rewrite import explicit, graft
     from elude.handlers.bundle.bundle import Bundle
     from elude.handlers.bundle.session import GraphSession
     from elude.handlers.errors import EludeError
     from elude.handlers.requests.edits import Edit
-    from elude.model_store.archive import package
+    from elude.handlers.torchserve.client import Client
+    from elude.hub import push
+    from elude.model import Model, load
     from elude.model_store.store import Store
-    from elude.quality.evaluation.evaluate import evaluate
-    from elude.quality.gate.judge import judge
     from elude.quality.scores.quba import quba_score
+    from elude.results import Feature, Inspection, Prediction, Steering, SubUnits
+    from elude.steps import admit, evaluate, export, judge, package
 
 __version__ = "0.2.0"
 __all__ = [
     "Bundle",
+    "Client",
     "Edit",
     "EludeError",
     "ExportSettings",
+    "Feature",
     "GraphSession",
+    "Inspection",
+    "Model",
+    "Prediction",
+    "Steering",
     "Store",
+    "SubUnits",
     "__version__",
+    "admit",
+    "bake",
     "evaluate",
     "explicit",
     "export",
     "graft",
     "judge",
+    "load",
     "load_model",
     "package",
+    "push",
     "quba_score",
 ]
 
 _MODULES = {
     "Bundle": "elude.handlers.bundle.bundle",
+    "Client": "elude.handlers.torchserve.client",
     "Edit": "elude.handlers.requests.edits",
     "EludeError": "elude.handlers.errors",
     "ExportSettings": "elude.exporter.export.pipeline",
+    "Feature": "elude.results",
     "GraphSession": "elude.handlers.bundle.session",
+    "Inspection": "elude.results",
+    "Model": "elude.model",
+    "Prediction": "elude.results",
+    "Steering": "elude.results",
     "Store": "elude.model_store.store",
-    "evaluate": "elude.quality.evaluation.evaluate",
+    "SubUnits": "elude.results",
+    "admit": "elude.steps",
+    "bake": "elude.exporter.graph.bake",
+    "evaluate": "elude.steps",
     "explicit": "elude.exporter.rewrite",
-    "export": "elude.exporter.export.pipeline",
+    "export": "elude.steps",
     "graft": "elude.exporter.rewrite",
-    "judge": "elude.quality.gate.judge",
+    "judge": "elude.steps",
+    "load": "elude.model",
     "load_model": "elude.exporter.models.load",
-    "package": "elude.model_store.archive",
+    "package": "elude.steps",
+    "push": "elude.hub",
     "quba_score": "elude.quality.scores.quba",
+}
+# What strangers try first, and what to write instead.
+_ON_A_MODEL = ("predict", "inspect", "steer", "search", "concept", "feature", "describe")
+_INSTEAD = {
+    **{name: f"elude.load('BUNDLE').{name}(...)" for name in _ON_A_MODEL},
+    **dict.fromkeys(("open", "from_pretrained", "load_bundle", "read"), "elude.load('BUNDLE')"),
+    **dict.fromkeys(("gate", "check"), "elude.judge('BUNDLE')"),
+    "serve": "the command 'elude serve ARCHIVE'",
+    "explore": "the command 'elude explore BUNDLE'",
+    "report": "the command 'elude report BUNDLE'",
+    "save": "elude.export(model, images, out='BUNDLE')",
 }
 
 # Read by OpenMP when torch is first loaded: threads that wait must sleep, or the processes of a
@@ -71,7 +113,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
-        raise AttributeError(f"module 'elude' has no attribute {name!r}")
+        hint = f" Write {_INSTEAD[name]}." if name in _INSTEAD else ""
+        raise AttributeError(f"module 'elude' has no attribute {name!r}.{hint}")
     return getattr(importlib.import_module(_MODULES[name]), name)
 
 

@@ -42,7 +42,7 @@ class Limits:
     max_bytes: int = 6 * 2**20
     max_pixels: int = 25_000_000
     max_image_memory: int = 48 * 2**20
-    max_edits: int = 64
+    max_edits: int = 256
     max_top_k: int = 100
     max_query: int = 200
     max_value: float = 1e6

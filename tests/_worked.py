@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
-from elude.handlers.bundle.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.handlers.bundle.catalogue import ConceptRow, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.requests.calls import Call
 from elude.handlers.requests.edits import Edit
@@ -72,7 +72,7 @@ PICTURE = png(PIXELS)
 TEXT = base64.b64encode(PICTURE).decode()
 
 
-def make_bundle(path: Path, labels: Any = LABELS, names: int = 3) -> Bundle:
+def make_bundle(path: Path, labels: Any = LABELS, names: int = 3, concepts: Sequence[ConceptRow] = ()) -> Bundle:
     with write_bundle(path, source=Source("m", "1", "a", "0" * 64), layers=LAYERS, parameters=9, versions={}) as folder:
         (folder / "model.onnx").write_bytes(b"not used here")
         preprocess = Preprocess((3, SIDE, SIDE), "nearest", 1.0, "center", (0.0,) * 3, (1.0,) * 3)
@@ -84,7 +84,8 @@ def make_bundle(path: Path, labels: Any = LABELS, names: int = 3) -> Bundle:
             for i, (u, p, n) in enumerate([(0, 0, "red thing"), (1, 0, "green thing"), (1, 1, None)][:names])
         ]
         units = [UnitRow(LAYER, 0, 1, None, tops), UnitRow(LAYER, 1, 2, None, tops)]
-        write_catalogue(folder / "catalogue.sqlite", [ImageRow(0, "a.png", "black", PICTURE)], units, rows)
+        images = [ImageRow(0, "a.png", "black", PICTURE)]
+        write_catalogue(folder / "catalogue.sqlite", images, units, rows, concepts)
     return Bundle.open(path)
 
 

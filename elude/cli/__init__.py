@@ -12,9 +12,11 @@ from rich.markup import escape
 from elude import __version__
 from elude.cli import (
     atlas_commands,
+    bake_command,
     demo,
     doctor_command,
     export_commands,
+    hub_command,
     naming_commands,
     package_commands,
     preset_commands,
@@ -31,12 +33,14 @@ app = typer.Typer(
 )
 for group in (
     export_commands,
+    bake_command,
     naming_commands,
     atlas_commands,
     quality_commands,
     suite_commands,
     preset_commands,
     package_commands,
+    hub_command,
     serving_commands,
     demo,
     doctor_command,

@@ -185,18 +185,3 @@ def graph(
 
     found = describe(file)
     show(str(file), found.to_json() if as_json else found.rows(), as_json)
-
-
-@commands.command()
-def bake(
-    bundle: BundlePath,
-    preset: Annotated[str, typer.Option(help="A preset of the bundle.")],
-    out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
-) -> None:
-    """Write a graph with a preset's edits folded into the weights: steered at no cost.
-
-    Example: elude bake build/bundle --preset calmer --out calmer.onnx
-    """
-    from elude.exporter.graph.bake import bake as run
-
-    typer.echo(run(bundle, preset, out))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from elude.exporter.concepts.group import group
 from elude.exporter.images import ImageSource
 from elude.exporter.naming.evidence import Name
 from elude.exporter.scoring.activity import UNITS, Activity
@@ -67,7 +68,10 @@ def write_atlas(
             split, len(sub_units), activity[split.layer][SUB_UNITS], found[split.layer, SUB_UNITS], measures, names
         )
         sub_units.extend(rows)
-    write_catalogue(path, _image_rows(used, images, preprocess), units, sub_units)
+    peak = np.concatenate([activity[split.layer][SUB_UNITS].peak for split in splits], axis=1)
+    classes = [entry.label for entry in images.entries]
+    concepts = group(peak, {row.index: row.name for row in sub_units}, classes)
+    write_catalogue(path, _image_rows(used, images, preprocess), units, sub_units, concepts)
 
 
 def _tops(activity: Activity, count: int) -> list[tuple[Top, ...]]:

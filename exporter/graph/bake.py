@@ -2,16 +2,16 @@
 
     W'_u = W_u + sum over edits (g - 1) w^s        b'_u = b_u + sum over edits ((g - 1) b^s + o)
 
-which is what live steering on all tokens computes, up to rounding (``elude.exporter.rewrite.bake``
-does the same in torch). Where a batch normalisation is folded into the convolution, both changes
-are multiplied by its scale. An edit of the strongest patches depends on the image, and no weights
-can do it.
+which is what live steering on all tokens computes, up to rounding. Where a batch normalisation is
+folded into the convolution, both changes are multiplied by its scale. An edit of the strongest
+patches depends on the image, and no weights can do it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,44 +23,47 @@ from elude.exporter.graph.steering import INPUTS
 from elude.exporter.graph.stored_weights import sub_unit_parameters
 from elude.exporter.graph.write_graph import EXTERNAL_ABOVE, save
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
+from elude.handlers.bundle.catalogue import Catalogue
 from elude.handlers.bundle.external_data import private_model
 from elude.handlers.bundle.graph_metadata import read_layers
 from elude.handlers.errors import BundleError, UsageError
 from elude.handlers.requests.edits import PADDING, Edit
+from elude.handlers.requests.steering import read_presets
+from elude.handlers.settings import Limits
 
 Array = NDArray[np.float64]
 _DOC = "The original model with edits of sub-units in its weights; see metadata_props['elude.baked']."
 
 
 def bake(
-    bundle_or_model: Bundle | Path | str,
-    edits: Sequence[Edit] | str,
-    out: Path | str,
+    source: Bundle | Path | str,
+    edits: Sequence[Edit] | str = (),
+    out: Path | str | None = None,
     *,
     external_above: int = EXTERNAL_ABOVE,
 ) -> Path:
-    """Write a graph that takes ``pixel_values``, gives the steered output, and does nothing else.
+    """Write a plain graph: it takes ``pixel_values``, gives the steered output, and does nothing else.
+
+    Without edits it is the original model, bit for bit, for tools that optional inputs trip up.
 
     Args:
-        bundle_or_model: a bundle, its folder, or a ``model.onnx``.
-        edits: of any layers, or the name of a preset of the bundle.
+        source: a bundle, its folder, or a ``model.onnx``.
+        edits: of any layers, or the name of a preset of the bundle; none by default.
         out: the file to write; ``metadata_props["elude.baked"]`` will hold the edits.
         external_above: bytes of weights above which they are stored beside the file.
 
     Raises:
         UsageError: an unknown preset or sub-unit, an edit that is limited to some patches or not
-            finite, or ``out`` exists.
+            finite, or ``out`` exists or is missing.
         BundleError: the file is not one of this project's.
+
+    Example:
+        >>> elude.bake("build/bundle", out="plain.onnx")  # doctest: +SKIP
+        PosixPath('plain.onnx')
     """
-    bundle = bundle_or_model if isinstance(bundle_or_model, Bundle) else None
-    if bundle is None and Path(bundle_or_model).is_dir():  # type: ignore[arg-type]
-        bundle = Bundle.open(Path(bundle_or_model))  # type: ignore[arg-type]
-    out = Path(out)
-    if out.exists():
-        raise UsageError(f"{out} exists already.", "Choose another place.")
-    with private_model(bundle or Path(bundle_or_model)) as (path, _):  # type: ignore[arg-type]
-        _write_baked(bundle, path, edits, out, external_above)
-    return out
+    with open_source(source, out) as (bundle, path, place):
+        _write_baked(bundle, path, edits, place, external_above)
+    return place
 
 
 def _write_baked(
@@ -79,16 +82,33 @@ def _write_baked(
     save(model, out, external_above)
 
 
-def _preset(bundle: Bundle | None, name: str) -> tuple[Edit, ...]:
-    from elude.handlers.requests.steering import read_presets
-    from elude.handlers.settings import Limits
+@contextmanager
+def open_source(source: Bundle | Path | str, out: Path | str | None) -> Iterator[tuple[Bundle | None, Path, Path]]:
+    """The bundle, if ``source`` is one, a private copy of its graph, and the place for a new file, where nothing is
+    yet.
 
+    Raises:
+        UsageError, BundleError: as ``bake``.
+    """
+    if out is None:
+        raise UsageError("The new file has no place.", "Write bake(source, out='plain.onnx').")
+    place = Path(out)
+    if place.exists():
+        raise UsageError(f"{place} already exists.", "Choose another place.")
+    if not isinstance(source, Bundle):
+        source = Bundle.open(source) if Path(source).is_dir() else Path(source)
+    with private_model(source) as (path, _):
+        yield source if isinstance(source, Bundle) else None, path, place
+
+
+def _preset(bundle: Bundle | None, name: str) -> tuple[Edit, ...]:
     if bundle is None:
         raise UsageError(
             f"The preset {name!r} is named, but not its bundle.",
             "Name the bundle instead of its model.onnx, or give edits.",
         )
-    presets = read_presets(bundle, bundle.manifest.layers, None, Limits())
+    catalogue = Catalogue.of(bundle) if bundle.has("catalogue.sqlite") else None
+    presets = read_presets(bundle, bundle.manifest.layers, catalogue, Limits())
     if name not in presets:
         raise UsageError(f"The bundle has no preset {name!r}.", f"It has: {', '.join(presets) or 'none'}.")
     return presets[name].edits

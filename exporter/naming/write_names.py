@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from elude.exporter.concepts.group import name_concepts
 from elude.exporter.naming.evidence import NAMES, Name, names_json
 from elude.handlers.bundle.bundle import Bundle, write_bundle
-from elude.handlers.bundle.catalogue import Catalogue, write_catalogue
+from elude.handlers.bundle.catalogue import Catalogue, ConceptRow, write_catalogue
 from elude.handlers.requests.steering import read_presets
 from elude.handlers.settings import Limits
 
@@ -78,13 +79,19 @@ def rename(
             for name in manifest.files:
                 if name not in (*STALE, CATALOGUE, NAMES):
                     bundle.copy(name, folder / name)
-            write_catalogue(folder / CATALOGUE, old.images(), old.units(), rows)
+            concepts = _renamed(old.concepts(), {row.index: row.name for row in rows})
+            write_catalogue(folder / CATALOGUE, old.images(), old.units(), rows, concepts)
             text = json.dumps(names_json(kept, settings), indent=1, ensure_ascii=False) + "\n"
             (folder / NAMES).write_text(text, encoding="utf-8")
             _check_presets(bundle, folder / CATALOGUE)
     finally:
         old.close()
     return Bundle.open(bundle.root), gone
+
+
+def _renamed(concepts: Sequence[ConceptRow], names: Mapping[int, str | None]) -> list[ConceptRow]:
+    named = name_concepts([concept.members for concept in concepts], names)
+    return [replace(concept, name=name) for concept, name in zip(concepts, named, strict=True)]
 
 
 def _check_presets(bundle: Bundle, path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from elude.handlers.answers.operations import describe_concept
 from elude.handlers.bundle.bundle import LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue, SubUnitRow
 from elude.handlers.errors import RequestError
@@ -35,13 +36,17 @@ def feature(request: Feature, layers: Sequence[LayerInfo], catalogue: Catalogue)
         example = {"image": image.name, "label": image.label, "token": top.token, "activation": top.activation}
         examples.append(example | {"png": base64.b64encode(image.png).decode()})
     siblings = [part.id for part in catalogue.parts_of(row.layer, row.unit) if part.part != row.part]
-    return _summary(row) | {"siblings": siblings, "examples": examples}
+    concept = catalogue.concept_of(row.index)
+    described = None if concept is None else describe_concept(concept)
+    return _summary(row) | {"concept": described, "siblings": siblings, "examples": examples}
 
 
 def search(request: Search, catalogue: Catalogue) -> dict[str, Any]:
-    """Sub-units whose name or identifier fits, best first."""
-    rows = catalogue.search(request.query or "", request.limit)
-    return {"query": request.query, "sub_units": [_summary(row) for row in rows]}
+    """Concepts whose name fits, and sub-units whose name or identifier fits, best first."""
+    query = request.query or ""
+    concepts = [describe_concept(concept) for concept in catalogue.search_concepts(query, request.limit)]
+    rows = catalogue.search(query, request.limit)
+    return {"query": request.query, "concepts": concepts, "sub_units": [_summary(row) for row in rows]}
 
 
 def search_by_image(
@@ -60,7 +65,7 @@ def search_by_image(
     found = [
         _summary(catalogue.sub_unit(i)) | {"activation": float(peaks[i]), "relative": float(relative[i])} for i in order
     ]
-    return {"query": None, "sub_units": found}
+    return {"query": None, "concepts": [], "sub_units": found}
 
 
 def _summary(row: SubUnitRow) -> dict[str, Any]:

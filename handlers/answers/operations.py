@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from elude.handlers.answers.forward_pass import Row
 from elude.handlers.answers.heatmap import grid_of, heat_maps
 from elude.handlers.bundle.bundle import LayerInfo
-from elude.handlers.bundle.catalogue import Catalogue
+from elude.handlers.bundle.catalogue import Catalogue, ConceptRow
 from elude.handlers.errors import RequestError
 from elude.handlers.requests.schema import Inspect
 from elude.handlers.requests.steering import Steered
@@ -136,6 +136,8 @@ def inspect(
         entry |= {"activation": float(activation[token]), "token": token}
         if row:
             entry["share"] = row.share
+        concept = catalogue.concept_of(index) if catalogue else None
+        entry["concept"] = None if concept is None else {"id": concept.id, "name": concept.name}
         if effects is not None:
             entry["effect"] = effects.change[index]
         entry |= {
@@ -149,7 +151,39 @@ def inspect(
             entry["heat_map"] = maps[index]
         found.append(entry)
     checks = {layer.name: sum_check(layer, units[layer.name], sub_units[layer.name]) for layer in chosen}
-    return ({} if effects is None else {"effects": effects.describe()}) | {"sub_units": found, "sum_check": checks}
+    concepts = active_concepts(sub_units, layers, catalogue, request.top_k) if catalogue else []
+    answer: dict[str, Any] = {} if effects is None else {"effects": effects.describe()}
+    return answer | {"concepts": concepts, "sub_units": found, "sum_check": checks}
+
+
+def active_concepts(
+    sub_units: dict[str, Activations], layers: Sequence[LayerInfo], catalogue: Catalogue, count: int
+) -> list[dict[str, Any]]:
+    """The concepts that an image activates most.
+
+    ``relative`` is the mean over a concept's sub-units of the largest activation over the tokens,
+    divided by the largest on the atlas images; activations below 0 count as 0.
+    """
+    concepts = catalogue.concepts()
+    if not concepts:
+        return []
+    peaks = np.concatenate([sub_units[layer.name].max(axis=0) for layer in layers]).astype(np.float64)
+    maxima = np.array(catalogue.maxima())
+    relative = np.divide(np.maximum(peaks, 0), maxima, out=np.zeros_like(peaks), where=maxima > 0)
+    means = [float(relative[list(concept.members)].mean()) for concept in concepts]
+    order = np.argsort(-np.array(means), kind="stable")[:count]
+    return [describe_concept(concepts[i]) | {"relative": means[i]} for i in order.tolist() if means[i] > 0]
+
+
+def describe_concept(concept: ConceptRow) -> dict[str, Any]:
+    """Identifier, name, size and quality of a concept."""
+    return {
+        "id": concept.id,
+        "name": concept.name,
+        "members": len(concept.members),
+        "agreement": concept.agreement,
+        "purity": concept.purity,
+    }
 
 
 def sum_check(layer: LayerInfo, units: Activations, sub_units: Activations) -> dict[str, float]:

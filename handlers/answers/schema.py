@@ -68,6 +68,7 @@ _INSPECTED = _closed(
         "activation": _NUMBER | {"description": "largest over the tokens"},
         "token": _WHOLE | {"description": "where it is largest"},
         "share": _ROW["share"],
+        "concept": _or_null(_closed({"id": _TEXT, "name": _or_null(_TEXT)})),
         "effect": _NUMBER | {"description": "logit of the target minus that logit with this sub-unit ablated"},
         "unit": _closed({"id": _TEXT, "parts": _WHOLE, "activation": _NUMBER}),
         "heat_map": _ref("HeatMap"),
@@ -75,6 +76,18 @@ _INSPECTED = _closed(
     "share",
     "effect",
     "heat_map",
+)
+_CONCEPT_FACTS = {
+    "id": _TEXT,
+    "name": _or_null(_TEXT),
+    "members": _WHOLE,
+    "agreement": _NUMBER | {"description": "mean correlation of its sub-units with their mean"},
+    "purity": _or_null(_NUMBER) | {"description": "part of the images where it is strongest that are of one class"},
+}
+_CONCEPT = _closed(_CONCEPT_FACTS)
+_ACTIVE_CONCEPT = _closed(
+    _CONCEPT_FACTS
+    | {"relative": _NUMBER | {"description": "mean over its sub-units of the activation over the largest known one"}}
 )
 _CHECK = _closed({"max_residual": _NUMBER, "max_unit": _NUMBER})
 _EFFECTS = _closed({"target": _TEXT, "measured": _WHOLE, "method": _TEXT})
@@ -105,6 +118,7 @@ ANSWERS: dict[str, _Schema] = {
         {
             "prediction": _ref("Prediction"),
             "effects": _EFFECTS,
+            "concepts": _list(_ACTIVE_CONCEPT),
             "sub_units": _list(_INSPECTED),
             "sum_check": {
                 "type": "object",
@@ -126,8 +140,8 @@ ANSWERS: dict[str, _Schema] = {
         "change",
         "max_output_change",
     ),
-    "feature": _closed(_ROW | {"siblings": _list(_TEXT), "examples": _list(_EXAMPLE)}),
-    "search": _closed({"query": _or_null(_TEXT), "sub_units": _list(_FOUND)}),
+    "feature": _closed(_ROW | {"concept": _or_null(_CONCEPT), "siblings": _list(_TEXT), "examples": _list(_EXAMPLE)}),
+    "search": _closed({"query": _or_null(_TEXT), "concepts": _list(_CONCEPT), "sub_units": _list(_FOUND)}),
     "describe": {
         "type": "object",
         "properties": {

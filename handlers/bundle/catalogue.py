@@ -7,16 +7,17 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from elude.handlers.bundle.bundle import Bundle
-from elude.handlers.bundle.catalogue_schema import SCHEMA, ImageRow, SubUnitRow, Top, UnitRow
+from elude.handlers.bundle.catalogue_schema import SCHEMA, ConceptRow, ImageRow, SubUnitRow, Top, UnitRow
 from elude.handlers.errors import BundleError, UsageError
 from elude.handlers.requests.identifiers import SubUnitId, parse_id
 
-__all__ = ["CATALOGUE", "Catalogue", "ImageRow", "SubUnitRow", "Top", "UnitRow", "write_catalogue"]
+__all__ = ["CATALOGUE", "Catalogue", "ConceptRow", "ImageRow", "SubUnitRow", "Top", "UnitRow", "write_catalogue"]
 
 CATALOGUE = "catalogue.sqlite"
 _LOAD_S = 30  # seconds after which reading a file at the start is given up
@@ -28,12 +29,17 @@ _Row = TypeVar("_Row")
 
 
 def write_catalogue(
-    path: str | Path, images: Iterable[ImageRow], units: Iterable[UnitRow], sub_units: Iterable[SubUnitRow]
+    path: str | Path,
+    images: Iterable[ImageRow],
+    units: Iterable[UnitRow],
+    sub_units: Iterable[SubUnitRow],
+    concepts: Iterable[ConceptRow] = (),
 ) -> None:
     """Write a catalogue; the same rows give the same bytes.
 
     Raises:
-        BundleError: ``path`` exists, an identifier is used twice, or a top image is not among ``images``.
+        BundleError: ``path`` exists, an identifier or the name of a concept is used twice, a sub-unit is in
+            two concepts, or a top image is not among ``images``.
     """
     path = Path(path)
     if path.exists():
@@ -71,6 +77,11 @@ def write_catalogue(
                 "INSERT INTO names (rowid, name, identifier) VALUES (?,?,?)", (s.index, s.name or "", s.id)
             )
             _insert_tops(connection, "sub_unit", s.index, s.tops)
+        for concept in concepts:
+            facts = (concept.number, concept.name, concept.agreement, concept.purity)
+            connection.execute("INSERT INTO concepts VALUES (?,?,?,?)", facts)
+            rows = ((index, concept.number, rank) for rank, index in enumerate(concept.members))
+            connection.executemany("INSERT INTO concept_members VALUES (?,?,?)", rows)
         connection.execute("INSERT INTO names (names) VALUES ('optimize')")
         connection.execute("COMMIT")
         connection.execute("VACUUM")
@@ -110,6 +121,7 @@ class Catalogue:
             self._count = int(self._connection.execute("SELECT count(*) FROM sub_units").fetchone()[0])
             # Every answer repeats names; a query for each would cost more than reading the whole request.
             self._names: dict[int, str | None] = dict(self._connection.execute("SELECT id, name FROM sub_units"))
+            self._concepts = self._read_concepts()
             self._connection.set_progress_handler(None, 0)
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise BundleError(f"{path.name} cannot be read as a catalogue: {error}.") from error
@@ -198,6 +210,29 @@ class Catalogue:
         )
         return tuple(row[0] for row in rows.fetchall())
 
+    def concepts(self) -> tuple[ConceptRow, ...]:
+        """All concepts, the one with the most members first; none in a catalogue of an earlier version."""
+        return self._concepts
+
+    def concept(self, text: str) -> ConceptRow | None:
+        """The concept with that identifier or that name, whatever its case; None if there is none."""
+        wanted = text.casefold()
+        for row in self._concepts:
+            if wanted in (row.id, (row.name or "").casefold()):
+                return row
+        return None
+
+    def concept_of(self, index: int) -> ConceptRow | None:
+        """The concept that the sub-unit with that index belongs to; None if it is in none."""
+        number = self._concept_of.get(index)
+        return None if number is None else self._concepts[number]
+
+    def search_concepts(self, text: str, limit: int = 20) -> tuple[ConceptRow, ...]:
+        """Concepts whose name has words that begin with each word of ``text``, the one with the most members first."""
+        words = [word.casefold() for word in re.findall(r"\w+", text)]
+        fitting = (row for row in self._concepts if words and _begins(words, row.name or ""))
+        return tuple(islice(fitting, limit))
+
     def name(self, index: int) -> str | None:
         """Name of the sub-unit with that index, None while unnamed; UsageError if there is none."""
         if index not in self._names:
@@ -218,6 +253,23 @@ class Catalogue:
         rows = self._connection.execute("SELECT * FROM units ORDER BY parts DESC, id LIMIT ?", (limit,)).fetchall()
         return tuple(self._unit(row) for row in rows)
 
+    def _read_concepts(self) -> tuple[ConceptRow, ...]:
+        """Concepts are asked for in every answer, and are few: they are read once."""
+        tables = {row[0] for row in self._connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+        self._concept_of: dict[int, int] = {}
+        if not {"concepts", "concept_members"} <= tables:
+            return ()
+        members: dict[int, list[int]] = {}
+        query = "SELECT concept, sub_unit FROM concept_members ORDER BY concept, rank"
+        for concept, index in self._connection.execute(query):
+            members.setdefault(concept, []).append(index)
+            self._concept_of[index] = concept
+        rows = self._connection.execute("SELECT id, name, agreement, purity FROM concepts ORDER BY id").fetchall()
+        concepts = tuple(ConceptRow(*(*row, tuple(members.get(row[0], ())))) for row in rows)
+        if [row.number for row in concepts] != list(range(len(concepts))) or members.keys() - range(len(concepts)):
+            raise BundleError("The catalogue's concepts are not numbered from 0 on.", "Export the bundle again.")
+        return concepts
+
     def _all_tops(self, kind: str) -> dict[int, list[Top]]:
         found: dict[int, list[Top]] = {}
         query = "SELECT owner, image, token, activation FROM tops WHERE kind=? ORDER BY owner, rank"
@@ -236,6 +288,12 @@ class Catalogue:
         return SubUnitRow(*(*row, self._tops("sub_unit", row[0])))
 
 
+def _begins(words: Sequence[str], name: str) -> bool:
+    """Whether each of the words begins a word of the name."""
+    parts = [part.casefold() for part in re.findall(r"\w+", name)]
+    return all(any(part.startswith(word) for part in parts) for word in words)
+
+
 def _require_tables(connection: sqlite3.Connection, name: str) -> None:
     """A view may stand for an endless query, and a trigger or a default for any other: only our own tables may be
     there.
@@ -247,8 +305,9 @@ def _require_tables(connection: sqlite3.Connection, name: str) -> None:
             present.add(sql)
         elif not (kind == "index" and sql is None) and not (kind == "table" and _SHADOW.fullmatch(str(sql))):
             raise BundleError(f"{name} holds {entry!r}, which is not of a catalogue.", "Export the bundle again.")
-    if present != expected:
-        raise BundleError(f"{name} lacks tables of a catalogue.", "Export the bundle again.")
+    # Bundles of earlier versions have no tables of concepts.
+    if missing := [sql for sql in expected - present if not sql.startswith("CREATE TABLE concept")]:
+        raise BundleError(f"{name} lacks {len(missing)} tables of a catalogue.", "Export the bundle again.")
 
 
 def _only(row: _Row | None, what: str) -> _Row:

@@ -81,6 +81,30 @@ class SubUnitRow:
         return f"{self.layer}/u{self.unit}.s{self.part}"
 
 
+@dataclass(frozen=True)
+class ConceptRow:
+    """A set of sub-units, of whatever unit, that answer to the same images.
+
+    Attributes:
+        number: its row over all layers of the bundle.
+        name: used by no other concept of the bundle, None while unnamed.
+        agreement: mean correlation of its members' activations with their mean, over the atlas images.
+        purity: part of the images where it is strongest that are of one class, None without classes.
+        members: indices of its sub-units over all layers, most typical first.
+    """
+
+    number: int
+    name: str | None
+    agreement: float
+    purity: float | None
+    members: tuple[int, ...]
+
+    @property
+    def id(self) -> str:
+        """Its identifier, e.g. ``c12``."""
+        return f"c{self.number}"
+
+
 SCHEMA = """
 CREATE TABLE images (id INTEGER PRIMARY KEY, name TEXT NOT NULL, label TEXT, png BLOB NOT NULL) STRICT;
 CREATE TABLE units (id INTEGER PRIMARY KEY, layer TEXT NOT NULL, unit INTEGER NOT NULL, parts INTEGER NOT NULL,
@@ -91,5 +115,8 @@ CREATE TABLE sub_units (id INTEGER PRIMARY KEY, layer TEXT NOT NULL, unit INTEGE
 CREATE TABLE tops (kind TEXT NOT NULL, owner INTEGER NOT NULL, rank INTEGER NOT NULL,
   image INTEGER NOT NULL REFERENCES images (id), token INTEGER NOT NULL, activation REAL NOT NULL,
   PRIMARY KEY (kind, owner, rank)) STRICT, WITHOUT ROWID;
+CREATE TABLE concepts (id INTEGER PRIMARY KEY, name TEXT UNIQUE, agreement REAL NOT NULL, purity REAL) STRICT;
+CREATE TABLE concept_members (sub_unit INTEGER PRIMARY KEY REFERENCES sub_units (id),
+  concept INTEGER NOT NULL REFERENCES concepts (id), rank INTEGER NOT NULL, UNIQUE (concept, rank)) STRICT;
 CREATE VIRTUAL TABLE names USING fts5 (name, identifier, tokenize='unicode61');
 """

@@ -31,20 +31,19 @@ _TOP_K = {"minimum": 1, "limit": "max_top_k", "about": "how many at most"}
     kw_only=True, slots=True, unsafe_hash=True
 )  # frozen, it would take three times as long to make, and a request holds many
 class EditRequest:
-    """Change one sub-unit, or all of a concept: scale the activation, ablate it (to 0), set it to a value or add a
-    value.
-    """
+    """Change a sub-unit, or all of a concept: scale the activation, ablate it, set it or add to it."""
 
     action: str = field(
         metadata={"choices": ("scale", "ablate", "set", "add"), "about": "what happens to the activation"}
     )
     id: str | None = field(default=None, metadata=_ID)
     concept: str | None = field(
-        default=None, metadata={"maximum": 300, "about": "name of a concept: all sub-units with it; instead of id"}
+        default=None,
+        metadata={"maximum": 300, "about": "a concept, by name or identifier: all its sub-units; instead of id"},
     )
     top: int | None = field(
         default=None,
-        metadata={"minimum": 1, "maximum": 2**31 - 1, "about": "of a concept: only the sub-units whose name fits best"},
+        metadata={"minimum": 1, "maximum": 2**31 - 1, "about": "of a concept: only its most typical sub-units"},
     )
     value: float | None = field(
         default=None,

@@ -69,12 +69,22 @@ def _indices(entry: EditRequest, layers: Sequence[LayerInfo], catalogue: Catalog
         if entry.top is not None:
             raise RequestError(f"Field '{where}.top' must be left out: 'id' is one sub-unit.", "Use it with 'concept'.")
         return (index_of(entry.id, layers, f"{where}.id"),)
-    found = catalogue.named(entry.concept or "") if catalogue else ()
-    if not found:
-        raise RequestError(
-            f"Field '{where}.concept' is {entry.concept!r}: no sub-unit has that name.", "Find one with 'search'.", 404
-        )
-    return found[: entry.top]
+    members = members_of(entry.concept or "", catalogue)
+    if not members:
+        message = f"Field '{where}.concept' is {entry.concept!r}: no concept and no sub-unit has that name."
+        raise RequestError(message, "Find one with 'search'.", 404)
+    return members[: entry.top]
+
+
+def members_of(concept: str, catalogue: Catalogue | None) -> Sequence[int]:
+    """Sub-units of the concept with that name or identifier, most typical first.
+
+    Without such a concept, as in a bundle of an earlier version, the sub-units of that name.
+    """
+    if catalogue is None:
+        return ()
+    row = catalogue.concept(concept)
+    return catalogue.named(concept) if row is None else row.members
 
 
 def _edit(entry: EditRequest, index: int, where: str) -> Edit:

@@ -15,9 +15,8 @@ _RAISED = re.compile(
     r"Traceback \(most recent call last\):\n(?:(?: .*)?\n)*(\S.*)"
 )  # the exception that a traceback ends with
 _ANSWERED = re.compile(r"RuntimeError: \d+ - ")  # what TorchServe's worker raises after it has logged the reason
-_OURS = re.compile(
-    r"(?m)^(?:Failed to load model: )?(?:handlers\.errors\.\w+|BundleError|GateError|UsageError|RuntimeError): "
-)
+_NAMES = r"(?:elude\.)?handlers\.errors\.\w+|BundleError|GateError|UsageError|RuntimeError"
+_OURS = re.compile(rf"(?m)^(?:Failed to load model: )?(?:{_NAMES}): ")
 
 
 def failure(log: str) -> str | None:

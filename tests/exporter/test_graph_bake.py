@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from _serving import make_bundle
 from test_graph import CASES, emitted
 
 from elude.exporter.graph.bake import bake
+from elude.exporter.graph.triton import triton_model
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import BundleError, UsageError
 from elude.handlers.requests.edits import Edit, pack
@@ -62,6 +64,63 @@ def test_no_edit_gives_the_plain_model(case: Emitted, tmp_path: Path) -> None:
     assert raw_session(path).run(None, {"pixel_values": case.pixels})[0].tobytes() == expected.tobytes()
 
 
+def test_without_edits_only_the_place_is_needed(case: Emitted, tmp_path: Path) -> None:
+    assert (
+        bake(case.path, out=tmp_path / "a.onnx").read_bytes() == bake(case.path, [], tmp_path / "b.onnx").read_bytes()
+    )
+    with pytest.raises(UsageError, match="out="):
+        bake(case.path)
+
+
+def test_the_file_for_triton_answers_as_the_one_with_optional_inputs(case: Emitted, tmp_path: Path) -> None:
+    """Bit for bit: plain, steered and inspected, all inputs given; without one of them it does not run."""
+    folder = triton_model(case.path, tmp_path / "models" / "cat")
+    required = raw_session(folder / "1" / "model.onnx", optimise=False)
+    live = raw_session(case.path, optimise=False)
+    assert required.get_overridable_initializers() == []
+    nothing = {name: values[:1] for name, values in pack([[Edit(-1)]]).items()} | {"inspect": np.array(False)}
+    edits, pixels = pack(case.edits(4, 1, 12)), case.pixels
+    feed = {"pixel_values": pixels, **nothing}
+    outputs = [value.name for value in live.get_outputs()]
+    for given in ({}, edits, {"inspect": np.array(True)}, {**edits, "inspect": np.array(True)}):
+        expected = live.run(outputs, {"pixel_values": pixels, **given})
+        got = required.run(outputs, {**feed, **given})
+        assert [value.tobytes() for value in got] == [value.tobytes() for value in expected]
+    with pytest.raises(ValueError, match="inspect"):
+        required.run(outputs, {name: value for name, value in feed.items() if name != "inspect"})
+
+
+def test_the_configuration_for_triton_declares_what_the_file_has(case: Emitted, tmp_path: Path) -> None:
+    """Names, types and shapes as ONNX Runtime reads them; a scalar is one number that is reshaped."""
+    folder = triton_model(case.path, tmp_path / "cat")
+    session, config = raw_session(folder / "1" / "model.onnx"), (folder / "config.pbtxt").read_text()
+    assert 'name: "cat"' in config
+    types = {"tensor(float)": "FP32", "tensor(int64)": "INT64", "tensor(bool)": "BOOL"}
+    entry = (
+        r'(input|output) \{\s+name: "(.*)"\s+data_type: TYPE_(\w+)\s+dims: \[ (.*) \]'
+        r"(\s+reshape \{ shape: \[ \] \})?\s+\}"
+    )
+    declared = [
+        (kind, name, dtype, [] if scalar else [int(size) for size in sizes.split(", ")])
+        for kind, name, dtype, sizes, scalar in re.findall(entry, config)
+    ]
+    there = [("input", value) for value in session.get_inputs()] + [("output", v) for v in session.get_outputs()]
+    assert declared == [
+        (kind, value.name, types[value.type], [size if isinstance(size, int) else -1 for size in value.shape])
+        for kind, value in there
+    ]
+
+
+def test_a_folder_for_triton_is_whole_or_not_there(case: Emitted, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for out in (tmp_path / "there", tmp_path / "a b", None):
+        with pytest.raises(UsageError):
+            triton_model(case.path, out)
+    with pytest.raises(BundleError):
+        triton_model(tmp_path / "none.onnx", tmp_path / "cat")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
 def test_what_cannot_be_baked_is_refused(case: Emitted, tmp_path: Path) -> None:
     out = tmp_path / "baked.onnx"
     with pytest.raises(UsageError, match="limited to 3 patches, which depend on the image"):
@@ -76,7 +135,7 @@ def test_what_cannot_be_baked_is_refused(case: Emitted, tmp_path: Path) -> None:
         bake(tmp_path / "none.onnx", [], out)
     assert not list(tmp_path.iterdir())
     out.write_text("something")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         bake(case.path, [], out)
 
 
@@ -95,3 +154,12 @@ def test_a_preset_of_a_bundle_is_baked(tmp_path: Path) -> None:
     assert np.abs(live - session.run(pixels).output).max() > 1e-3
     with pytest.raises(UsageError, match=r"no preset 'calm'.*It has: a, b"):
         bake(bundle.root, "calm", tmp_path / "other.onnx")
+
+
+def test_a_preset_by_concept_is_baked(tmp_path: Path) -> None:
+    """Concepts are names of the catalogue, which the bundle holds."""
+    bundle = make_bundle(tmp_path / "bundle")
+    bundle = bundle.add({"presets.json": b'{"c": [{"concept": "concept 3", "action": "scale", "value": -3}]}'})
+    path = bake(bundle, "c", tmp_path / "baked.onnx")
+    metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert [edit["index"] for edit in json.loads(metadata["elude.baked"])] == [3]

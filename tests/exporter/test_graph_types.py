@@ -200,7 +200,7 @@ def test_other_weights_than_the_file_names_are_refused(blocks: Emitted) -> None:
     from dataclasses import replace
 
     other = replace(loaded(blocks), source=replace(SOURCE, weights_sha256="1" * 64))
-    with pytest.raises(EquivalenceError, match="other weights"):
+    with pytest.raises(EquivalenceError, match="different weights"):
         verify_file(blocks.path, model=other)
 
 

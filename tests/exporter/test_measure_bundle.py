@@ -184,5 +184,5 @@ def test_what_cannot_be_measured_is_refused(bundle: Bundle, images: ImageSource,
         measure_bundle(bundle, images.limited(5))
     assert isinstance(CliRunner().invoke(app, ["measure", str(bundle.root)]).exception, (UsageError, SystemExit))
     stored_model(tmp_path / "model", 3)
-    with pytest.raises(EvaluationError, match="other weights"):
+    with pytest.raises(EvaluationError, match="different weights"):
         measure_bundle(bundle, open_images(images.name))

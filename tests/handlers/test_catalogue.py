@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elude.handlers.bundle.catalogue import Catalogue, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.handlers.bundle.catalogue import Catalogue, ConceptRow, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
 from elude.handlers.errors import BundleError, UsageError
 
 LAYER = "blocks.5.mlp.fc2"
@@ -116,3 +117,41 @@ def test_reading_changes_nothing_and_a_broken_file_is_refused(tmp_path: Path, ca
     (tmp_path / "bad.sqlite").write_bytes(b"not a database, certainly not one" * 40)
     with pytest.raises(BundleError, match=r"bad\.sqlite"):
         Catalogue(tmp_path / "bad.sqlite")
+
+
+CONCEPTS = [ConceptRow(0, "ear", 0.9, 0.5, (2, 1)), ConceptRow(1, None, 1.0, None, (3,))]
+
+
+def test_concepts_round_trip_and_are_found_by_name_identifier_and_member(tmp_path: Path) -> None:
+    write_catalogue(tmp_path / "c.sqlite", IMAGES, UNITS, ROWS, CONCEPTS)
+    catalogue = Catalogue(tmp_path / "c.sqlite")
+    assert catalogue.concepts() == tuple(CONCEPTS)
+    assert catalogue.concept("EAR") == catalogue.concept("c0") == catalogue.concept_of(1) == CONCEPTS[0]
+    assert catalogue.concept("shoe") is None
+    assert catalogue.concept_of(0) is None
+    assert catalogue.search_concepts("ea") == (CONCEPTS[0],)
+    assert catalogue.search_concepts("heat") == catalogue.search_concepts(" ") == ()
+
+
+def test_a_catalogue_of_an_earlier_version_has_no_concepts(tmp_path: Path) -> None:
+    write_catalogue(tmp_path / "c.sqlite", IMAGES, UNITS, ROWS)
+    with sqlite3.connect(tmp_path / "c.sqlite") as connection:
+        connection.executescript("DROP TABLE concept_members; DROP TABLE concepts")
+    catalogue = Catalogue(tmp_path / "c.sqlite")
+    assert catalogue.concepts() == ()
+    assert catalogue.concept_of(1) is None
+
+
+@pytest.mark.parametrize(
+    "concepts",
+    [
+        [ConceptRow(0, "ear", 1.0, None, (1,)), ConceptRow(1, "ear", 1.0, None, (2,))],
+        [ConceptRow(0, "ear", 1.0, None, (1,)), ConceptRow(1, None, 1.0, None, (1,))],
+        [ConceptRow(0, "ear", 1.0, None, (9,))],
+    ],
+    ids=["one name twice", "a member of two", "an unknown member"],
+)
+def test_concepts_that_contradict_each_other_are_refused(tmp_path: Path, concepts: list[ConceptRow]) -> None:
+    with pytest.raises(BundleError):
+        write_catalogue(tmp_path / "c.sqlite", IMAGES, UNITS, ROWS, concepts)
+    assert not (tmp_path / "c.sqlite").exists()

@@ -74,7 +74,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("Predict", {"image": TEXT, "x": 1}),
     ("Inspect", {"op": "inspect", "image": TEXT, "heat_map": "svg"}),
     ("Inspect", {"op": "inspect", "image": TEXT, "candidates": 65}),
-    ("Steer", {"op": "steer", "image": TEXT, "edits": [EDIT] * 65}),
+    ("Steer", {"op": "steer", "image": TEXT, "edits": [EDIT] * 257}),
     ("Steer", {"op": "steer", "image": TEXT, "edits": [EDIT | {"value": 1e7}]}),
     ("Steer", {"op": "steer", "image": TEXT, "edits": [EDIT | {"patches": -1}]}),
     ("Steer", {"op": "steer", "image": TEXT, "edits": [], "compare": 0}),

@@ -83,7 +83,7 @@ def edit(**changes: Any) -> dict[str, Any]:
         ({"op": "search", "query": "x" * 201}, "'query' has 201 characters"),
         ({"op": "steer", "image": TEXT, "edits": {}}, "'edits' must be a list, not an object"),
         ({"op": "steer", "image": TEXT, "edits": [3]}, r"edits\[0\] must be a JSON object, not 3"),
-        ({"op": "steer", "image": TEXT, "edits": [{}] * 65}, "'edits' has 65 entries; at most 64"),
+        ({"op": "steer", "image": TEXT, "edits": [{}] * 257}, "'edits' has 257 entries; at most 256"),
         (edit(value=float("nan")), r"'edits\[0\].value' is nan"),
         (edit(value=float("inf")), r"'edits\[0\].value' is inf"),
         (edit(value=-(10**400)), "far too large"),
@@ -130,7 +130,7 @@ def test_limits_of_one_server_are_not_those_of_another() -> None:
 
 def test_long_and_deep_lists_are_read_too() -> None:
     steer = edit() | {
-        "edits": [edit()["edits"][0] | {"concept": "x" * 300} for _ in range(64)]
+        "edits": [edit()["edits"][0] | {"concept": "x" * 300} for _ in range(256)]
     }  # more than is remembered
     assert parse(steer) == parse(steer)
     deep: Any = 1

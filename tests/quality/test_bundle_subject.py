@@ -95,5 +95,5 @@ def test_a_steered_graph_is_another_subject(bundle: Bundle) -> None:
 def test_other_weights_than_the_bundle_names(tmp_path: Path) -> None:
     real = load_model(MODEL).source
     other = write(tmp_path / "other", Source(real.model, real.revision, real.architecture, "0" * 64))
-    with pytest.raises(EvaluationError, match="other weights"):
+    with pytest.raises(EvaluationError, match="different weights"):
         open_bundle(other)

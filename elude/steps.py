@@ -1,0 +1,324 @@
+"""The steps from a model to an admitted release, as functions that take paths or objects; ``elude.export`` and its
+neighbours. Each is a thin layer over the function of the same name further down, as the command line is.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from elude.addresses import open_bundle
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import UsageError
+from elude.handlers.settings import Settings
+
+if TYPE_CHECKING:
+    from elude.exporter.export.pipeline import ExportSettings, Progress
+    from elude.exporter.images import ImageSource
+    from elude.model import Model
+    from elude.model_store.store import Store
+    from elude.model_store.versions import Version
+    from elude.quality.evaluation.quality_json import QualityReport
+    from elude.quality.gate.verdict import Verdict
+    from elude.quality.gate.waivers import Waiver
+    from elude.quality.policies.policy import Policy
+    from elude.quality.scores.pool import Pool
+    from elude.quality.subjects.subject import Subject
+    from elude.quality.suites.suite import Suite
+
+PathLike: TypeAlias = str | os.PathLike[str]
+BundleLike: TypeAlias = "PathLike | Bundle | Model | Version"
+
+
+def export(
+    model: str,
+    images: PathLike | ImageSource | None = None,
+    layers: str = "last",
+    out: PathLike | None = None,
+    settings: ExportSettings | None = None,
+    *,
+    evaluation: PathLike | ImageSource | None = None,
+    overwrite: bool = False,
+    progress: Progress | bool = True,
+    engine: str = "local",
+    workers: int = 0,
+) -> Bundle:
+    """Split a model's units into sub-units, check that nothing changed, and write the bundle.
+
+    Args:
+        model: ``embedded``, a name of timm, ``hf-hub:OWNER/NAME``, or a folder.
+        images: probing images: a folder, a ``.tar``, a list, ``hf:OWNER/NAME``; the embedded model brings its own.
+        layers: a glob over module paths; ``last`` is the last layer that can be split.
+        out: the bundle's folder.
+        settings: how to split; see ``ExportSettings``.
+        evaluation: held-out images for the MS-Score.
+        overwrite: replace a bundle at ``out``.
+        progress: whether to show progress, or a function that is called with (step, done, total).
+        engine: ``local``, or ``ray``.
+        workers: processes that cluster; 0 for threads of this process.
+
+    Raises:
+        UsageError, ImageError, UnsupportedLayerError: the arguments cannot be used; nothing is left.
+        EquivalenceError: the rewritten model does not equal the original; nothing is left.
+
+    Example:
+        >>> elude.export("embedded", out="build/bundle")  # doctest: +SKIP
+    """
+    from elude.exporter.export.pipeline import ExportSettings
+    from elude.exporter.export.pipeline import export as run
+
+    if out is None:
+        raise UsageError("The bundle has no place.", "Write elude.export(model, images, out='build/bundle').")
+    with _shown(progress) as shown:
+        return run(
+            model,
+            _text(images),
+            layers,
+            Path(out),
+            settings or ExportSettings(),
+            evaluation=_text(evaluation),
+            overwrite=overwrite,
+            progress=shown,
+            engine=engine,
+            workers=workers,
+        )
+
+
+def evaluate(
+    subject: BundleLike | Subject,
+    suite: PathLike | Suite = "embedded",
+    *,
+    quick: bool = False,
+    dimensions: Sequence[str] | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+    pool: Pool | Sequence[PathLike] | None = None,
+    threads: int = 1,
+    workers: int = 0,
+    engine: str = "local",
+    cache: PathLike | None = None,
+    save: bool = True,
+    progress: Progress | bool = True,
+) -> QualityReport:
+    """Measure up to nine dimensions of quality; of a bundle all three forms: original, disentangled and served.
+
+    Args:
+        subject: a bundle (path or object), a loaded model, an ``.onnx`` file, ``http(s)://HOST:PORT``, a model's
+            name, or a ``Subject``.
+        suite: ``embedded``, a ``suite.toml``, images with one sub-folder per class, or a ``Suite``.
+        quick: five dimensions on five of the fifteen corruptions; no attacks and no made images.
+        dimensions: which; by default all that subject and suite allow.
+        budget: images for the dimensions that need many passes.
+        seed: of corruptions, attacks and intervals.
+        pool: earlier results to score against, two or more paths, or a ``Pool``.
+        threads: of ONNX Runtime.
+        workers: processes that corrupt images.
+        engine: ``local``, or ``ray``.
+        cache: folder of finished batches, from which a stopped evaluation resumes.
+        save: write the report into the bundle as ``quality.json``, which ``judge`` reads.
+        progress: whether to show progress, or a function that is called with (stage, done, total).
+
+    Raises:
+        EvaluationError: a dimension that was asked for cannot be measured.
+        UsageError: an argument cannot be used.
+
+    Example:
+        >>> elude.evaluate("build/bundle", quick=True).dimensions["accuracy"].value  # doctest: +SKIP
+        0.896
+    """
+    from elude.cli.quality_commands import QUICK
+    from elude.quality.dimensions import DIMENSIONS
+    from elude.quality.evaluation.evaluate import evaluate as run
+    from elude.quality.scores.scoring import own_pool
+    from elude.quality.suites.suite import Suite, open_suite
+
+    opened = _subject(subject, threads)
+    data = suite if isinstance(suite, Suite) else open_suite(Path(suite) if isinstance(suite, os.PathLike) else suite)
+    others: Any = own_pool([Path(path) for path in pool]) if isinstance(pool, (list, tuple)) else pool
+    with _shown(progress) as shown:
+        report = run(
+            opened,
+            data.quick() if quick else data,
+            dimensions=dimensions,
+            among=QUICK if quick else DIMENSIONS,
+            budget=budget,
+            seed=seed,
+            progress=shown,
+            pool=others,
+            threads=threads,
+            workers=workers,
+            engine=engine,
+            cache=None if cache is None else Path(cache),
+        )
+    if save and isinstance(opened, Bundle):
+        opened.add({"quality.json": report.to_bytes()})
+    return report
+
+
+def judge(
+    bundle: BundleLike,
+    policy: PathLike | Policy | None = None,
+    *,
+    baseline: BundleLike | None = None,
+    waivers: PathLike | Sequence[Waiver] = (),
+    today: date | None = None,
+    save: bool = True,
+) -> Verdict:
+    """Judge an evaluated bundle by a policy: may it be released?
+
+    Args:
+        bundle: a path or an object; where there is none, the verdict is ``candidate_missing``.
+        policy: a TOML file or a ``Policy``; by default the embedded model's.
+        baseline: an earlier release to compare with.
+        waivers: a TOML file, or waivers.
+        today: the day that waivers are compared with; by default today (UTC).
+        save: write the verdict into the bundle as ``verdict.json``, which a store and a server read.
+
+    Raises:
+        UsageError: the policy or the waivers cannot be used.
+        BundleError: the bundle does not match its manifest.
+
+    Example:
+        >>> elude.judge("build/bundle", "policy.toml").passed  # doctest: +SKIP
+        True
+    """
+    from elude.quality.gate import verdict_formats
+    from elude.quality.gate.judge import judge as run
+    from elude.quality.gate.waivers import load_waivers
+    from elude.quality.policies.policy import DEFAULT_POLICY, Policy, load_policy
+
+    rules = policy if isinstance(policy, Policy) else load_policy(DEFAULT_POLICY if policy is None else Path(policy))
+    missing = isinstance(bundle, (str, os.PathLike)) and not Path(bundle).exists()
+    candidate = None if missing else open_bundle(bundle)
+    before = None if baseline is None else open_bundle(baseline)
+    allowed = load_waivers(Path(waivers)) if isinstance(waivers, (str, os.PathLike)) else waivers
+    verdict = run(candidate, rules, baseline=before, waivers=allowed, today=today)
+    if save and candidate is not None:
+        candidate.add({"verdict.json": verdict_formats.verdict_json(verdict)})
+    return verdict
+
+
+def package(
+    bundle: BundleLike,
+    out: PathLike,
+    *,
+    name: str = "elude",
+    version: str = "1.0",
+    settings: Settings = Settings(),
+) -> Path:
+    """Write the TorchServe archive of a bundle.
+
+    Args:
+        bundle: a path or an object; it is verified first.
+        out: the ``.mar`` file, or a folder for it.
+        name: the model's name in URLs.
+        version: digits and dots.
+        settings: limits, steering, the preset to serve.
+
+    Returns:
+        path of the ``.mar``.
+
+    Raises:
+        BundleError: the bundle does not match its manifest.
+        UsageError: name or version cannot be used, or there is no such preset.
+
+    Example:
+        >>> elude.package("build/bundle", "build")  # doctest: +SKIP
+        PosixPath('build/elude.mar')
+    """
+    from elude.model_store.archive import package as run
+
+    return run(open_bundle(bundle), Path(out), name=name, version=version, settings=settings)
+
+
+def admit(
+    bundle: BundleLike,
+    store: PathLike | Store,
+    *,
+    why: str = "release",
+    who: str | None = None,
+    name: str | None = None,
+    archive: PathLike | None = None,
+    sign_key: PathLike | None = None,
+) -> Version:
+    """Put a bundle that passed the gate, with its archive, into a store.
+
+    Args:
+        bundle: a path or an object.
+        store: a folder, an fsspec URL, or a ``Store``.
+        why: kept in the record.
+        who: kept in the record; by default the user's name.
+        name: of the series of versions; by default made of the model's name.
+        archive: its ``.mar``; by default one is made.
+        sign_key: Ed25519 private key, as ``elude keygen`` writes it.
+
+    Raises:
+        GateError: its verdict is missing, failed, or about other bytes.
+        BundleError, UsageError: the bundle or an argument cannot be used.
+
+    Example:
+        >>> elude.admit("build/bundle", "models", why="release 3").id  # doctest: +SKIP
+        'embedded/1'
+    """
+    from elude.handlers.admission.requirements import Requirements
+    from elude.model_store.signing import load_signer
+    from elude.model_store.store import Store
+
+    place = store if isinstance(store, Store) else Store(os.fspath(store), Requirements.load())
+    return place.admit(
+        open_bundle(bundle).root,
+        None if archive is None else Path(archive),
+        who=who or _user(),
+        why=why,
+        name=name,
+        signer=None if sign_key is None else load_signer(Path(sign_key)),
+        make_archive=archive is None,
+    )
+
+
+def _text(images: PathLike | ImageSource | None) -> str | ImageSource | None:
+    return os.fspath(images) if isinstance(images, os.PathLike) else images
+
+
+def _subject(subject: Any, threads: int) -> Any:
+    """A bundle, or another subject of an evaluation."""
+    from elude.model import Model
+    from elude.quality.subjects.open_subject import open_subject
+
+    if isinstance(subject, (Bundle, Model)):
+        return open_bundle(subject)
+    return open_subject(os.fspath(subject), threads=threads) if isinstance(subject, (str, os.PathLike)) else subject
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no such user, as in some containers
+        return "unknown"
+
+
+@contextmanager
+def _shown(progress: Progress | bool) -> Iterator[Progress | None]:
+    """Progress as asked for: none, a caller's function, a line in a notebook, or a bar on a terminal."""
+    if not isinstance(progress, bool):
+        yield progress
+    elif not progress:
+        yield None
+    elif "ipykernel" in sys.modules:
+        yield _line
+        print()
+    else:
+        from elude.cli.terminal import progress_bar
+
+        with progress_bar() as bar:
+            yield bar
+
+
+def _line(step: str, done: int, total: int) -> None:
+    print(f"\r{f'{step}: {done} of {total}':60}", end="", flush=True)

@@ -1,0 +1,1 @@
+"""Concepts: sets of sub-units, of whatever unit, that answer to the same images."""
