@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,18 @@ from numpy.typing import NDArray
 
 from elude.exporter import engines
 from elude.exporter.engines import LOCAL, RAY
-from elude.quality.evaluation.observe import Answer, Corrupter, Job, Progress, Work, corrupt_here, run_job
-from elude.quality.suites.corruptions import VERSION, corrupt
+from elude.quality.evaluation.observe import (
+    Answer,
+    Job,
+    Progress,
+    Work,
+    corrupt_in_parts,
+    corruption_task,
+    run_job,
+)
+from elude.quality.suites.corruptions import VERSION
+
+Corrupter = Callable[..., Callable[[], NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True)
@@ -102,26 +114,32 @@ def run(
 
 def _here(work: Work, jobs: Sequence[Job], workers: int) -> Iterator[Answer]:
     with corrupting(workers if work.plan.corruptions else 0) as corrupter:
+        pending: deque[tuple[Job, Callable[[], NDArray[np.uint8]] | None]] = deque()
         for job in jobs:
-            yield run_job(work, job, corrupter)
+            task = corruption_task(work, job) if workers else None
+            pending.append((job, None if task is None else corrupter(*task)))
+            if len(pending) > workers:
+                yield _finished(work, *pending.popleft())
+        while pending:
+            yield _finished(work, *pending.popleft())
+
+
+def _finished(work: Work, job: Job, corrupted: Callable[[], NDArray[np.uint8]] | None) -> Answer:
+    return run_job(work, job, None if corrupted is None else corrupted())
 
 
 @contextmanager
 def corrupting(workers: int) -> Iterator[Corrupter]:
-    """Corrupts in ``workers`` processes, which run ahead while the images made first are used; in this one for 0."""
+    """Begins to corrupt images in one of ``workers`` processes, or does it when asked for the result, for 0.
+
+    The corrupter takes the arguments of ``corrupt_in_parts`` and returns what to call for the result.
+    """
     if workers == 0:
-        yield corrupt_here
+        yield lambda *task: partial(corrupt_in_parts, *task)
         return
     # spawned, as forking a process that has threads of torch or ONNX Runtime can hang
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-
-        def corrupter(
-            pixels: NDArray[np.uint8], conditions: Sequence[tuple[str, int]], numbers: Sequence[int], seed: int
-        ) -> Iterable[NDArray[np.uint8]]:
-            futures = [pool.submit(corrupt, pixels, *condition, numbers=numbers, seed=seed) for condition in conditions]
-            return (future.result() for future in futures)
-
-        yield corrupter
+        yield lambda *task: pool.submit(corrupt_in_parts, *task).result
 
 
 def _with_ray(work: Work, jobs: Sequence[Job], workers: int) -> Iterator[Answer]:

@@ -1,106 +1,40 @@
 """The passes over the images: one decode and one clean forward pass of each subject feed every dimension that needs
 them.
 
-The work is cut into jobs, one batch of one set each. A job's answer depends on the job alone, so
-that jobs can be kept on disk, resumed, and done elsewhere (``quality/evaluation/engines.py``) with
-identical results.
+The work is cut into jobs (``quality/evaluation/jobs.py``). Few images pass at once, so that memory does not grow with
+the images' number or size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elude.handlers.images.preprocess import Preprocess
 from elude.quality.evaluation.extra_sets import Predictions, decisions, label_names
-from elude.quality.subjects.subject import Images, Subject, as_unit, check_width
+from elude.quality.evaluation.jobs import (
+    ATTACKED,
+    CLEAN,
+    CORRUPTED,
+    FORWARD_PIXELS,
+    GRADIENT_PIXELS,
+    Attack,
+    Job,
+    Plan,
+    Work,
+)
+from elude.quality.subjects.subject import Subject, as_unit, check_width, outputs_of
 from elude.quality.suites.corruptions import corrupt
 from elude.quality.suites.image_sets import Batch, ImageSet
-from elude.quality.suites.suite import ShiftedSet
+
+__all__ = ["Attack", "Job", "Observations", "Plan", "Progress", "Work", "gather", "gather_ready", "run_job"]
 
 Progress = Callable[[str, int, int], None]
-Attack = Callable[[Images, NDArray[np.int64], NDArray[np.int64]], Mapping[str, Images]]
-Corrupter = Callable[[NDArray[np.uint8], Sequence[tuple[str, int]], Sequence[int], int], Iterable[NDArray[np.uint8]]]
+Task = tuple[NDArray[np.uint8], str, int, list[int], int]
 Answer = dict[str, NDArray[Any]]
-CLEAN = "images"
-_ATTACK_PASSES = 2 + 3 * 11  # two sets of adversarial images, and eleven gradients to make them
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to look at.
-
-    Attributes:
-        corruptions: (name, severity) pairs.
-        subset: int64, sorted, the images that the costly passes are limited to.
-        seed: of the corruptions.
-        batch_size: images a forward pass.
-        keep_pixels: whether the subset's pixels are needed afterwards.
-    """
-
-    corruptions: Sequence[tuple[str, int]]
-    subset: NDArray[np.int64]
-    seed: int
-    batch_size: int
-    keep_pixels: bool = False
-
-
-@dataclass(frozen=True)
-class Job:
-    """One batch of one set: ``images``, or the name of a ready set."""
-
-    name: str
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class Work:
-    """All that a job needs.
-
-    Attributes:
-        subjects: by name.
-        images: the clean set.
-        corrupted: ready corrupted sets, in the order of the clean one.
-        ready: other ready sets by the name of their stage.
-        classes: the names of the outputs.
-        attack: makes adversarial images, None for no attack.
-    """
-
-    subjects: Mapping[str, Subject]
-    images: ImageSet
-    corrupted: Mapping[tuple[str, int], ImageSet]
-    ready: Mapping[str, ShiftedSet]
-    preprocess: Preprocess
-    classes: Sequence[str]
-    plan: Plan
-    attack: Attack | None = None
-
-    def jobs(self) -> list[Job]:
-        """In order."""
-        return [*self._batches(CLEAN, len(self.images)), *self.ready_jobs()]
-
-    def ready_jobs(self) -> list[Job]:
-        """Those of the ready sets alone."""
-        return [job for name, shift in self.ready.items() for job in self._batches(name, len(shift.images))]
-
-    def _batches(self, name: str, size: int) -> list[Job]:
-        step = self.plan.batch_size
-        return [Job(name, start, min(start + step, size)) for start in range(0, size, step)]
-
-    def passes(self, job: Job) -> int:
-        """How many images it takes through each subject, a gradient counted as three: what the time left is told
-        from.
-        """
-        images = job.stop - job.start
-        if job.name != CLEAN:
-            return images
-        changed = np.count_nonzero((self.plan.subset >= job.start) & (self.plan.subset < job.stop))
-        return images + int(changed) * (len(self.plan.corruptions) + (_ATTACK_PASSES if self.attack is not None else 0))
 
 
 @dataclass
@@ -126,53 +60,82 @@ class Observations:
     forwards: int = 0
 
 
-def corrupt_here(
-    pixels: NDArray[np.uint8], conditions: Sequence[tuple[str, int]], numbers: Sequence[int], seed: int
-) -> Iterable[NDArray[np.uint8]]:
-    """The corrupted images of each condition, one after another in this process."""
-    return (corrupt(pixels, *condition, numbers=numbers, seed=seed) for condition in conditions)
+def corrupt_in_parts(
+    pixels: NDArray[np.uint8], name: str, severity: int, numbers: list[int], seed: int
+) -> NDArray[np.uint8]:
+    """:func:`corrupt`, a few images at a time: it works on several copies in float32."""
+    at_once = max(1, FORWARD_PIXELS // (pixels.shape[1] * pixels.shape[2]))
+    parts = (slice(start, start + at_once) for start in range(0, len(pixels), at_once))
+    return np.concatenate([corrupt(pixels[part], name, severity, numbers=numbers[part], seed=seed) for part in parts])
 
 
-def run_job(work: Work, job: Job, corrupter: Corrupter = corrupt_here) -> Answer:
-    """Let all subjects answer one batch."""
-    if job.name != CLEAN:
-        return _ready(work, job)
-    batch = work.images.batch(work.preprocess, work.classes, job.start, job.stop)
-    clean = as_unit(batch.pixels)
+def corruption_task(work: Work, job: Job) -> Task | None:
+    """The arguments of :func:`corrupt_in_parts` for a job whose images have to be made, None for others."""
+    condition = job.condition
+    if condition is None or condition in work.corrupted:
+        return None
+    batch = _subset(work, job)
+    return batch.pixels, *condition, batch.numbers.tolist(), work.plan.seed
+
+
+def run_job(work: Work, job: Job, corrupted: NDArray[np.uint8] | None = None) -> Answer:
+    """Let all subjects answer one batch.
+
+    Args:
+        work: what the job needs.
+        job: one of ``work.jobs()``.
+        corrupted: the result of its task, if that was done elsewhere.
+    """
+    if job.name == CLEAN:
+        return _clean(work, job)
+    if job.name == ATTACKED:
+        return _attacked(work, job)
+    return _ready(work, job) if job.condition is None else _corrupted(work, job, job.condition, corrupted)
+
+
+def _clean(work: Work, job: Job) -> Answer:
+    batch = work.decoded.batch(work, job)
     answer: Answer = {"labels": batch.labels}
-    for name, subject in work.subjects.items():
-        answer[f"outputs/{name}"] = check_width(subject.outputs(clean), len(work.classes), subject.name)
-    chosen = np.isin(batch.numbers, work.plan.subset)
-    if chosen.any():
-        answer |= _changed(
-            work, Batch(batch.numbers[chosen], batch.pixels[chosen], batch.labels[chosen]), clean[chosen], corrupter
-        )
-    return answer
+    if work.plan.keep_pixels:
+        answer["pixels"] = _subset(work, job).pixels
+    return answer | {f"outputs/{name}": _outputs(work, s, batch.pixels) for name, s in work.subjects.items()}
 
 
-def _changed(work: Work, batch: Batch, clean: Images, corrupter: Corrupter) -> Answer:
-    """Answers to the corrupted and the attacked images of the subset."""
-    answer: Answer = {"pixels": batch.pixels} if work.plan.keep_pixels else {}
-    made = [condition for condition in work.plan.corruptions if condition not in work.corrupted]
-    images = dict.fromkeys(work.plan.corruptions)
-    stream = zip(made, corrupter(batch.pixels, made, batch.numbers.tolist(), work.plan.seed), strict=True)
-    ready = (
-        (condition, _rows(work.corrupted[condition], work, batch.numbers))
-        for condition in images
-        if condition in work.corrupted
-    )
-    for part in (stream, ready):
-        for (corruption, severity), pixels in part:
-            changed = as_unit(pixels)
+def _corrupted(work: Work, job: Job, condition: tuple[str, int], pixels: NDArray[np.uint8] | None) -> Answer:
+    batch = _subset(work, job)
+    if pixels is None:
+        task = corruption_task(work, job)
+        pixels = corrupt_in_parts(*task) if task else _rows(work.corrupted[condition], work, batch.numbers)
+    subjects = work.subjects.items()
+    return {f"right/{name}": _outputs(work, s, pixels).argmax(axis=1) == batch.labels for name, s in subjects}
+
+
+def _attacked(work: Work, job: Job) -> Answer:
+    """Right answers to adversarial images, which are made and dropped a few at a time."""
+    assert work.attack is not None
+    batch, step = _subset(work, job), work.at_once(GRADIENT_PIXELS)
+    right: dict[str, list[NDArray[np.bool_]]] = {}
+    for start in range(0, len(batch.labels), step):
+        rows = slice(start, start + step)
+        made = work.attack(as_unit(batch.pixels[rows]), batch.labels[rows], batch.numbers[rows])
+        for kind, adversarial in made.items():
             for name, subject in work.subjects.items():
-                answer[f"corrupted/{name}/{corruption}/{severity}"] = (
-                    subject.outputs(changed).argmax(axis=1) == batch.labels
-                )
-    if work.attack is not None:
-        for kind, adversarial in work.attack(clean, batch.labels, batch.numbers).items():
-            for name, subject in work.subjects.items():
-                answer[f"attacked/{name}/{kind}"] = subject.outputs(adversarial).argmax(axis=1) == batch.labels
-    return answer
+                answers = subject.outputs(adversarial).argmax(axis=1)
+                right.setdefault(f"right/{name}/{kind}", []).append(answers == batch.labels[rows])
+    return {key: np.concatenate(parts) for key, parts in right.items()}
+
+
+def _subset(work: Work, job: Job) -> Batch:
+    """The job's images that are in the subset."""
+    batch = work.decoded.batch(work, job)
+    inside = (batch.numbers >= job.start) & (batch.numbers < job.stop)
+    chosen = inside & np.isin(batch.numbers, work.plan.subset)
+    return Batch(batch.numbers[chosen], batch.pixels[chosen], batch.labels[chosen])
+
+
+def _outputs(work: Work, subject: Subject, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """float32 (N, C) of uint8 pixels, as many at once as memory allows."""
+    return check_width(outputs_of(subject, pixels, work.at_once(FORWARD_PIXELS)), len(work.classes), subject.name)
 
 
 def _rows(images: ImageSet, work: Work, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -185,34 +148,30 @@ def _rows(images: ImageSet, work: Work, numbers: NDArray[np.int64]) -> NDArray[n
 def _ready(work: Work, job: Job) -> Answer:
     shift = work.ready[job.name]
     batch = shift.images.batch(work.preprocess, label_names(shift, work.classes), job.start, job.stop)
-    clean = as_unit(batch.pixels)
     answers = {
-        f"predicted/{name}": decisions(
-            shift, check_width(subject.outputs(clean), len(work.classes), subject.name), work.classes
-        )
+        f"predicted/{name}": decisions(shift, _outputs(work, subject, batch.pixels), work.classes)
         for name, subject in work.subjects.items()
     }
     return {"labels": batch.labels, **answers}
 
 
 def gather(work: Work, jobs: Sequence[Job], answers: Sequence[Answer]) -> Observations:
-    """Put the answers of all jobs together, in the order of the jobs."""
-    whole = _joined(jobs, answers)
-    clean = whole[CLEAN]
-    kinds = dict.fromkeys(key.split("/")[-1] for key in clean if key.startswith("attacked/"))
-    subset = len(work.plan.subset)
+    """Put the answers of all jobs together, in the order of the jobs; empties ``answers`` as it goes."""
+    joined = _joined(jobs, answers)
+    clean, attacked = joined[CLEAN], joined.get(ATTACKED, {})
+    kinds = dict.fromkeys(key.split("/")[-1] for key in attacked)
     return Observations(
         clean["labels"],
         {name: clean[f"outputs/{name}"] for name in work.subjects},
         {
-            name: {(c, s): clean[f"corrupted/{name}/{c}/{s}"] for c, s in work.plan.corruptions}
+            name: {(c, s): joined[f"{CORRUPTED}/{c}/{s}"][f"right/{name}"] for c, s in work.plan.corruptions}
             for name in work.subjects
         },
-        {name: {kind: clean[f"attacked/{name}/{kind}"] for kind in kinds} for name in work.subjects},
-        _predictions(work, whole),
+        {name: {kind: attacked[f"right/{name}/{kind}"] for kind in kinds} for name in work.subjects},
+        _predictions(work, joined),
         clean.get("pixels"),
         len(work.images)
-        + subset * (len(work.plan.corruptions) + len(kinds))
+        + len(work.plan.subset) * (len(work.plan.corruptions) + len(kinds))
         + sum(len(shift.images) for shift in work.ready.values()),
     )
 
@@ -225,13 +184,13 @@ def gather_ready(work: Work, jobs: Sequence[Job], answers: Sequence[Answer]) -> 
 def _joined(jobs: Sequence[Job], answers: Sequence[Answer]) -> dict[str, Answer]:
     parts: dict[str, dict[str, list[NDArray[Any]]]] = {}
     for job, answer in zip(jobs, answers, strict=True):
-        for key, values in answer.items():
-            parts.setdefault(job.name, {}).setdefault(key, []).append(values)
-    return {name: {key: np.concatenate(values) for key, values in of.items()} for name, of in parts.items()}
+        for key in list(answer):
+            parts.setdefault(job.name, {}).setdefault(key, []).append(answer.pop(key))
+    return {name: {key: np.concatenate(keys.pop(key)) for key in list(keys)} for name, keys in parts.items()}
 
 
-def _predictions(work: Work, whole: Mapping[str, Answer]) -> Predictions:
+def _predictions(work: Work, joined: Mapping[str, Answer]) -> Predictions:
     return {
-        stage: {name: (whole[stage][f"predicted/{name}"], whole[stage]["labels"]) for name in work.subjects}
+        stage: {name: (joined[stage][f"predicted/{name}"], joined[stage]["labels"]) for name in work.subjects}
         for stage in work.ready
     }

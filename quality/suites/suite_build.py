@@ -142,10 +142,8 @@ def build(
 
         def corrupted(key: tuple[str, int]) -> Iterable[NDArray[np.uint8]]:
             for start in range(0, len(content.pixels), _CHUNK):
-                rows = range(start, min(start + _CHUNK, len(content.pixels)))
-                yield from next(
-                    iter(corrupter(content.pixels[rows.start : rows.stop], [key], list(rows), settings.seed))
-                )
+                numbers = list(range(start, min(start + _CHUNK, len(content.pixels))))
+                yield from corrupter(content.pixels[start : start + _CHUNK], *key, numbers, settings.seed)()
 
         for c in settings.corruptions:
             for s in settings.severities:

@@ -117,7 +117,8 @@ def test_stopped_evaluation_goes_on(tmp_path: Path) -> None:
         one, suite(), resamples=20, batch_size=10, cache=tmp_path, progress=lambda stage, done, total: told.append(done)
     )
     assert resumed.to_bytes() == alone
-    assert told == [20 * 7, 30 * 7]  # six corrupted images of each
+    # clean and six corrupted images of each; after the kill, one batch under one condition at a time
+    assert told == [20 * 7, *(20 * 7 + 10 * (n + 1) for n in range(7))]
     assert len(calls) == whole
     calls.clear()
     evaluate(one, suite(), resamples=20, batch_size=10, cache=tmp_path, seed=1)  # another seed is another evaluation
