@@ -18,6 +18,7 @@ import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ from elude.quality.evaluation.attacks import EPSILON, PGD_STEP, PGD_STEPS
 from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.subjects.torch_subject import Normalised, TorchSubject
 from elude.quality.suites.corruptions import CORRUPTIONS, corrupt
+from elude.quality.suites.image_sets import ImageSet
 from elude.quality.suites.imagenet import SIXTEEN, synsets
+from elude.quality.suites.suite import Suite
 from elude.quality.suites.suite_file import load_suite
 from elude.quality.suites.suite_init import init
 
@@ -192,13 +195,14 @@ def compared(
     module, preprocess = lite(number)
     with tempfile.TemporaryDirectory() as folder:
         suite = load_suite(init(options.photos, images="imagenet", out=Path(folder) / "suite.toml").file)
+    suite = every(suite, options.every)
     subject = TorchSubject(module, preprocess, name=f"lite{number}")
     index = {name: i for i, name in enumerate(synsets())}
     files = [Path(entry.path) for entry in suite.images.source.entries]  # type: ignore[attr-defined]
     labels = np.array([index[file.parent.name] for file in files])
     independent = Independent(module, preprocess, options.photos)
     stimuli = {
-        name: sorted((options.photos / "texture-vs-shape" / folder).glob("*/*.png"))
+        name: sorted((options.photos / "texture-vs-shape" / folder).glob("*/*.png"))[:: options.every]
         for name, folder in (
             ("edge", "edges"),
             ("silhouette", "filled-silhouettes"),
@@ -269,9 +273,18 @@ def compared(
     return rows, lines, took
 
 
-def _only(suite: Any, numbers: NDArray[np.int64]) -> Any:
-    from dataclasses import replace
+def every(suite: Suite, step: int) -> Suite:
+    """The suite with every ``step``-th image of each set."""
 
+    def part(images: ImageSet) -> ImageSet:
+        return images.chosen(np.arange(0, len(images), step))
+
+    shifted = tuple(replace(shift, images=part(shift.images)) for shift in suite.shifted)
+    cues = suite.cue_conflict and replace(suite.cue_conflict, images=part(suite.cue_conflict.images))
+    return replace(suite, images=part(suite.images), shifted=shifted, cue_conflict=cues)
+
+
+def _only(suite: Suite, numbers: NDArray[np.int64]) -> Suite:
     return replace(suite, images=suite.images.chosen(numbers), shifted=(), cue_conflict=None)
 
 
@@ -279,6 +292,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--models", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--every", type=int, default=1, help="use every so-manieth image of each set")
     parser.add_argument("--attacked", type=int, default=40)
     parser.add_argument("--corrupted", type=int, default=24)
     parser.add_argument("--severities", type=int, nargs="*", default=[1, 3, 5])

@@ -22,6 +22,7 @@ from elude.quality.statistics.calibration_interval import calibration_interval
 from elude.quality.statistics.intervals import RESAMPLES, Floats, check_labels, geometric_mean, probabilities_of
 
 BINS = 15
+_CLASSES_AT_ONCE = 50
 
 
 def expected_calibration_error(probabilities: Floats, labels: NDArray[np.int64], bins: int = BINS) -> float:
@@ -32,7 +33,11 @@ def expected_calibration_error(probabilities: Floats, labels: NDArray[np.int64],
 
 def adaptive_calibration_error(probabilities: Floats, labels: NDArray[np.int64], bins: int = BINS) -> float:
     """ACE of ``probabilities`` (N, C), in [0, 1]. Does not depend on the order of the images, ties included."""
-    return float(_equal_mass(_sorted_gaps(probabilities, labels), bins))
+    classes = probabilities.shape[1]
+    # a few classes at a time: sorting takes several copies of what is sorted
+    blocks = (slice(first, first + _CLASSES_AT_ONCE) for first in range(0, classes, _CLASSES_AT_ONCE))
+    sums = (_equal_mass(_sorted_gaps(probabilities[:, block], labels - block.start), bins) for block in blocks)
+    return float(np.concatenate(list(sums)).mean())
 
 
 def calibration_error(
@@ -83,7 +88,7 @@ def _top1_gaps(probabilities: Floats, labels: NDArray[np.int64], bins: int) -> t
 
 
 def _sorted_gaps(probabilities: Floats, labels: NDArray[np.int64]) -> Floats:
-    """Per class, images by ascending probability: probability minus target (N, C).
+    """Per class, images by ascending probability: probability minus target (N, C); other labels are of no class here.
 
     Images with equal probability share their mean target, so that which of them falls into which
     bin makes no difference.
@@ -99,11 +104,11 @@ def _sorted_gaps(probabilities: Floats, labels: NDArray[np.int64]) -> Floats:
     return np.asarray(ascending - targets)
 
 
-def _equal_mass(gaps: Floats, bins: int) -> float:
-    """Mean over classes of the count-weighted l1 gap over ``bins`` bins of equal mass, of sorted ``gaps`` (N, C)."""
+def _equal_mass(gaps: Floats, bins: int) -> Floats:
+    """(C,): the count-weighted l1 gap over ``bins`` bins of equal mass, of sorted ``gaps`` (N, C)."""
     images = len(gaps)
     starts = np.unique(np.arange(bins) * images // bins)
-    return float(np.abs(np.add.reduceat(gaps, starts, axis=0)).sum(axis=0).mean() / images)
+    return np.asarray(np.abs(np.add.reduceat(gaps, starts, axis=0)).sum(axis=0) / images)
 
 
 def _reliability(probabilities: Floats, labels: NDArray[np.int64]) -> dict[str, float | None]:

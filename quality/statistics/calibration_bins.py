@@ -33,10 +33,10 @@ class Bins:
     def of(cls, probabilities: Floats, count: int) -> Bins:
         """Of probabilities (N, C)."""
         images, classes = probabilities.shape
-        order = np.argsort(probabilities, axis=0, kind="stable")
         of_rank = np.searchsorted(np.arange(count) * images // count, np.arange(images), side="right") - 1
         flat = np.empty((images, classes), np.int64)
-        np.put_along_axis(flat, order, of_rank[:, None] + count * np.arange(classes), axis=0)
+        for c in range(classes):  # one at a time: sorting all takes several copies of them
+            flat[np.argsort(probabilities[:, c], kind="stable"), c] = of_rank + count * c
         return cls(count, equal_width(probabilities.max(axis=1), count), flat, probabilities.argmax(axis=1))
 
     @property
