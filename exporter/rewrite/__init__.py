@@ -1,8 +1,7 @@
-"""The rewrites of a split model: ``graft`` and ``explicit``, and ``bake`` for edits that become weights."""
+"""The rewrites of a split model: ``graft`` and ``explicit``."""
 
-from elude.exporter.rewrite.bake import bake
 from elude.exporter.rewrite.explicit import explicit
 from elude.exporter.rewrite.graft import graft
 from elude.exporter.rewrite.twin import Disentangled
 
-__all__ = ["Disentangled", "bake", "explicit", "graft"]
+__all__ = ["Disentangled", "explicit", "graft"]

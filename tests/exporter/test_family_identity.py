@@ -15,13 +15,14 @@ import pytest
 import torch
 from _families import FAMILIES, small
 from _graphs import random_split
+from _weight_edit import weights_edited
 from torch import Tensor, nn
 
 from elude.exporter.images import open_images
 from elude.exporter.models.layers import Layer, find_layers, why_not
 from elude.exporter.models.load import EMBEDDED_FOLDER
 from elude.exporter.models.walk import watch
-from elude.exporter.rewrite import bake, explicit, graft
+from elude.exporter.rewrite import explicit, graft
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.requests.edits import Edit
@@ -93,7 +94,7 @@ def test_both_forms_equal_the_model(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_a_preset_baked_into_the_weights_is_the_preset_steered(family: str) -> None:
+def test_edits_in_the_weights_are_the_edits_steered(family: str) -> None:
     model, splits, side = case(family)
     original = copy.deepcopy(model).double()
     rng = np.random.default_rng(1)
@@ -104,7 +105,7 @@ def test_a_preset_baked_into_the_weights_is_the_preset_steered(family: str) -> N
     twin, x = graft(original, splits), images("random", side).double()
     with twin.steer([edits]):
         steered = twin(x)
-    baked = bake(original, splits, edits)(x)
+    baked = weights_edited(original, splits, edits)(x)
     assert (steered - original(x)).abs().max() > 1e-9  # else nothing is compared
     assert (baked - steered).abs().max() < 1e-11 * max(1.0, float(steered.abs().max()))
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from _graphs import Emitted, emitted, raw_session
 from _models import Convolutions, TinyBlocks, TwoConcepts
+from _weight_edit import weights_edited
 
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.requests.edits import Edit, pack
@@ -213,9 +214,7 @@ def test_a_layer_ignores_edits_of_others_even_when_it_overflows(tmp_path: object
 
 def test_steering_equals_editing_the_weights(blocks: Emitted) -> None:
     """W' = W + sum (g - 1) w^s, b' = b + sum (g - 1) b^s + o."""
-    from elude.exporter.rewrite import bake
-
     edits = [edit for row in blocks.edits(3, 1, 8) for edit in row]
     with torch.no_grad():
-        expected = bake(blocks.module, blocks.splits, edits)(torch.from_numpy(blocks.pixels)).numpy()
+        expected = weights_edited(blocks.module, blocks.splits, edits)(torch.from_numpy(blocks.pixels)).numpy()
     np.testing.assert_allclose(run(blocks, [edits]), expected, rtol=1e-5, atol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from elude.exporter.rewrite import bake, graft
+from elude.exporter.rewrite import graft
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
 from elude.handlers.errors import UnsupportedLayerError, UsageError
@@ -90,7 +90,6 @@ def test_steering_all_tokens_is_editing_the_weights(kind: str) -> None:
             with twin.steer([[edit]]):
                 got = twin(x)
             torch.testing.assert_close(got, edited(model, splits, [edit])(x), rtol=0, atol=1e-11)
-            torch.testing.assert_close(got, bake(model, splits, [edit])(x), rtol=0, atol=1e-11)
             assert not torch.equal(got, model(x))
     edits = some_edits(splits, 5, 12)
     with twin.steer([edits]):
@@ -247,8 +246,6 @@ def test_the_bounds_of_the_index() -> None:
         pass
     with pytest.raises(UsageError, match=f"0 to {total - 1}"), twin.steer([[Edit.ablate(total)]]):
         pass
-    with pytest.raises(UsageError, match="no sub-unit"):
-        bake(model, splits, [Edit.ablate(total)])
 
 
 def test_steering_within_steering_is_refused() -> None:
@@ -256,19 +253,6 @@ def test_steering_within_steering_is_refused() -> None:
     twin = graft(model, splits)
     with twin.steer([[Edit.ablate(0)]]), pytest.raises(UsageError, match="already"), twin.steer([[Edit.ablate(1)]]):
         pass
-
-
-@torch.no_grad()
-def test_baking_many_edits_leaves_the_model_alone() -> None:
-    model, splits, x = setting("conv")
-    before = model(x)
-    edits = some_edits(splits, 4, 12)
-    torch.testing.assert_close(bake(model, splits, edits)(x), edited(model, splits, edits)(x), rtol=0, atol=1e-11)
-    assert torch.equal(model(x), before)
-    assert model[2].bias is None
-    assert torch.equal(bake(model, splits, [Edit(PADDING)])(x), before)
-    with pytest.raises(UsageError, match="3 patches"):
-        bake(model, splits, [Edit.ablate(0, 3)])
 
 
 @torch.no_grad()
