@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from elude.handlers.bundle.bundle import LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue
 from elude.handlers.errors import RequestError, UsageError
 from elude.handlers.requests.edit_text import parse_edit
-from elude.handlers.requests.steering import identifier_of, index_of
+from elude.handlers.requests.steering import identifier_of, index_of, members_of
 
 _FORM = "Write {'NAME OR IDENTIFIER': gain}, e.g. {'blocks.5.mlp.fc2/u31.s4': 0.0}."
 
@@ -30,15 +31,27 @@ def edit_requests(edits: Any, layers: Sequence[LayerInfo], catalogue: Catalogue 
 
 
 def members(name: str, layers: Sequence[LayerInfo], catalogue: Catalogue | None) -> tuple[str, ...]:
-    """Identifiers of the sub-units that a concept stands for, best first: those with that name.
+    """Identifiers of the sub-units of a concept, by its name or identifier, most typical first.
 
     Raises:
-        UsageError: no sub-unit has that name; says which names are like it.
+        UsageError: there is no such concept, and no sub-unit of that name; says which names are like it.
     """
-    indices = catalogue.named(name) if catalogue is not None and isinstance(name, str) else ()
+    indices = members_of(name, catalogue) if isinstance(name, str) else ()
     if not indices:
-        raise UsageError(f"No sub-unit is named {name!r}.", _names_like(name, catalogue))
+        raise UsageError(f"No concept and no sub-unit is named {name!r}.", _names_like(name, catalogue))
     return tuple(identifier_of(index, layers) for index in indices)
+
+
+def concepts(catalogue: Catalogue | None) -> dict[str, int]:
+    """Concepts by name, or by identifier while unnamed, with their numbers of sub-units, the largest first.
+
+    In a catalogue without concepts, as earlier versions wrote it: the names of sub-units.
+    """
+    if catalogue is None:
+        return {}
+    if rows := catalogue.concepts():
+        return {row.name or row.id: len(row.members) for row in rows}
+    return dict(Counter(row.name for row in catalogue.sub_units() if row.name).most_common())
 
 
 def identifier(value: Any, layers: Sequence[LayerInfo], catalogue: Catalogue | None) -> str:
@@ -54,11 +67,11 @@ def identifier(value: Any, layers: Sequence[LayerInfo], catalogue: Catalogue | N
         return text
     if parts := _parts(text, layers):
         raise UsageError(f"{text!r} is a unit with {len(parts)} sub-units.", f"Write one of them, e.g. {parts[0]!r}.")
-    if catalogue is not None and (named := catalogue.named(text)):
+    if named := members_of(text, catalogue):
         best = identifier_of(named[0], layers)
         raise UsageError(
-            f"{text!r} is the name of {len(named)} sub-units.",
-            f"concept({text!r}) gives them all; the best fitting is {best!r}.",
+            f"{text!r} is a concept with {len(named)} sub-units.",
+            f"concept({text!r}) gives them all; the most typical is {best!r}.",
         )
     raise UsageError(f"There is no sub-unit {text!r}.", _names_like(text, catalogue))
 
@@ -77,7 +90,7 @@ def _edits(key: Any, value: Any, layers: Sequence[LayerInfo], catalogue: Catalog
                 f"Name the sub-unit, e.g. {parts[0]!r}, or give a gain, which scales the whole unit.",
             )
         return changes
-    if "/u" in text and not (catalogue is not None and catalogue.named(text)):
+    if "/u" in text and not members_of(text, catalogue):
         raise UsageError(f"There is no sub-unit {text!r}.", _names_like(text, catalogue))
     members(text, layers, catalogue)
     return [_change(text, value, "concept")]
@@ -119,9 +132,9 @@ def _not_a_name(value: Any, layers: Sequence[LayerInfo]) -> UsageError:
 
 
 def _names_like(text: Any, catalogue: Catalogue | None) -> str:
-    names = sorted({row.name for row in catalogue.sub_units() if row.name}) if catalogue is not None else []
+    names = sorted(concepts(catalogue))
     if not names:
-        return "No sub-unit here has a name: find identifiers with inspect(image), or give names with 'elude name'."
+        return "Nothing here has a name: find identifiers with inspect(image), or give names with 'elude name'."
     by_case = {name.lower(): name for name in reversed(names)}
     close = [by_case[name] for name in difflib.get_close_matches(str(text).lower(), by_case, 3, 0.5)]
     return f"Names like it: {', '.join(map(repr, close or names[:3]))}; search('WORD') finds others."

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from elude import result_html
 from elude.addresses import locate
-from elude.edits_input import edit_requests, identifier, members
+from elude.edits_input import concepts, edit_requests, identifier, members
 from elude.handlers.admission.requirements import Requirements
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
 from elude.handlers.errors import ImageError, RequestError, UsageError
@@ -116,10 +115,8 @@ class Model:
 
     @property
     def concepts(self) -> dict[str, int]:
-        """Names that sub-units have, and how many have each; the most frequent first."""
-        catalogue = self._service.catalogue
-        rows = () if catalogue is None else catalogue.sub_units()
-        return dict(Counter(row.name for row in rows if row.name).most_common())
+        """Sets of sub-units that answer to the same images, by name, with their sizes; the largest first."""
+        return concepts(self._service.catalogue)
 
     @overload
     def predict(self, image: Picture, *, top_k: int = 5) -> Prediction: ...
@@ -235,8 +232,8 @@ class Model:
 
         Args:
             image: as ``predict`` takes it.
-            edits: from what to change to how. What: the identifier of a sub-unit or unit, or a name, which is all
-                sub-units of that name. How: a gain (0 ablates, 1 changes nothing), or ``"set:2.5"``, ``"add:-1"``,
+            edits: from what to change to how. What: the identifier of a sub-unit or unit, or a concept, which is all
+                its sub-units. How: a gain (0 ablates, 1 changes nothing), or ``"set:2.5"``, ``"add:-1"``,
                 ``"scale:3"``, ``"ablate"``, each with ``@N`` for the N strongest places only. Or a list of edits
                 as a server takes them.
             preset: a preset of the bundle instead.
@@ -273,10 +270,10 @@ class Model:
         return SubUnits.from_json(answer, self._scene(data))
 
     def concept(self, name: str) -> SubUnits:
-        """All sub-units with a name, the best fitting first; ``concepts`` lists the names.
+        """The sub-units of a concept, by its name or identifier, most typical first; ``concepts`` lists the names.
 
         Raises:
-            UsageError: no sub-unit has that name; says which are like it.
+            UsageError: there is no such concept; says which are like it.
 
         Example:
             >>> len(model.concept("Bag"))  # doctest: +SKIP
@@ -285,7 +282,7 @@ class Model:
         rows = []
         for member in members(name, self.layers, self._service.catalogue):
             (row,) = self._ask([{"op": "feature", "id": member, "examples": 0}], [""])
-            rows.append({key: value for key, value in row.items() if key not in ("siblings", "examples")})
+            rows.append({key: value for key, value in row.items() if key not in ("concept", "siblings", "examples")})
         return SubUnits.from_json({"concept": name, "sub_units": rows}, self._scene(None))
 
     def feature(self, id: str, *, examples: int = 9) -> Feature:

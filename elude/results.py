@@ -139,6 +139,29 @@ class SubUnit:
         return _pick(cls, row)
 
 
+@dataclass(frozen=True)
+class Concept:
+    """A set of sub-units that answer to the same images.
+
+    Attributes:
+        members: how many they are; ``Model.concept(id)`` gives them.
+        agreement: mean correlation of their activations with the mean of them.
+        purity: part of the images where they are strongest that are of one class; None without classes.
+        relative: mean of their activations on an image over their largest known; None of a search by words.
+    """
+
+    id: str
+    name: str | None
+    members: int
+    agreement: float
+    purity: float | None = None
+    relative: float | None = None
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Concept:
+        return _pick(cls, row)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction(Result):
     """The most probable classes of an image, or its embedding.
@@ -180,12 +203,14 @@ class Inspection(Result):
     Attributes:
         prediction: of the same pass.
         sub_units: in the order asked for.
+        concepts: that the image activates most; none of a bundle by an earlier version.
         sum_check: per layer, how far sub-units are from adding up to their units (``max_residual``), and the
             largest unit (``max_unit``).
     """
 
     prediction: Prediction
     sub_units: tuple[Activation, ...]
+    concepts: tuple[Concept, ...]
     sum_check: Mapping[str, Mapping[str, float]] = field(repr=False)
 
     @classmethod
@@ -195,6 +220,7 @@ class Inspection(Result):
             scene=scene,
             prediction=Prediction.from_json(answer["prediction"], scene),
             sub_units=tuple(Activation.from_json(row) for row in answer["sub_units"]),
+            concepts=tuple(Concept.from_json(row) for row in answer.get("concepts", ())),
             sum_check=answer["sum_check"],
         )
 
@@ -206,7 +232,8 @@ class Inspection(Result):
             value += "" if unit.effect is None else f", effect {unit.effect:+.3g}"
             picture = html.picture(pixels, drawn) if drawn is not None else ""
             rows.append([picture, html.title(unit.name, unit.id, value), self._examples(unit.id)])
-        return self.prediction._repr_html_() + html.table(rows)
+        named = ", ".join(f"{concept.name or concept.id} ({concept.relative:.2f})" for concept in self.concepts[:8])
+        return self.prediction._repr_html_() + (html.note(f"concepts: {named}") if named else "") + html.table(rows)
 
     def _examples(self, identifier: str) -> str:
         return html.thumbnails(self.scene.examples(identifier, 4))
@@ -248,14 +275,20 @@ class Steering(Result):
         if self.before is not None:
             sides.append(html.bars(self.before.probabilities, "before"))
         sides.append(html.bars(self.after.probabilities, "after"))
-        return html.beside(*sides) + html.note(f"{len(self.edits)} edits: {', '.join(map(_edit_text, self.edits))}")
+        shown = [*map(_edit_text, self.edits[:8]), *["…"] * (len(self.edits) > 8)]
+        return html.beside(*sides) + html.note(f"{len(self.edits)} edits: {', '.join(shown)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubUnits(Result):
-    """Sub-units of a search or of a concept, best first; a sequence."""
+    """Sub-units of a search or of a concept, best first; a sequence.
+
+    Attributes:
+        concepts: of a search by words, the concepts whose name fits.
+    """
 
     sub_units: tuple[SubUnit, ...]
+    concepts: tuple[Concept, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sub_units)
@@ -270,7 +303,12 @@ class SubUnits(Result):
 
     @classmethod
     def from_json(cls, answer: Mapping[str, Any], scene: Scene = Scene()) -> SubUnits:
-        return cls(answer=answer, scene=scene, sub_units=tuple(map(SubUnit.from_json, answer["sub_units"])))
+        return cls(
+            answer=answer,
+            scene=scene,
+            sub_units=tuple(map(SubUnit.from_json, answer["sub_units"])),
+            concepts=tuple(map(Concept.from_json, answer.get("concepts", ()))),
+        )
 
     def _repr_html_(self) -> str:
         if not self.sub_units:

@@ -16,9 +16,9 @@ import onnx
 import pytest
 from _graphs import raw_session
 from _serving import make_bundle
-from elude.exporter.graph.triton import triton_model
 
 from elude.exporter.graph.bake import bake
+from elude.exporter.graph.triton import triton_model
 
 DOCS = Path(__file__).parents[2] / "docs" / "clients.md"
 PIXELS = np.random.default_rng(0).standard_normal((4, 3, 28, 28)).astype(np.float32)
