@@ -56,6 +56,9 @@ def evaluate(
     token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="A server's inference key.")] = None,
     model: Annotated[str, typer.Option(help="A served model's name.")] = "elude",
     threads: Annotated[int, typer.Option(help="Of ONNX Runtime.")] = 1,
+    published: Annotated[
+        bool, typer.Option("--published", help="As the published code measures: for the score among its 326 models.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure up to nine dimensions of a model. Of a bundle all three forms: original, disentangled and served.
@@ -88,6 +91,7 @@ def evaluate(
             engine=engine,
             cache=cache,
             threads=threads,
+            published=published,
         )
     if out is None and isinstance(opened, Bundle):
         opened.add({"quality.json": report.to_bytes()})

@@ -38,7 +38,7 @@ def fgsm(model: nn.Module, pixels: Tensor, labels: Tensor, *, epsilon: float = E
             pixels are not in [0, 1].
     """
     _check(model, pixels)
-    return _inside(pixels, pixels + epsilon * _gradient(model, pixels, labels).sign(), epsilon)
+    return _inside(pixels, pixels + epsilon * gradient(model, pixels, labels).sign(), epsilon)
 
 
 def pgd(
@@ -58,7 +58,7 @@ def pgd(
     _check(model, pixels)
     current = pixels if start is None else _project(pixels, pixels + start, epsilon)
     for _ in range(steps):
-        current = _project(pixels, current + step * _gradient(model, current, labels).sign(), epsilon)
+        current = _project(pixels, current + step * gradient(model, current, labels).sign(), epsilon)
     return _inside(pixels, current, epsilon)
 
 
@@ -91,7 +91,7 @@ def attacker(
     return attack
 
 
-def _gradient(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
+def gradient(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
     """Gradient of the cross-entropy with respect to the pixels; that of the parameters is not computed."""
     with torch.enable_grad():
         x = pixels.detach().clone().requires_grad_(True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,13 @@ from elude.quality.evaluation.extra_sets import (
 from elude.quality.evaluation.made_sets import MADE, made_sets
 from elude.quality.evaluation.measure import measure, unavailable
 from elude.quality.evaluation.observe import Attack, Observations, Plan, Progress, Work, gather, gather_ready
+from elude.quality.evaluation.published import (
+    SETTINGS,
+    PublishedAttacks,
+    as_published,
+    comparable_suite,
+    not_comparable,
+)
 from elude.quality.evaluation.quality_json import QualityReport, library_versions
 from elude.quality.scores.pool import Pool
 from elude.quality.scores.quba import QUBA_2025, quba_score, standing
@@ -30,7 +38,7 @@ from elude.quality.statistics.intervals import RESAMPLES, are_probabilities
 from elude.quality.subjects.output_names import output_names
 from elude.quality.subjects.subject import Forms, Subject
 from elude.quality.suites.choice import stratified
-from elude.quality.suites.suite import IMAGENET_1K, Suite
+from elude.quality.suites.suite import Suite
 
 if TYPE_CHECKING:
     from elude.handlers.bundle.bundle import Bundle
@@ -42,12 +50,6 @@ _READY: Mapping[str, Callable[[Suite], bool]] = {
     "shape_bias": lambda suite: suite.cue_conflict is not None,
 }
 _MADE = frozenset(_READY)  # dimensions whose sets are made where they are not ready
-_IMAGENET_CLASSES, _IMAGENET_IMAGES = 1000, 50_000
-
-_NO_SCORE = (
-    "published means and deviations hold under the ImageNet-1k protocol only; "
-    "name a pool of own models for a relative score"
-)
 
 
 def evaluate(
@@ -66,6 +68,7 @@ def evaluate(
     workers: int = 0,
     engine: str = LOCAL,
     cache: str | Path | None = None,
+    published: bool = False,
 ) -> QualityReport:
     """Measure a subject; of a bundle all three forms, on the same pixels.
 
@@ -90,6 +93,8 @@ def evaluate(
         engine: ``local`` or ``ray``; the results are identical.
         cache: a folder for finished batches, so that an evaluation that was stopped goes on. Needs
             a subject with a known hash.
+        published: measure as the published code does (:mod:`elude.quality.evaluation.published`), which alone gives
+            a score among the 326 published models.
 
     Raises:
         EvaluationError: a dimension that was asked for could not be measured.
@@ -99,6 +104,7 @@ def evaluate(
         raise UsageError(f"{unknown[0]!r} is not a dimension.", f"The dimensions are {', '.join(DIMENSIONS)}.")
     if budget is not None and budget < 1:
         raise UsageError(f"A budget of {budget} images measures nothing.", "Give at least 1, better 200.")
+    suite = as_published(suite) if published else suite
     identity, subjects, main = _subjects(subject, threads)
     wanted = [d for d in DIMENSIONS if d in (among if dimensions is None else dimensions)]
     attacked = _attacked(subjects)
@@ -119,7 +125,8 @@ def evaluate(
     names = output_names(subjects[main], suite)
     classes = names.keys
     preprocess = subjects[main].preprocess
-    attack = _attack(attacked, seed) if "adversarial_robustness" in wanted and attacked is not None else None
+    make = partial(PublishedAttacks, preprocess=preprocess) if published else _attack
+    attack = make(attacked, seed=seed) if "adversarial_robustness" in wanted and attacked is not None else None
     corrupted = {(c, s): images for c, s, images in suite.corrupted}
     ready, paired = ready_sets(suite, wanted, plan.subset, budget, seed)
     work = Work(subjects, suite.images, corrupted, ready, preprocess, classes, plan, attack)
@@ -137,7 +144,7 @@ def evaluate(
                 work,
                 suite_sha256,
                 identity["artefact_sha256"],
-                {**versions, "attack": attack is not None, "budget": budget},
+                {**versions, "attack": attack is not None, "budget": budget, "published": published},
             ),
         )
     jobs = work.jobs()
@@ -158,7 +165,8 @@ def evaluate(
         )
         for name, one in subjects.items()
     }
-    score, no_score = _score(results[main], suite, len(classes), pool)
+    other = not_comparable(suite, attacked, budget) if published else {}
+    score, no_score = _score(results[main], suite, len(classes), pool, other if published else None)
     settings: dict[str, Any] = {
         "seed": seed,
         "budget": budget,
@@ -170,6 +178,7 @@ def evaluate(
         "forward_passes": passes,
         "not_measured": {d: reason for d, reason in missing.items() if dimensions is None},
         "no_score": no_score,
+        "published": {"settings": dict(SETTINGS), "not_comparable": other} if published else None,
     }
     return QualityReport(
         identity,
@@ -250,18 +259,23 @@ def _ready_first(ready: ExtraAnswers, made: ExtraAnswers) -> ExtraAnswers:
 
 
 def _score(
-    results: Mapping[str, DimensionResult], suite: Suite, classes: int, pool: Pool | None
+    results: Mapping[str, DimensionResult],
+    suite: Suite,
+    classes: int,
+    pool: Pool | None,
+    not_comparable: Mapping[str, str] | None,
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """The score, or why there is none."""
+    """The score, or why there is none; ``not_comparable`` is None where it was not measured as published."""
     values = {name: result.value for name, result in results.items()}
     if pool is None:
-        if suite.protocol != IMAGENET_1K:
-            return (
-                None,
-                _NO_SCORE,
-            )
-        if classes != _IMAGENET_CLASSES or len(suite.images) != _IMAGENET_IMAGES:
-            return None, f"the ImageNet-1k protocol has {_IMAGENET_CLASSES} classes and {_IMAGENET_IMAGES} images"
+        reason = comparable_suite(suite, classes)
+        if reason is None and not_comparable is None:
+            reason = "the published models were measured otherwise: measure as published (--published) to compare"
+        if reason is not None:
+            return None, f"{reason}; a pool of own models gives a relative score"
+        values = {name: value for name, value in values.items() if name not in (not_comparable or {})}
+        if not values:
+            return None, "no dimension is comparable with the published ones"
     score = quba_score(values, reference=QUBA_2025 if pool is None else pool)
     place = standing(score, pool)
     return {

@@ -6,12 +6,14 @@ Loads no torch.
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from elude.exporter.images import ImageSource
 from elude.handlers.errors import EvaluationError, ImageError
@@ -84,10 +86,13 @@ class EncodedSet(InBatches):
         source: of the files.
         ready: the images are cut to a model's input already, as those of ImageNet-C: they are not
             cut again, and not even resized where the size fits.
+        as_published: decoded as by torchvision's image folders, for the published score: without the EXIF
+            orientation, and transparency dropped.
     """
 
     source: ImageSource
     ready: bool = False
+    as_published: bool = False
 
     def __post_init__(self) -> None:
         missing = [entry.name for entry in self.source.entries if entry.label is None]
@@ -126,7 +131,8 @@ class EncodedSet(InBatches):
         return Batch(numbers, pixels, np.array([index[str(self.source.entries[n].label)] for n in numbers], np.int64))
 
     def sha256(self) -> str:
-        digest = hashlib.sha256()
+        # nothing is added for images as they usually are, whose hashes policies name
+        digest = hashlib.sha256(b"ready\0" * self.ready + b"as published\0" * self.as_published)
         for example in self.source:
             digest.update(f"{example.name}\0{example.label}\0{hashlib.sha256(example.data).hexdigest()}\n".encode())
         return digest.hexdigest()
@@ -136,6 +142,8 @@ class EncodedSet(InBatches):
         example = self.source[number]
         name = f"{example.name} of {self.source.name}"
         image = decode(example.data, name, _LIMITS)
+        if self.as_published:
+            image = Image.open(io.BytesIO(example.data)).convert("RGB")
         if self.ready:
             if image.size == preprocess.input_size[:0:-1]:
                 return np.array(image.convert("RGB"), dtype=np.uint8)

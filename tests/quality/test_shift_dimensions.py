@@ -159,3 +159,21 @@ def test_ready_sets_from_disk(tmp_path: Path) -> None:
     assert report.values["object_focus"] == 0.0  # inverted pictures turn its answer round
     assert report.values["shape_bias"] == 1.0
     assert report.dimensions["shape_bias"].images == 4  # the four without a conflict are left out
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "texture", "neither", "published"),
+    [
+        ("AlexNet", 283, 376, 541, 42.9),
+        ("GoogLeNet", 228, 503, 469, 31.2),
+        ("VGG-16", 130, 625, 445, 17.2),
+        ("ResNet-50", 162, 572, 466, 22.1),
+    ],
+)
+def test_published_shape_biases(model: str, shape: int, texture: int, neither: int, published: float) -> None:
+    """Answers to the 1,200 cue-conflict images of Geirhos et al. (ICLR 2019) that have a conflict, counted in
+    raw-data/style-transfer-512-nomask-experiment of github.com/rgeirhos/texture-vs-shape (CC BY 4.0).
+    """
+    answers = np.repeat([0, 1, 2], [shape, texture, neither])
+    shapes, textures = np.zeros(1200, np.int64), np.ones(1200, np.int64)
+    assert 100 * shape_bias(answers, shapes, textures).value == pytest.approx(published, abs=0.05)
