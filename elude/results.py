@@ -169,10 +169,12 @@ class Prediction(Result):
     Attributes:
         probabilities: by class, most probable first; empty where the model has no classes.
         embedding: the output of a model without classes; else None.
+        values: the outputs of a regression, by label; else empty.
     """
 
     probabilities: Mapping[str, float]
     embedding: tuple[float, ...] | None = field(default=None, repr=False)
+    values: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str | None:
@@ -189,10 +191,13 @@ class Prediction(Result):
         vector = answer.get("embedding")
         if isinstance(vector, list):
             return cls(answer=answer, scene=scene, probabilities={}, embedding=tuple(vector))
+        values = answer.get("values")
+        if isinstance(values, dict):
+            return cls(answer=answer, scene=scene, probabilities={}, values=values)
         return cls(answer=answer, scene=scene, probabilities=dict(answer))
 
     def _repr_html_(self) -> str:
-        rows = self.probabilities or {"embedding of length": float(len(self.embedding or ()))}
+        rows = self.probabilities or self.values or {"embedding of length": float(len(self.embedding or ()))}
         return html.beside(html.picture(self.scene.pixels()), html.bars(rows))
 
 

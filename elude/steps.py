@@ -7,7 +7,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -19,8 +19,12 @@ from elude.handlers.errors import UsageError
 from elude.handlers.settings import Settings
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from elude.exporter.export.pipeline import ExportSettings, Progress
     from elude.exporter.images import ImageSource
+    from elude.exporter.models.loaded import LoadedModel
+    from elude.handlers.images.preprocess import Preprocess
     from elude.model import Model
     from elude.model_store.store import Store
     from elude.model_store.versions import Version
@@ -37,7 +41,7 @@ BundleLike: TypeAlias = "PathLike | Bundle | Model | Version"
 
 
 def export(
-    model: str,
+    model: str | nn.Module | LoadedModel,
     images: PathLike | ImageSource | None = None,
     layers: str = "last",
     out: PathLike | None = None,
@@ -48,11 +52,18 @@ def export(
     progress: Progress | bool = True,
     engine: str = "local",
     workers: int = 0,
+    preprocess: Preprocess | Mapping[str, Any] | None = None,
+    labels: Sequence[str] | Mapping[int, str] | None = None,
+    kind: str | None = None,
+    output: str | int | None = None,
+    pool: str | None = None,
 ) -> Bundle:
     """Split a model's units into sub-units, check that nothing changed, and write the bundle.
 
     Args:
-        model: ``embedded``, a name of timm, ``hf-hub:OWNER/NAME``, or a folder.
+        model: ``embedded``, a name of timm, ``hf-hub:OWNER/NAME``, ``torchvision:NAME``, ``package.module:factory``, a
+            folder of timm or transformers, or any ``torch.nn.Module``, which needs ``preprocess``, and ``labels`` or
+            ``kind``.
         images: probing images: a folder, a ``.tar``, a list, ``hf:OWNER/NAME``; the embedded model brings its own.
         layers: a glob over module paths; ``last`` is the last layer that can be split.
         out: the bundle's folder.
@@ -62,6 +73,11 @@ def export(
         progress: whether to show progress, or a function that is called with (step, done, total).
         engine: ``local``, or ``ray``.
         workers: processes that cluster; 0 for threads of this process.
+        preprocess: how images become the model's input, where its source does not say so.
+        labels: names of the outputs, in order or by number.
+        kind: what the outputs mean: ``classes``, ``multi-label``, ``regression`` or ``embedding``.
+        output: of a model with several outputs, the name or position of the one to keep.
+        pool: of an output with places: ``mean`` over them, or the ``first`` token.
 
     Raises:
         UsageError, ImageError, UnsupportedLayerError: the arguments cannot be used; nothing is left.
@@ -87,6 +103,11 @@ def export(
             progress=shown,
             engine=engine,
             workers=workers,
+            preprocess=preprocess,
+            labels=labels,
+            kind=kind,
+            output=output,
+            pool=pool,
         )
 
 

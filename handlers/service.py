@@ -81,7 +81,8 @@ class Service:
         self._documents = _documents(bundle)
         # One pass when loading: a graph that cannot run is found before the first request, which is
         # then as fast as the others.
-        blank = np.zeros((1, *self.preprocess.input_size[1:], 3), np.uint8)
+        channels, *size = self.preprocess.input_size
+        blank = np.zeros((1, *size, channels), np.uint8)
         classes = session.run(self.preprocess.normalise(blank)).output.shape[1]
         self.labels = None if session.output_name == "embedding" else _labels(bundle, classes)
 

@@ -40,7 +40,7 @@ class WorkedSession:
     Logits: token means of (-red, red, unit 1).
     """
 
-    layers, output_name = LAYERS, "logits"
+    layers, output_name, output_kind = LAYERS, "logits", "classes"
 
     def __init__(self) -> None:
         self.passes: list[tuple[int, bool]] = []

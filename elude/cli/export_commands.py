@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,14 +13,17 @@ from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EquivalenceError, UsageError
 
 commands = typer.Typer()
+_MODEL = (
+    "'embedded', a timm name, 'hf-hub:OWNER/NAME', 'torchvision:NAME', a folder with config.json (of timm or "
+    "transformers), or 'package.module:factory'."
+)
+_ORIGINAL = "The original model, where the bundle cannot load it by name, e.g. 'package.module:factory'."
 _IMAGES = "a folder, a .tar, shards 'x-{000..009}.tar', a list .txt, or 'hf:OWNER/NAME[:SPLIT]'"
 
 
 @commands.command()
 def export(
-    model: Annotated[
-        str, typer.Argument(help="'embedded', a timm name, 'hf-hub:OWNER/NAME', or a local folder with config.json.")
-    ],
+    model: Annotated[str, typer.Argument(help=_MODEL)],
     out: Annotated[Path, typer.Option(help="Where the bundle goes.")],
     images: Annotated[
         str | None, typer.Option(help=f"Probing images: {_IMAGES}; the embedded model brings its own.")
@@ -48,6 +52,24 @@ def export(
     ] = "local",
     workers: Annotated[int, typer.Option(help="Processes that cluster units; 0: threads of this process.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace a bundle at --out.")] = False,
+    preprocess: Annotated[
+        Path | None, typer.Option(help="JSON file like a bundle's preprocess.json, where the model does not bring one.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Names of the outputs: a text file with one per line, or a JSON list or object.")
+    ] = None,
+    output_kind: Annotated[
+        str | None, typer.Option(help="What the outputs mean: classes, multi-label, regression or embedding.")
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="Of a model with several outputs: which one, by name.")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Of an output with places: 'mean' over them, or the 'first' token.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Of the graph: float32, float16 or bfloat16.")] = "float32",
+    opset: Annotated[int | None, typer.Option(help="ONNX operator set, 18 or later.")] = None,
+    dynamic_size: Annotated[
+        bool, typer.Option("--dynamic-size", help="Leave the image's height and width open in the graph.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Split a model's units into sub-units, check that nothing changed, and write the bundle.
@@ -70,11 +92,39 @@ def export(
         seed=seed,
         names=names,
         batch_size=batch_size,
+        dtype=dtype,
+        opset=opset,
+        dynamic_size=dynamic_size,
     )
     options: dict[str, Any] = {"evaluation": evaluation, "overwrite": overwrite, "engine": engine, "workers": workers}
+    options |= {"kind": output_kind, "output": output, "pool": pool}
+    options |= {"preprocess": read_json(preprocess), "labels": read_labels(labels)}
     with progress_bar() as progress:
         bundle = run(model, images, layers, out, settings, progress=progress, notify=warn, **options)
     show(f"Exported to {bundle.root}", export_facts(bundle), as_json)
+
+
+def read_json(path: Path | None) -> Any:
+    """Content of a JSON file; None without one."""
+    if path is None:
+        return None
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.", "Give a JSON file.") from error
+
+
+def read_labels(path: Path | None) -> list[str] | dict[str, str] | None:
+    """Labels of a JSON file, or of a text file with one per line; None without a file."""
+    if path is None or path.suffix.lower() == ".json":
+        content = read_json(path)
+        if content is not None and not isinstance(content, (list, dict)):
+            raise UsageError(f"{path} holds neither a list nor an object of labels.")
+        return content
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.", "Give a text file with one label per line.") from error
 
 
 def export_facts(bundle: Bundle) -> dict[str, Any]:
@@ -112,9 +162,10 @@ def measure(
         str | None, typer.Option(help="Compare images by this model too: a timm name, 'hf-hub:…' or a folder.")
     ] = None,
     seeds: Annotated[
-        int, typer.Option(help="Splits made anew from these images to see how alike they are; 0: none.")
+        int, typer.Option(help="Splits made again from these images to see how alike they are; 0: none.")
     ] = 2,
     max_images: Annotated[int, typer.Option(help="Images used at most.")] = 5_000,
+    model: Annotated[str | None, typer.Option(help=_ORIGINAL)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure how alike the images are that each sub-unit answers to, beside units and a random split, and how
@@ -137,7 +188,9 @@ def measure(
         images, held_out = str(EMBEDDED_FOLDER / "evaluation.tar"), True
     settings = MeasureSettings(held_out, encoder, seeds, max_images)
     with progress_bar() as progress:
-        measures = measure_bundle(bundle, open_images(images), settings, progress=progress).json("measures.json")
+        measures = measure_bundle(bundle, open_images(images), settings, progress=progress, model=model).json(
+            "measures.json"
+        )
     rows = facts(measures)
     if as_json:
         for layer in measures["layers"].values():
@@ -152,6 +205,7 @@ def verify(
     path: Annotated[Path, typer.Argument(help="A bundle or a model.onnx.", metavar="BUNDLE|MODEL.ONNX")],
     images: Annotated[str | None, typer.Option(help=f"Real images: {_IMAGES}.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with every comparison here.")] = None,
+    model: Annotated[str | None, typer.Option(help=_ORIGINAL)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare an exported file with the model it was made from. Exit code 1 if they differ.
@@ -162,7 +216,7 @@ def verify(
     from elude.exporter.verify.verify_bundle import verify_file
 
     try:
-        found = verify_file(path, images).to_json()
+        found = verify_file(path, images, model=model).to_json()
     except EquivalenceError as error:
         if html and error.report:
             html.write_text(page.html(error.report, f"{path}: not equal"), encoding="utf-8")

@@ -129,8 +129,8 @@ def _image_rows(used: Sequence[int], images: ImageSource, preprocess: Preprocess
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
-    """PNG of uint8 (H, W, 3), made smaller where it is larger than ``THUMBNAIL``, and grey where it has no colour."""
-    image = Image.fromarray(pixels)
+    """PNG of uint8 (H, W, 1 or 3), made smaller where larger than ``THUMBNAIL``, and grey where it has no colour."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     grey = bool((pixels == pixels[..., :1]).all())
     buffer = io.BytesIO()

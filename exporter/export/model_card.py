@@ -29,7 +29,7 @@ def model_card(
     """
     source = loaded.source
     size = "×".join(str(side) for side in loaded.preprocess.input_size)
-    outputs = f"{len(loaded.labels)} classes" if loaded.labels else "classes without names, or an embedding"
+    outputs = loaded.kind if loaded.labels is None else f"{loaded.kind}, {len(loaded.labels)} of them named"
     seen = "held-out images" if measures.held_out else "the probing images themselves (no held-out images were given)"
     return "\n".join(
         [

@@ -7,11 +7,13 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from elude.exporter import engines
 from elude.exporter.atlas.fill_catalogue import TOPS, write_atlas
@@ -22,7 +24,7 @@ from elude.exporter.export.work_folder import work_folder
 from elude.exporter.graph.prepare import Prepared, prepare_graph
 from elude.exporter.images import ImageSource, open_images
 from elude.exporter.models.layers import Layer, find_layers, splittable
-from elude.exporter.models.load import EMBEDDED, EMBEDDED_FOLDER, LoadedModel, load_model
+from elude.exporter.models.load import EMBEDDED, EMBEDDED_FOLDER, LoadedModel, ModelOptions, load_any
 from elude.exporter.models.trial import try_out
 from elude.exporter.models.walk import require_one_call
 from elude.exporter.naming.at_export import names_at_export
@@ -35,7 +37,9 @@ from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.split_layer import SplitSettings, random_control, split_layer
 from elude.exporter.splitting.weights import save_splits
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
+from elude.handlers.bundle.output_kinds import EMBEDDING, OUTPUT_NAMES
 from elude.handlers.errors import EludeError, EquivalenceError, UsageError
+from elude.handlers.images.preprocess import Preprocess
 
 Progress = Callable[[str, int, int], None]  # step, done, of how many
 FEWEST_INSTANCES = 100
@@ -80,6 +84,8 @@ class ExportSettings:
         measure_images: evaluation images of the MS-Score, at most.
         measure_top: strongest images per MS-Score.
         opset: ONNX operator set; None: the exporter's default.
+        dtype: of the graph's weights and arithmetic: ``float32``, ``float16`` or ``bfloat16``.
+        dynamic_size: leave the image's height and width open in the graph; the model must allow it.
     """
 
     max_images: int = 20_000
@@ -98,6 +104,8 @@ class ExportSettings:
     measure_images: int = 5_000
     measure_top: int = TOP
     opset: int | None = None
+    dtype: str = "float32"
+    dynamic_size: bool = False
 
     def __post_init__(self) -> None:
         if self.names not in ("labels", "none"):
@@ -139,10 +147,10 @@ class ExportSettings:
 
 
 def export(
-    model_name: str,
+    model: str | nn.Module | LoadedModel,
     images: str | Path | ImageSource | None,
-    layers_pattern: str,
-    out: str | Path,
+    layers: str = "last",
+    out: str | Path = "bundle",
     settings: ExportSettings = ExportSettings(),
     *,
     evaluation: str | Path | ImageSource | None = None,
@@ -151,6 +159,11 @@ def export(
     engine: str = engines.LOCAL,
     workers: int = 0,
     notify: Callable[[str], None] | None = None,
+    preprocess: Preprocess | Mapping[str, Any] | None = None,
+    labels: Sequence[str] | Mapping[int, str] | None = None,
+    kind: str | None = None,
+    output: str | int | None = None,
+    pool: str | None = None,
 ) -> Bundle:
     """Split a model's layers and write the bundle; a failed check or any other error leaves none.
 
@@ -159,10 +172,11 @@ def export(
     when the bundle is in place. After a kill or an error the same call resumes from there, and gives the same bytes.
 
     Args:
-        model_name: see ``elude.exporter.models.load.load_model``.
+        model: a name, see ``elude.exporter.models.load.load_model``; any ``torch.nn.Module`` from images
+            (N, channels, H, W) to one tensor. Unless timm made it, it needs ``preprocess``, and ``labels`` or ``kind``.
         images: the probing set, an address as ``elude.exporter.images.open_images`` takes it; None:
             the embedded one, for the embedded model only.
-        layers_pattern: see ``elude.exporter.models.layers.find_layers``.
+        layers: see ``elude.exporter.models.layers.find_layers``.
         out: where the bundle goes.
         settings: see ``ExportSettings``.
         evaluation: images that were not probed, for the MS-Score; None: the embedded ones for the
@@ -175,6 +189,12 @@ def export(
         workers: processes that cluster; 0 is threads of this process. Of ``ray``: processes of a
             cluster that is started here.
         notify: called with sentences that the user should read; by default they are logged as warnings.
+        preprocess: how images become the model's input, where its source does not say so; an object or the content
+            of a ``preprocess.json``.
+        labels: names of the outputs, in order or by number.
+        kind: what the outputs mean: ``classes``, ``multi-label``, ``regression`` or ``embedding``.
+        output: of a model with several outputs, the name or position of the one to keep.
+        pool: of an output with places, (N, T, C) or (N, C, H, W): ``mean`` over them, or the ``first`` token.
 
     Raises:
         UsageError, ImageError, UnsupportedLayerError: the arguments cannot be used.
@@ -183,13 +203,18 @@ def export(
     if Path(out).exists() and not overwrite:
         raise UsageError(f"{out} already exists.", "Choose another place or allow to overwrite it.")
     engines.check(engine, workers)
-    probing = _open(images, model_name, "probe").limited(settings.max_images)
-    held_out = evaluation is not None or model_name == EMBEDDED
-    judging = (_open(evaluation, model_name, "evaluation") if held_out else probing).limited(settings.measure_images)
+    embedded = model == EMBEDDED
+    probing = _open(images, embedded, "probe").limited(settings.max_images)
+    held_out = evaluation is not None or embedded
+    judging = (_open(evaluation, embedded, "evaluation") if held_out else probing).limited(settings.measure_images)
+    if isinstance(preprocess, Mapping):
+        preprocess = Preprocess.from_json(dict(preprocess))
+    chosen = None if output is None else str(output)
+    options = ModelOptions(output=chosen, kind=kind, pool=pool, preprocess=preprocess, labels=labels)
     report = progress or (lambda step, done, total: None)
-    job = _prepare(load_model(model_name), layers_pattern, len(probing), settings, report, engine, workers)
+    job = _prepare(load_any(model, options), layers, len(probing), settings, report, engine, workers)
     for note in job.graph.notes:
-        (notify or logging.getLogger("elude").warning)(f"{model_name}: {note}.")
+        (notify or logging.getLogger("elude").warning)(f"{job.loaded.source.model}: {note}.")
     with work_folder(Path(out)) as folder, _kept(folder):
         splits = _split(job, probing, folder)
         _write_bundle(Path(out), job, splits, (probing, judging), held_out, overwrite)
@@ -209,13 +234,20 @@ def _prepare(
     module, size = loaded.module, loaded.preprocess.input_size
     report("check", 0, 1)
     trial = try_out(module, size, splittable(module))
-    headless = getattr(module, "num_classes", None) == 0
-    layers = find_layers(module, pattern, trial, headless=headless)
+    layers = find_layers(module, pattern, trial, headless=loaded.kind == EMBEDDING)
     for layer in layers:
         require_one_call(layer.name, trial.calls.get(layer.name, 0))
         settings.for_instances(images * min(settings.tokens_per_image, trial.rows[layer.name]), layer.name)
-    output = "embedding" if headless else "logits"
-    graph = prepare_graph(module, [layer.name for layer in layers], size, output=output, opset=settings.opset)
+    names, output = [layer.name for layer in layers], OUTPUT_NAMES[loaded.kind]
+    graph = prepare_graph(
+        module,
+        names,
+        size,
+        output=output,
+        opset=settings.opset,
+        dtype=settings.dtype,
+        dynamic_size=settings.dynamic_size,
+    )
     report("check", 1, 1)
     return _Job(loaded, layers, graph, settings, report, engine, workers)
 
@@ -270,15 +302,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **installed(_LIBRARIES)}
 
 
-def _open(images: str | Path | ImageSource | None, model_name: str, embedded: str) -> ImageSource:
+def _open(images: str | Path | ImageSource | None, embedded: bool, own: str) -> ImageSource:
     if isinstance(images, ImageSource):
         return images
-    if images is None and model_name != EMBEDDED:
+    if images is None and not embedded:
         raise UsageError(
             f"No images are given, and only the model {EMBEDDED!r} brings its own.",
             "Give a folder, tar, list or data set.",
         )
-    return open_images(EMBEDDED_FOLDER / f"{embedded}.tar" if images is None else images)
+    return open_images(EMBEDDED_FOLDER / f"{own}.tar" if images is None else images)
 
 
 @dataclass(frozen=True)
@@ -346,6 +378,7 @@ def _write_graph(folder: Path, job: _Job, splits: list[LayerSplit], images: Imag
         source=source,
         preprocess=preprocess,
         prepared=job.graph,
+        kind=job.loaded.kind,
     )
     job.report("graph", 1, 1)
     job.report("verify", 0, 1)

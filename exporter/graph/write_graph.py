@@ -21,6 +21,7 @@ from elude.exporter.graph.sub_units import Grafted, every, whole_units
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.weights import sub_unit_bias
 from elude.handlers.bundle.bundle import Source
+from elude.handlers.bundle.output_kinds import CLASSES, EMBEDDING, METADATA, OUTPUT_NAMES
 from elude.handlers.errors import UnsupportedLayerError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 
@@ -61,6 +62,7 @@ def emit(
     dynamic_size: bool = False,
     external_above: int = EXTERNAL_ABOVE,
     prepared: Prepared | None = None,
+    kind: str | None = None,
 ) -> None:
     """Export ``module``, graft the splits and write the file, checked with full shape inference.
 
@@ -69,7 +71,7 @@ def emit(
         splits: one per layer, in the order that numbers the sub-units.
         path: the file to write; weights above ``external_above`` bytes go to ``<path>.data`` beside it.
         layers: the split layers, in the order of ``splits``.
-        input_size: (3, H, W).
+        input_size: (channels, H, W).
         source: where the model came from, for the metadata.
         preprocess: what the model expects, for the metadata.
         opset: ONNX operator set, default 18, and 22 for bfloat16.
@@ -79,6 +81,8 @@ def emit(
         dynamic_size: leave the image's height and width open; the model must allow it.
         external_above: bytes of weights above which they are stored beside the file.
         prepared: the plain graph, if ``elude.exporter.graph.prepare.prepare_graph`` made it already; it is used up.
+        kind: what the outputs mean, one of ``elude.handlers.bundle.output_kinds.OUTPUT_KINDS``; by default classes,
+            or an embedding where the module says ``num_classes = 0``.
 
     Raises:
         UsageError: splits and layers do not fit, the opset is below 18 or the dtype unknown.
@@ -90,7 +94,8 @@ def emit(
             f"splits of {names} do not fit layers {[layer.name for layer in layers]}: same layers, same "
             "order, once each."
         )
-    output = "embedding" if getattr(module, "num_classes", None) == 0 else "logits"
+    kind = kind or (EMBEDDING if getattr(module, "num_classes", None) == 0 else CLASSES)
+    output = OUTPUT_NAMES[kind]
     if prepared is None:
         prepared = prepare_graph(
             module, names, input_size, output=output, opset=opset, dtype=dtype, dynamic_size=dynamic_size
@@ -103,6 +108,7 @@ def emit(
     _graft(model, grafts, splits)
     infos = layer_infos(splits, [layer.kind for layer in layers])
     model.metadata_props.update(metadata(source, preprocess, infos, splits, prepared.dtype))
+    model.metadata_props[METADATA] = kind
     model.producer_name, model.producer_version, model.doc_string = "elude", None, _DOC
     model.graph.name, model.graph.doc_string = source.model, _DOC
     save(model, Path(path), external_above)

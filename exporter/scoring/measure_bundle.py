@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from elude.exporter.export.pipeline import ExportSettings
 from elude.exporter.images import ImageSource
 from elude.exporter.models.layers import Layer, find_layers
 from elude.exporter.models.load import LoadedModel, load_model
+from elude.exporter.models.original import load_original
 from elude.exporter.models.tokens import to_tokens
 from elude.exporter.models.walk import Calls, walk
 from elude.exporter.probing.probe import collect
@@ -27,6 +29,7 @@ from elude.exporter.splitting.stability import stability
 from elude.exporter.splitting.weights import bundle_splits
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EvaluationError, UsageError
+from elude.handlers.images.preprocess import Preprocess
 
 Progress = Callable[[str, int, int], None]  # step, done, of how many
 R2_IMAGES = 64  # all tokens of these; the split is exact, so more would only repeat it
@@ -62,6 +65,7 @@ def measure_bundle(
     settings: MeasureSettings = MeasureSettings(),
     *,
     progress: Progress | None = None,
+    model: str | nn.Module | LoadedModel | None = None,
 ) -> Bundle:
     """Measure a bundle and store the result in its ``measures.json``, in place of what was there.
 
@@ -74,6 +78,7 @@ def measure_bundle(
         images: to measure on.
         settings: see ``MeasureSettings``.
         progress: called with (step, done, of how many).
+        model: the original, where the bundle cannot load it by name (elude.exporter.models.original).
 
     Returns:
         the bundle with its new file.
@@ -83,7 +88,8 @@ def measure_bundle(
         UsageError: the images are too few, or a model cannot be loaded.
     """
     report = progress or (lambda step, done, total: None)
-    loaded, splits = load_model(bundle.manifest.source.model), bundle_splits(bundle)
+    preprocess = Preprocess.from_json(bundle.json("preprocess.json"))
+    loaded, splits = load_original(bundle.manifest.source, preprocess, model), bundle_splits(bundle)
     if loaded.source.weights_sha256 != bundle.manifest.source.weights_sha256:
         raise EvaluationError(
             f"{loaded.source.model} has different weights from those {bundle.root} was made from.",

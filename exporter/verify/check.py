@@ -26,6 +26,7 @@ from elude.exporter.verify.compare import OWN_ERROR, Array, Run, compare, errors
 from elude.exporter.verify.divergence import first_divergence
 from elude.exporter.verify.report import Comparison, Equivalence, Sums
 from elude.exporter.verify.stored_sums import sums_of_weights
+from elude.handlers.bundle.output_kinds import CLASSES
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import EquivalenceError, UsageError
 from elude.handlers.requests.edits import Edit
@@ -104,7 +105,7 @@ def verify(
     terms = fan_in(original)
     dtype = next(iter(sessions.values())).metadata.get("elude.dtype", "float32")
     cases = _cases(original, twin, splits, np.ascontiguousarray(pixel_values, np.float32), seed, dtype)
-    output = next(iter(sessions.values())).output_name
+    output, kind = next((session.output_name, session.output_kind) for session in sessions.values())
     sums_terms = {layer.name: layer.inputs * layer.window for layer in layers}
     activations: dict[str, list[Comparison]] = {split.layer: [] for split in splits}
     rewrite, runtime = [], []
@@ -125,7 +126,7 @@ def verify(
                 got["output"] += _more(session, original, pixel_values[BATCH:images])
             for name, runs in got.items():
                 label = name.replace("output", output, 1) if name.startswith("output") else name
-                classes = name.startswith("output") and output == "logits"
+                classes = name.startswith("output") and kind == CLASSES
                 runtime.append(compare(label, case.kind, setting, runs, case.tolerance(name, terms), classes=classes))
     weights = {split.layer: sums_of_weights(path, original, split, dtype) for split in splits}
     report = Equivalence(

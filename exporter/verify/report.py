@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from elude.handlers.bundle.output_kinds import OUTPUT_NAMES
 from elude.handlers.errors import EquivalenceError
 
 CLAIMS = {
@@ -148,7 +149,7 @@ class Equivalence:
     @property
     def runtime_max(self) -> float:
         """Largest difference of ONNX Runtime's unedited output to torch's, over all inputs in range."""
-        return _largest([item for item in self.runtime if item.output in ("logits", "embedding")])
+        return _largest([item for item in self.runtime if item.output in OUTPUT_NAMES.values()])
 
     @property
     def top1(self) -> float | None:

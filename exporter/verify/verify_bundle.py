@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from elude.exporter.graph.stored_weights import splits_of
 from elude.exporter.images import open_images
 from elude.exporter.models.layers import find_layers
-from elude.exporter.models.load import EMBEDDED, EMBEDDED_FOLDER, load_model
+from elude.exporter.models.load import EMBEDDED, EMBEDDED_FOLDER
+from elude.exporter.models.original import load_original
 from elude.exporter.rewrite import graft
 from elude.exporter.verify.check import verify
 from elude.exporter.verify.report import Equivalence
@@ -20,6 +22,7 @@ from elude.handlers.bundle.bundle import Bundle, Source
 from elude.handlers.bundle.external_data import private_model
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import EquivalenceError, UsageError
+from elude.handlers.images.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from elude.exporter.models.load import LoadedModel
@@ -28,7 +31,11 @@ IMAGES = 32
 
 
 def verify_file(
-    path: Path | str, images: Path | str | None = None, *, model: LoadedModel | None = None, count: int = IMAGES
+    path: Path | str,
+    images: Path | str | None = None,
+    *,
+    model: str | nn.Module | LoadedModel | None = None,
+    count: int = IMAGES,
 ) -> Equivalence:
     """Compare a file with the model that it says it is made from.
 
@@ -36,7 +43,7 @@ def verify_file(
         path: a bundle or a ``model.onnx``. Of a bundle, every file is compared with its manifest first.
         images: a folder or .tar of real images; by default the embedded ones for the embedded
             model, else random ones stand in for the "real" inputs.
-        model: the original; by default it is loaded by the name in the file.
+        model: the original, or its name; by default it is loaded by the name in the file.
         count: images, at most.
 
     Raises:
@@ -49,10 +56,13 @@ def verify_file(
         return _verify(file, images, model, count)
 
 
-def _verify(file: Path, images: Path | str | None, model: LoadedModel | None, count: int) -> Equivalence:
+def _verify(
+    file: Path, images: Path | str | None, model: str | nn.Module | LoadedModel | None, count: int
+) -> Equivalence:
     session = GraphSession(file)
     source = Source.from_json(json.loads(session.metadata["elude.source"]))
-    loaded = model or load_model(source.model)
+    preprocess = Preprocess.from_json(json.loads(session.metadata["elude.preprocess"]))
+    loaded = load_original(source, preprocess, model)
     if loaded.source.weights_sha256 != source.weights_sha256:
         raise EquivalenceError(
             f"{source.model} has different weights from those the file was made from: sha256 "

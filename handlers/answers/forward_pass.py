@@ -10,6 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from elude.handlers.bundle.bundle import LayerInfo
+from elude.handlers.bundle.output_kinds import CLASSES, MULTI_LABEL
 from elude.handlers.errors import EludeError, RequestError
 from elude.handlers.requests.edits import Edit
 
@@ -44,6 +45,8 @@ class Session(Protocol):
     def layers(self) -> tuple[LayerInfo, ...]: ...
     @property
     def output_name(self) -> str: ...
+    @property
+    def output_kind(self) -> str: ...
     def run(
         self, pixel_values: NDArray[np.float32], edits: Sequence[Sequence[Edit]] | None = None, inspect: bool = False
     ) -> Result: ...
@@ -52,13 +55,15 @@ class Session(Protocol):
 class Row(NamedTuple):
     """One row of a pass: output (C,), and by layer units (T, U) and sub-units (T, S), empty unless inspected.
 
-    If ``output`` are logits, ``probabilities`` (C,) is their softmax and ``ranking`` (C,) the
-    classes by falling probability; of an embedding both mean nothing.
+    ``kind`` is what the outputs mean. ``scores`` (C,) are what an answer gives: of classes the softmax, of multi-label
+    logits each one's sigmoid, else the outputs themselves. ``ranking`` (C,) is by falling probability, of values that
+    are none in their own order.
     """
 
     output: NDArray[np.float32]
-    probabilities: NDArray[np.float64]
+    scores: NDArray[np.float64]
     ranking: NDArray[np.int64]
+    kind: str
     units: dict[str, NDArray[np.float32]]
     sub_units: dict[str, NDArray[np.float32]]
 
@@ -90,13 +95,29 @@ def run_rows(
                 f"The model could not be run on this request: {type(error).__name__}.", "See the server's log.", 500
             )
         ]
-    likely = probabilities(result.output)
-    ranking = np.argsort(-likely, axis=1, kind="stable")
+    kind = session.output_kind
+    scores, ranking = scores_of(result.output, kind)
     units, sub_units = result.units.items(), result.sub_units.items()
     return [
-        Row(*row, {name: value[i] for name, value in units}, {name: value[i] for name, value in sub_units})
-        for i, row in enumerate(zip(result.output, likely, ranking, strict=True))
+        Row(*row, kind, {name: value[i] for name, value in units}, {name: value[i] for name, value in sub_units})
+        for i, row in enumerate(zip(result.output, scores, ranking, strict=True))
     ]
+
+
+def scores_of(output: NDArray[np.float32], kind: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """``scores`` and ``ranking`` of each row of (N, C), see ``Row``."""
+    if kind not in (CLASSES, MULTI_LABEL):
+        return output.astype(np.float64), np.broadcast_to(np.arange(output.shape[1]), output.shape)
+    scores = probabilities(output) if kind == CLASSES else sigmoid(output)
+    return scores, np.argsort(-scores, axis=1, kind="stable")
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """1 / (1 + exp(-x)) of each element, computed in float64 and rounded to float32 steps, as float64."""
+    with np.errstate(over="ignore"):  # exp overflows to infinity, whose inverse is the right 0
+        exact = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    rounded: NDArray[np.float64] = exact.astype(np.float32).astype(np.float64)
+    return rounded
 
 
 def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from elude.handlers.answers.forward_pass import Row
 from elude.handlers.answers.heatmap import grid_of, heat_maps
 from elude.handlers.bundle.bundle import LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue, ConceptRow
+from elude.handlers.bundle.output_kinds import EMBEDDING, REGRESSION
 from elude.handlers.errors import RequestError
 from elude.handlers.requests.schema import Inspect
 from elude.handlers.requests.steering import Steered
@@ -21,14 +22,15 @@ Activations = NDArray[np.float32]  # (tokens, units) or (tokens, sub-units) of o
 
 
 def predict(row: Row, labels: Sequence[str] | None, top_k: int) -> dict[str, Any]:
-    """``{label: probability}``, most probable first, as TorchServe's image classifier;
-
-    ``{"embedding": […]}`` without labels.
+    """``{label: probability}``, most probable first, as TorchServe's image classifier; of a regression
+    ``{"values": {label: value}}``, all of them; of an embedding ``{"embedding": […]}``.
     """
-    if labels is None:
+    if labels is None or row.kind == EMBEDDING:
         return {"embedding": row.output.astype(np.float64).tolist()}
+    if row.kind == REGRESSION:
+        return {"values": dict(zip(labels, row.scores.tolist(), strict=True))}
     order = row.ranking[:top_k]
-    return dict(zip([labels[i] for i in order.tolist()], row.probabilities[order].tolist(), strict=True))
+    return dict(zip([labels[i] for i in order.tolist()], row.scores[order].tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ def sum_check(layer: LayerInfo, units: Activations, sub_units: Activations) -> d
 def steer(edits: Steered, rows: Sequence[Row], labels: Sequence[str] | None, top_k: int) -> dict[str, Any]:
     """The steered prediction, and beside it the unsteered one if ``rows`` holds both, unsteered first.
 
-    ``change`` is steered minus unsteered, for the classes that either of them names.
+    ``change`` is steered minus unsteered, for the labels that either of them names.
     """
     after = predict(rows[-1], labels, top_k)
     if len(rows) == 1:
@@ -206,7 +208,8 @@ def steer(edits: Steered, rows: Sequence[Row], labels: Sequence[str] | None, top
     before = predict(plain, labels, top_k)
     answer: dict[str, Any] = {"unsteered": before, "steered": after, "edits": edits.described}
     if labels is not None:
-        difference = dict(zip(labels, (steered.probabilities - plain.probabilities).tolist(), strict=True))
-        answer["change"] = {label: difference[label] for label in {**before, **after}}
+        difference = dict(zip(labels, (steered.scores - plain.scores).tolist(), strict=True))
+        named = labels if plain.kind == REGRESSION else {**before, **after}
+        answer["change"] = {label: difference[label] for label in named}
     answer["max_output_change"] = float(np.abs(steered.output.astype(np.float64) - plain.output).max())
     return answer

@@ -49,6 +49,9 @@ _ROW = {
 }
 _PROBABILITIES = {"type": "object", "additionalProperties": _NUMBER, "description": "by label, most probable first"}
 _EMBEDDING = _closed({"embedding": _list(_NUMBER)})
+_VALUES = _closed(
+    {"values": {"type": "object", "additionalProperties": _NUMBER, "description": "of a regression, by label"}}
+)
 _MAP = _closed(
     {
         "rows": _WHOLE,
@@ -104,7 +107,7 @@ _EXAMPLE = _closed(
 _FOUND = _closed(_ROW | {"activation": _NUMBER, "relative": _NUMBER}, "activation", "relative")
 
 SHARED: dict[str, _Schema] = {
-    "Prediction": {"anyOf": [_EMBEDDING, _PROBABILITIES]},
+    "Prediction": {"anyOf": [_EMBEDDING, _VALUES, _PROBABILITIES]},
     "HeatMap": _MAP,
     "Refusal": {
         "type": "object",
@@ -133,7 +136,7 @@ ANSWERS: dict[str, _Schema] = {
             "unsteered": _ref("Prediction"),
             "steered": _ref("Prediction"),
             "edits": _list(_EDIT),
-            "change": _PROBABILITIES | {"description": "steered minus unsteered probability, by label"},
+            "change": _PROBABILITIES | {"description": "steered minus unsteered, by label"},
             "max_output_change": _NUMBER,
         },
         "unsteered",

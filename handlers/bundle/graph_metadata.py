@@ -12,7 +12,7 @@ from elude.handlers.errors import BundleError
 
 GRAPH_SCHEMA_VERSION = 1
 INPUTS = ("pixel_values", "inspect", "steer_sub_unit", "steer_gain", "steer_offset", "steer_patches")
-OUTPUTS = ("logits", "embedding")
+OUTPUTS = ("logits", "values", "embedding")
 _REMEDY = "Use a file that `elude export` wrote."
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
 from elude.handlers.bundle.external_data import check_external_data, private_model
 from elude.handlers.bundle.graph_metadata import OUTPUTS, check_interface, read_layers
+from elude.handlers.bundle.output_kinds import output_kind_of
 from elude.handlers.errors import BundleError, RequestError, UsageError
 from elude.handlers.requests.edits import PADDING, Edit, pack
 
@@ -27,7 +28,7 @@ class GraphResult:
     """What one forward pass gave.
 
     Attributes:
-        output: float32 (N, classes), logits or embedding.
+        output: float32 (N, outputs), logits, values or embedding.
         units: layer → float32 (N, tokens, units), the pre-activations before any edit of that
             layer; empty unless inspected.
         sub_units: layer → float32 (N, tokens, sub-units), sums per unit to ``units``; empty unless inspected.
@@ -72,6 +73,7 @@ class GraphSession:
         outputs = [value.name for value in self._session.get_outputs()]
         check_interface(list(inputs), outputs, self.layers, name)
         self.output_name: str = next(name for name in OUTPUTS if name in outputs)
+        self.output_kind: str = output_kind_of(self.metadata, self.output_name, name)
         _, *size = inputs["pixel_values"].shape
         self.input_size: tuple[int | str, ...] = tuple(size)
         self.sub_units = sum(layer.sub_units for layer in self.layers)
@@ -105,7 +107,7 @@ class GraphSession:
         """One forward pass.
 
         Args:
-            pixel_values: float32 (N, 3, H, W), preprocessed.
+            pixel_values: float32 (N, channels, H, W), preprocessed.
             edits: of each image, or one row for all of them; none by default.
             inspect: whether to compute units and sub-units.
 

@@ -26,7 +26,9 @@ _RESAMPLING = {
     "hamming": Image.Resampling.HAMMING,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_CROP_MODES = ("center", "squash", "border")
+_CROP_MODES = ("center", "center-floor", "squash", "border")
+_MODES = {1: "L", 3: "RGB"}  # of Pillow, by channels
+_LARGEST_CROP = 2.0
 _MAX_STRETCH = (
     100  # longest side over shortest: beyond it, resizing the short side would make an image too large to hold
 )
@@ -37,10 +39,11 @@ class Preprocess:
     """From an image to the model's input.
 
     Attributes:
-        input_size: (3, H, W).
+        input_size: (channels, H, W): three for colour, one for grey.
         interpolation: nearest, bilinear, bicubic, box, hamming or lanczos.
-        crop_pct: the part of the resized image that the crop keeps.
-        crop_mode: ``center``, ``squash`` or ``border``, as in timm.
+        crop_pct: the part of the resized image that the crop keeps; above 1 the crop has a black border.
+        crop_mode: ``center``, ``squash`` or ``border``, as in timm; ``center-floor`` is ``center`` with an odd margin
+            rounded down, as in transformers.
         mean: per channel, for values in [0, 1].
         std: per channel, for values in [0, 1].
     """
@@ -54,18 +57,23 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         wrong = ""
-        if len(self.input_size) != 3 or self.input_size[0] != 3 or min(self.input_size) < 1:
-            wrong = f"input_size {self.input_size} is not (3, H, W)"
+        if len(self.input_size) != 3 or self.input_size[0] not in _MODES or min(self.input_size) < 1:
+            wrong = f"input_size {self.input_size} is not (channels, H, W) with 1 or 3 channels"
         elif self.interpolation not in _RESAMPLING:
             wrong = f"interpolation {self.interpolation!r} is none of {', '.join(_RESAMPLING)}"
         elif self.crop_mode not in _CROP_MODES:
             wrong = f"crop_mode {self.crop_mode!r} is none of {', '.join(_CROP_MODES)}"
-        elif not 0 < self.crop_pct <= 1:
-            wrong = f"crop_pct {self.crop_pct} is not in (0, 1]"
-        elif len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            wrong = f"mean {self.mean} and std {self.std} must be three numbers each, std positive"
+        elif not 0 < self.crop_pct <= _LARGEST_CROP:
+            wrong = f"crop_pct {self.crop_pct} is not in (0, {_LARGEST_CROP}]"
+        elif len(self.mean) != self.channels or len(self.std) != self.channels or min(self.std) <= 0:
+            wrong = f"mean {self.mean} and std {self.std} must be one number per channel, std positive"
         if wrong:
             raise BundleError(f"Preprocessing cannot be used: {wrong}.")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the model's input."""
+        return self.input_size[0]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -97,18 +105,20 @@ class Preprocess:
         """Resize and crop.
 
         Returns:
-            uint8 (H, W, 3).
+            uint8 (H, W, channels).
 
         Raises:
             ImageError: the image is more than 100 times longer than wide, or the other way round.
         """
         self.check_size(image.size)
-        image = image if image.mode == "RGB" else image.convert("RGB")
+        mode = _MODES[self.channels]
+        image = image if image.mode == mode else image.convert(mode)
         height, width = self._resized(image.height, image.width)
         if image.size != (width, height):
             image = image.resize((width, height), _RESAMPLING[self.interpolation])
-        fill = tuple(round(255 * v) for v in self.mean) if self.crop_mode == "border" else (0, 0, 0)
-        return np.asarray(_centre(image, self.input_size[1:], fill))
+        fill = tuple(round(255 * v) for v in self.mean) if self.crop_mode == "border" else (0,) * self.channels
+        pixels = np.asarray(_centre(image, self.input_size[1:], fill, floor=self.crop_mode == "center-floor"))
+        return pixels.reshape(*pixels.shape[:2], self.channels)
 
     def check_size(self, size: tuple[int, int], name: str = "image") -> None:
         """ImageError if an image of that (width, height) is more than 100 times longer one way than the other."""
@@ -119,13 +129,13 @@ class Preprocess:
             )
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 (..., H, W, 3) → float32 (..., 3, H, W), the model's input."""
+        """uint8 (..., H, W, channels) → float32 (..., channels, H, W), the model's input."""
         unit = np.ascontiguousarray(np.moveaxis(pixels, -1, -3)).astype(np.float32)
         unit /= np.float32(255)
         return self._scaled(unit)
 
     def normalise_unit(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32 (..., 3, H, W) in [0, 1] → float32 of the same shape, the model's input."""
+        """float32 (..., channels, H, W) in [0, 1] → float32 of the same shape, the model's input."""
         return self._scaled(np.array(unit, np.float32, order="C"))
 
     def _scaled(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -146,7 +156,7 @@ class Preprocess:
         target_h, target_w = (math.floor(side / self.crop_pct) for side in self.input_size[1:])
         if self.crop_mode == "squash":
             return target_h, target_w
-        if self.crop_mode == "center" and target_h == target_w:
+        if self.crop_mode.startswith("center") and target_h == target_w:
             if width <= height:
                 return int(target_w * height / width), target_w
             return target_h, int(target_h * width / height)
@@ -155,7 +165,7 @@ class Preprocess:
         return max(1, round(height / ratio)), max(1, round(width / ratio))
 
 
-def _centre(image: Image.Image, size: Sequence[int], fill: tuple[int, ...]) -> Image.Image:
+def _centre(image: Image.Image, size: Sequence[int], fill: tuple[int, ...], *, floor: bool) -> Image.Image:
     """Cut ``size`` (H, W) from the centre, padding with ``fill`` where the image is smaller."""
     height, width = size
     if image.size == (width, height):
@@ -164,5 +174,6 @@ def _centre(image: Image.Image, size: Sequence[int], fill: tuple[int, ...]) -> I
     if extra_w or extra_h:
         border = (extra_w // 2, extra_h // 2, (extra_w + 1) // 2, (extra_h + 1) // 2)
         image = ImageOps.expand(image, border, fill)
-    top, left = round((image.height - height) / 2.0), round((image.width - width) / 2.0)
+    whole = math.floor if floor else round
+    top, left = whole((image.height - height) / 2.0), whole((image.width - width) / 2.0)
     return image.crop((left, top, left + width, top + height))

@@ -164,10 +164,10 @@ def _only(body: Mapping[str, Any], *known: str) -> None:
 def _probabilities(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
     """V2's tensors of labels and probabilities (images, classes);
 
-    None if the rows differ in length or are embeddings.
+    None if the rows differ in length, or are embeddings or values.
     """
     widths = {len(answer) for answer in answers}
-    if len(widths) != 1 or any("embedding" in answer for answer in answers):
+    if len(widths) != 1 or any(kind in answer for answer in answers for kind in ("embedding", "values")):
         return None
     shape = [len(answers), widths.pop()]
     labels = {

@@ -23,12 +23,13 @@ def open_bundle(bundle: Bundle, *, threads: int = 1) -> Forms:
         EvaluationError: if the model the bundle names has other weights now.
         UsageError, BundleError: if it cannot be loaded at all.
     """
-    from elude.exporter.models.load import load_model
+    from elude.exporter.models.original import load_original
     from elude.exporter.rewrite import graft
     from elude.exporter.splitting.weights import bundle_splits
 
     source = bundle.manifest.source
-    loaded = load_model(source.model)
+    preprocess = Preprocess.from_json(bundle.json(PREPROCESS))
+    loaded = load_original(source, preprocess)
     if loaded.source.weights_sha256 != source.weights_sha256:
         raise EvaluationError(
             f"{source.model} has other weights now than the bundle was made from: sha256 "
@@ -36,7 +37,6 @@ def open_bundle(bundle: Bundle, *, threads: int = 1) -> Forms:
             f"not {source.weights_sha256[:12]}….",
             "Export it again, or bring the old weights back.",
         )
-    preprocess = Preprocess.from_json(bundle.json(PREPROCESS))
     labels = bundle.json(LABELS) if bundle.has(LABELS) else None
     parameters = bundle.manifest.parameters
     twin = graft(loaded.module, bundle_splits(bundle))

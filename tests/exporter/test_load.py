@@ -14,10 +14,10 @@ import torch
 from _models import TwoConcepts
 from safetensors.torch import save_file
 
-from elude.exporter.models import load
+from elude.exporter.models import timm_models
 from elude.exporter.models.load import load_model, weights_sha256
 from elude.handlers.bundle.bundle import Source
-from elude.handlers.errors import UnsupportedLayerError, UsageError
+from elude.handlers.errors import UsageError
 
 SMALL = {"img_size": 28, "patch_size": 14, "embed_dim": 12, "depth": 1, "num_heads": 2, "num_classes": 3}
 
@@ -137,16 +137,58 @@ def test_without_a_hub_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> N
         def fail(*_args: object, _error: Exception = error, **_kwargs: object) -> None:
             raise _error
 
-        monkeypatch.setattr(load.timm, "create_model", fail)
+        monkeypatch.setattr(timm_models.timm, "create_model", fail)
         with pytest.raises(
             UsageError, match=r"cannot be fetched from the model hub: .*give its folder.*random:hf-hub:owner/name"
         ):
             load_model("hf-hub:owner/name")
 
 
-def test_models_of_other_than_three_channels_are_refused(folder: Path) -> None:
+def test_a_model_of_grey_images_says_so(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["model_args"]["in_chans"] = 1
+    config["pretrained_cfg"] |= {"input_size": [1, 28, 28], "mean": [0.5], "std": [0.25]}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UnsupportedLayerError, match=r"takes 1 channels"):
-        load_model(str(folder), pretrained=False)
+    loaded = load_model(str(folder), pretrained=False)
+    assert loaded.preprocess.input_size == (1, 28, 28)
+    assert (loaded.preprocess.mean, loaded.preprocess.std) == ((0.5,), (0.25,))
+
+
+def test_labels_come_in_every_form_of_timm(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+
+    def labelled(names: object, **more: object) -> tuple[str, ...] | None:
+        (folder / "config.json").write_text(json.dumps(config | {"label_names": names} | more))
+        return load_model(str(folder)).labels
+
+    assert labelled({"0": "cat", "2": "eel"}) == ("cat", "1", "eel")
+    assert labelled(["n1", "n2", "n3"], label_descriptions={"n1": "cat", "n3": "eel"}) == ("cat", "n2", "eel")
+    with pytest.raises(UsageError, match=r"2 labels for 3 outputs.*label_names"):
+        labelled(["cat", "dog"])
+    with pytest.raises(UsageError, match=r"label for output 3.*3 outputs"):
+        labelled({"3": "cat"})
+
+
+@pytest.mark.parametrize(
+    ("outputs", "first"), [(1000, "tench"), (11821, "benthos"), (21841, "organism"), (21843, "organism")]
+)
+def test_every_imagenet_has_its_labels(outputs: int, first: str) -> None:
+    labels = timm_models.stated(
+        "resnet10t.a_in21k",
+        {"tag": "a_in1k" if outputs == 1000 else "a_in21k"},
+        timm_models.timm.create_model("resnet10t", num_classes=outputs),
+    ).labels
+    assert isinstance(labels, tuple)
+    assert len(labels) == outputs
+    assert first in labels[0]
+
+
+def test_the_projection_of_an_image_text_tower_is_an_embedding() -> None:
+    name = "vit_base_patch32_clip_224.openai"
+    cfg = timm_models.timm.get_pretrained_cfg(name).to_dict()
+
+    class Tower(torch.nn.Module):
+        num_classes, pretrained_cfg = 512, cfg
+
+    assert timm_models.stated(name, cfg, Tower()).kind == "embedding"
+    assert timm_models.stated("my/folder", {"num_classes": 512}, Tower()).kind == "classes"

@@ -1,0 +1,76 @@
+"""What a user may say about a model beside its name, and the text form of it: ``NAME?output=pooler_output&pool=mean``.
+
+The text form travels in the bundle, so that the same model can be built again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from elude.handlers.bundle.output_kinds import EMBEDDING, OUTPUT_KINDS
+from elude.handlers.errors import UsageError
+from elude.handlers.images.preprocess import Preprocess
+
+POOLS = ("mean", "first")
+_IN_TEXT = ("output", "kind", "pool", "part", "weights")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Choices; None where there is nothing to say.
+
+    Attributes:
+        output: of a model with several outputs, the name or the number of the one to keep.
+        kind: what the outputs mean, one of ``OUTPUT_KINDS``.
+        pool: of an output with places, (N, T, C) or (N, C, H, W): ``mean`` over them, or the ``first`` token.
+        part: class of transformers to load instead of the one that the folder names, e.g. ``CLIPVisionModel``.
+        weights: file of weights of a torchvision model.
+        preprocess: what the model expects of an image, where its source does not say so.
+        labels: names of the outputs, in order or by number.
+    """
+
+    output: str | None = None
+    kind: str | None = None
+    pool: str | None = None
+    part: str | None = None
+    weights: str | None = None
+    preprocess: Preprocess | None = None
+    labels: Sequence[str] | Mapping[int, str] | Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (("kind", self.kind, OUTPUT_KINDS), ("pool", self.pool, POOLS)):
+            if value is not None and value not in choices:
+                raise UsageError(f"{name} is {value!r}.", f"Use one of {', '.join(choices)}.")
+
+    def over(self, other: ModelOptions) -> ModelOptions:
+        """These choices, and those of ``other`` where there is nothing said here."""
+        names = {field.name for field in fields(self)}
+        if self.kind == EMBEDDING:
+            names -= {"labels"}  # the numbers of an embedding have none, whatever the source says
+        said = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: getattr(other, name) for name, value in said.items() if value is None})
+
+    def address(self, name: str) -> str:
+        """``name`` with the choices that a text can hold."""
+        said = {key: value for key in _IN_TEXT if (value := getattr(self, key)) is not None}
+        return f"{name}?{urlencode(said)}" if said else name
+
+
+def parse_address(address: str) -> tuple[str, ModelOptions]:
+    """The name in an address, and the choices behind its question mark.
+
+    Raises:
+        UsageError: an unknown choice.
+    """
+    name, mark, query = address.partition("?")
+    if not mark:
+        return name, ModelOptions()
+    said: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
+    if strange := sorted(set(said) - set(_IN_TEXT)):
+        raise UsageError(
+            f"{address!r} says {strange[0]!r}, which is unknown.", f"Known behind '?': {', '.join(_IN_TEXT)}."
+        )
+    return name, ModelOptions(**said)
