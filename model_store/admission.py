@@ -9,23 +9,14 @@ import json
 import zipfile
 from collections.abc import Sequence
 from datetime import date
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from elude.handlers.admission.admission import check_verdict
-from elude.handlers.admission.trust import SIGNATURE, VERDICT
-from elude.handlers.bundle.bundle import CORE_FILES, MANIFEST, Bundle
+from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError, GateError, UsageError
-from elude.handlers.requests.steering import PRESETS
 from elude.handlers.torchserve.handler import CONTENTS
 from elude.quality.gate.judge import judged_again
 from elude.quality.gate.verdict import Verdict
-
-NEVER_EXTRA = (
-    *CORE_FILES,
-    VERDICT,
-    PRESETS,
-    SIGNATURE,
-)  # what serving reads must not be in the archive if it is not in the bundle
 
 
 def require_verdict(bundle: Bundle, today: date | None = None, policies: Sequence[str] = ()) -> Verdict:
@@ -34,7 +25,7 @@ def require_verdict(bundle: Bundle, today: date | None = None, policies: Sequenc
 
     Args:
         bundle: opened with verification.
-        today: the day on which it must hold; default the present one, UTC.
+        today: the day on which it must hold; default today, UTC.
         policies: sha256 of the policies that count; empty for any.
 
     Raises:
@@ -65,31 +56,40 @@ def _essence(verdict: Verdict) -> str:
     return json.dumps({key: value for key, value in content.items() if key != "counts"}, sort_keys=True)
 
 
-def archive_matches(archive: Path, bundle: Bundle) -> str:
-    """Check that an archive holds the bundle, byte for byte and each file once; give the archive's sha256.
+def require_package(archive: Path, made: Path) -> None:
+    """Refuse an archive that is not, byte for byte, the one that was made here of the bundle.
+
+    Args:
+        archive: the archive that someone handed in.
+        made: the one made of the bundle, with the same name, version and settings.
 
     Raises:
-        BundleError: it is not an archive, or a file is missing, doubled or different; names it.
+        BundleError: names the first entry that differs.
     """
-    expected = {**bundle.manifest.files, MANIFEST: file_sha256(bundle.root / MANIFEST)}
-    remedy = "Make it again from this bundle with 'elude package'."
-    found: dict[str, str] = {}
+    remedy = "Make it again from this bundle with this version's 'elude package', or leave it out: admit makes one."
+    expected, actual = _entry_hashes(made, remedy), _entry_hashes(archive, remedy)
+    for name in sorted(expected.keys() | actual.keys()):
+        if expected.get(name) != actual.get(name):
+            raise BundleError(f"{archive.name} was not made from this bundle: {name} differs.", remedy)
+    if file_sha256(archive) != file_sha256(made):
+        raise BundleError(f"{archive.name} holds more than its entries, or in another form.", remedy)
+
+
+def _entry_hashes(archive: Path, remedy: str) -> dict[str, str]:
+    hashes: dict[str, str] = {}
     try:
         with zipfile.ZipFile(archive) as content:
             for entry in content.infolist():
-                name = PurePosixPath(entry.filename).name
-                if name not in (*expected, *NEVER_EXTRA):
-                    continue
-                if name in found:
-                    raise BundleError(f"{archive.name} holds {name} twice.", remedy)
+                if entry.orig_filename in hashes:
+                    raise BundleError(f"{archive.name} holds {entry.orig_filename} twice.", remedy)
+                if entry.compress_type != zipfile.ZIP_STORED:  # a small file could become a huge one
+                    raise BundleError(f"{archive.name}: {entry.orig_filename} is compressed.", remedy)
                 with content.open(entry) as stream:
-                    found[name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+                    digest = hashlib.file_digest(stream, "sha256")  # type: ignore[arg-type]
+                hashes[entry.orig_filename] = digest.hexdigest()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise BundleError(f"{archive.name} is not an archive: {error}.", remedy) from error
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise BundleError(f"{archive.name} was not made from this bundle: {name} differs.", remedy)
-    return file_sha256(archive)
+    return hashes
 
 
 def contents_sha256(archive: Path) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from elude.handlers.admission.requirements import Requirements
 from elude.handlers.admission.trust import check_signature
 from elude.handlers.bundle.bundle import MANIFEST, Bundle
-from elude.model_store.admission import archive_matches, file_sha256, require_verdict
+from elude.handlers.torchserve.intake import read_settings
+from elude.model_store.admission import file_sha256, require_package, require_verdict
 from elude.model_store.archive import package
 from elude.model_store.records import GENESIS, Entry
 from elude.model_store.signing import Signer, sign_bundle
@@ -47,7 +48,7 @@ def prepare(
         check_signature(copy, requirements.keys)
     stored = folder / f"{series}.mar"
     if archive is not None:
-        shutil.copyfile(archive, stored)
+        _package_like(archive, copy, stored)
     elif make_archive:
         package(copy, stored, name=series, version="1.0")
     return Entry(
@@ -63,5 +64,14 @@ def prepare(
         manifest_sha256=file_sha256(copy.root / MANIFEST),
         verdict_sha256=copy.manifest.files["verdict.json"],
         policy_sha256=verdict.policy_sha256,
-        archive_sha256=archive_matches(stored, copy) if stored.exists() else None,
+        archive_sha256=file_sha256(stored) if stored.exists() else None,
     )
+
+
+def _package_like(archive: Path, bundle: Bundle, target: Path) -> None:
+    """Make the archive of a bundle with the name, version and settings that an archive has which was handed in, and
+    require that both are the same bytes: what enters the store was made here.
+    """
+    info, settings = read_settings(archive)
+    package(bundle, target, name=info.name, version=info.version, settings=settings)
+    require_package(archive, target)

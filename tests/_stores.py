@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
+from elude.model_store.archive import package
 from elude.model_store.store import Store
 from elude.quality.gate.judge import judge
 from elude.quality.gate.verdict_formats import verdict_json
@@ -68,10 +69,14 @@ def make(
 
 
 def pack(path: Path, bundle: Bundle, **replaced: bytes) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in ("manifest.json", *bundle.manifest.files):
-            archive.writestr(f"bundle/{name}", replaced.get(name.replace(".", "_"), (bundle.root / name).read_bytes()))
-        archive.writestr("handler.py", b"pass")
+    """Its archive, or one in which files of the bundle were replaced: ``labels_json=b"[]"``."""
+    package(bundle, path, name="tiny", version="1.0")
+    if replaced:
+        with zipfile.ZipFile(path) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in entries.items():
+                archive.writestr(name, replaced.get(name.rpartition("/")[2].replace(".", "_"), content))
     return path
 
 

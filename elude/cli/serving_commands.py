@@ -8,21 +8,38 @@ import json
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elude.handlers.errors import UsageError
+from elude.handlers.errors import RequestError, UsageError
 from elude.handlers.requests.edit_text import parse_edit
 
+if TYPE_CHECKING:
+    from elude.handlers.torchserve.server import Server
+
+WIDTH = 100  # of a line of an answer
+NEW_KEY = (
+    "Give the key of the running server: run the line 'export ELUDE_URL=… ELUDE_TOKEN=…' that it printed. If the key "
+    "has expired, start the server again; 'elude serve --token-minutes' sets how long it is valid."
+)
 commands = typer.Typer()
+
+
+YEAR = 365 * 24 * 60.0  # minutes
 
 
 @commands.command()
 def serve(
     archives: Annotated[list[Path], typer.Argument(help="One or several .mar files.", metavar="ARCHIVE...")],
-    port: Annotated[int, typer.Option(help="Of inference; management and metrics take the next two.")] = 8080,
-    workers: Annotated[int, typer.Option(help="Processes per model.")] = 1,
+    port: Annotated[
+        int,
+        typer.Option(min=0, max=65533, help="For inference; management and metrics use the next two. 0: any."),
+    ] = 8080,
+    workers: Annotated[int, typer.Option(min=1, help="Processes per model.")] = 1,
+    token_minutes: Annotated[
+        float, typer.Option(min=0.01, max=10 * YEAR, help="How long the keys are valid; a year by default.")
+    ] = YEAR,
     store: Annotated[
         str | None, typer.Option(help="Serve only what this model store admitted; no other code runs.")
     ] = None,
@@ -34,24 +51,24 @@ def serve(
     from elude.handlers.torchserve.server import Server, ServerSettings
     from elude.handlers.torchserve.server import serve as run
 
-    def ready(server: Server) -> None:
-        client = server.client()
-        typer.echo(
-            f"Serving {', '.join(archive.name for archive in server.archives)} at {client.url}; log: {server.log}"
-        )
-        typer.echo(f"export ELUDE_URL={client.url} ELUDE_TOKEN={server.key('inference')}")
-        typer.echo("Try: elude call inspect IMAGE    (Ctrl-C stops)")
-
     admission = None
     if store is not None:
         from elude.handlers.admission.requirements import Requirements
         from elude.model_store.store import Store
 
         admission = Store(store, Requirements.load()).requirements_for(archives)
-    run(
-        Server(list(archives), ServerSettings(workers=workers, admission=admission), ports=(port, port + 1, port + 2)),
-        ready,
-    )
+    settings = ServerSettings(workers=workers, token_minutes=token_minutes, admission=admission)
+    run(Server(list(archives), settings, ports=(port, port + 1, port + 2) if port else None), announce)
+
+
+def announce(server: Server) -> None:
+    """Print what is served, until when its key is valid, and commands that work for it."""
+    client, first = server.client(), server.archives[0]
+    served = ", ".join(f"{archive.name} {archive.version}" for archive in server.archives)
+    expires = f"{server.key_expires:%Y-%m-%d %H:%M} UTC"
+    typer.echo(f"Serving {served} at {client.url}; the key is valid until {expires}; log: {server.log}")
+    typer.echo(f"export ELUDE_URL={client.url} ELUDE_TOKEN={server.key('inference')} ELUDE_MODEL={first.name}")
+    typer.echo("Try: elude call predict IMAGE    (with the line above; Ctrl-C stops)")
 
 
 @commands.command()
@@ -64,7 +81,7 @@ def explore(
     token: Annotated[
         str | None, typer.Option(envvar="ELUDE_TOKEN", help="The server's inference key; the page never sees it.")
     ] = None,
-    model: Annotated[str, typer.Option(help="The model's name in the server's URLs.")] = "elude",
+    model: Annotated[str, typer.Option(envvar="ELUDE_MODEL", help="The model's name in the server's URLs.")] = "elude",
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Look into a model in the browser: what it sees, which sub-units count, and what happens when they are steered.
@@ -116,7 +133,7 @@ def call(
     candidates: Annotated[int | None, typer.Option(help="For 'inspect --by effect': how many are measured.")] = None,
     layer: Annotated[str | None, typer.Option(help="For 'inspect': of this layer only.")] = None,
     unit: Annotated[str | None, typer.Option(help="For 'inspect': the parts of this unit only.")] = None,
-    heat_map: Annotated[str | None, typer.Option(help="For 'inspect': grid, png or none.")] = None,
+    heat_map: Annotated[str | None, typer.Option(help="For 'inspect': grid, png or none (default).")] = None,
     examples: Annotated[int | None, typer.Option(help="For 'feature': example images at most.")] = None,
     image: Annotated[str | None, typer.Option(help="An image file, for 'search' by image.")] = None,
     body: Annotated[
@@ -125,7 +142,7 @@ def call(
     ] = None,
     url: Annotated[str, typer.Option(envvar="ELUDE_URL")] = "http://127.0.0.1:8080",
     token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="The server's inference key.")] = None,
-    model: Annotated[str, typer.Option(help="The model's name in URLs.")] = "elude",
+    model: Annotated[str, typer.Option(envvar="ELUDE_MODEL", help="The model's name in URLs.")] = "elude",
     version: Annotated[
         str | None, typer.Option(help="Of several served side by side; the default one otherwise.")
     ] = None,
@@ -147,12 +164,38 @@ def call(
     options["limit" if operation == "search" else "top_k"] = top_k
     fields = (read_fields(body) if body else {}) | {name: value for name, value in options.items() if value is not None}
     fields |= subject(operation, what, image, fields)
+    if operation == "inspect":
+        fields.setdefault("heat_map", "none")  # hundreds of numbers per sub-unit
     known = [entry.name for entry in dataclasses.fields(OPERATIONS[operation])]
     if unknown := [name for name in fields if name not in known]:
         takes = f"It takes {', '.join(known)}." if known else "It takes nothing."
         raise UsageError(f"{operation!r} does not take {', '.join(unknown)}.", takes)
-    answer = Client(url, token, model=model, version=version).call(operation, **fields)
-    typer.echo(json.dumps(answer, indent=1, ensure_ascii=False))
+    try:
+        answer = Client(url, token, model=model, version=version).call(operation, **fields)
+    except RequestError as error:
+        if error.status in (400, 401, 403) and "token" in error.message.lower():
+            raise RequestError(error.message, NEW_KEY, error.status) from error
+        raise
+    typer.echo(pretty(answer))
+
+
+def pretty(value: Any, indent: str = "") -> str:
+    """JSON for reading: an object or list that fits stands on one line, and so does a list of numbers of any depth."""
+    line = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, (dict, list)) or not value or len(indent) + len(line) <= WIDTH or numeric(value):
+        return line
+    deeper = indent + " "
+    if isinstance(value, dict):
+        lines = [f"{json.dumps(name, ensure_ascii=False)}: {pretty(entry, deeper)}" for name, entry in value.items()]
+    else:
+        lines = [pretty(entry, deeper) for entry in value]
+    begin, end = "{}" if isinstance(value, dict) else "[]"
+    return begin + ",".join(f"\n{deeper}{line}" for line in lines) + f"\n{indent}{end}"
+
+
+def numeric(value: Any) -> bool:
+    """Whether it holds nothing but numbers, e.g. the values of a heat map."""
+    return all(map(numeric, value)) if isinstance(value, list) else isinstance(value, (int, float))
 
 
 def subject(operation: str, what: str, image: str | None, fields: dict[str, Any]) -> dict[str, Any]:
@@ -181,9 +224,9 @@ def read_image(operation: str, path: str) -> str:
 def read_fields(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or from standard input for ``-``."""
     try:
-        found = json.loads(sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8"))
+        fields = json.loads(sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"--json {path} cannot be read: {error}.", "Give it a file with one JSON object.") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"--json {path} holds no JSON object.", 'Write it as {"top_k": 3}.')
-    return found
+    if not isinstance(fields, dict):
+        raise UsageError(f"--json {path} does not hold a JSON object.", 'Write it as {"top_k": 3}.')
+    return fields

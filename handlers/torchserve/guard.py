@@ -3,7 +3,13 @@ is part of it.
 
 TorchServe starts a worker in the folder that it unpacked the archive to, with the program that
 ``--python`` names. ``write_guard`` makes that program. It runs before a single line of the archive,
-so that an archive with a handler of someone else's is refused too.
+so that an archive with a handler of someone else's is refused too, and it starts the worker with
+``-B``: Python writes no compiled files into the folder, so that every file in it stays one that was
+compared.
+
+What it cannot do: TorchServe asks an archive's own files which interpreter runs and which program
+is in front of it, and an archive that names others never meets the guard. ``elude serve`` and
+``elude store sync`` hand TorchServe only archives whose files are ours.
 """
 
 from __future__ import annotations
@@ -55,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
             check(Path.cwd())
         except (RuntimeError, EludeError) as error:
             sys.exit(f"Failed to load model: {type(error).__name__}: {error}")
-    os.execv(sys.executable, [sys.executable, *arguments])
+    os.execv(sys.executable, [sys.executable, "-B", *arguments])
 
 
 if __name__ == "__main__":

@@ -10,44 +10,78 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 import threading
 import time
 from http import HTTPStatus
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 CONTENTS = "contents.json"
 logger = logging.getLogger(__name__)
 
 
-def check_contents(folder: Path) -> None:
+def check_contents(folder: Path, cached: str | None = None) -> None:
     """Compare each file of an unpacked archive with its hash.
+
+    Args:
+        folder: where it was unpacked to.
+        cached: the one file that Python may have written there, its compiled form of this module; None for none. Any
+            other compiled file would run instead of the source that was compared.
 
     Raises:
         RuntimeError: a file is missing, changed or extra; names it. (The project's own errors are not loaded yet.)
     """
-    expected = _read_contents(folder)
-    for name, sha256 in expected.items():
+    listed = parse_contents(_read_contents(folder))
+    for name, sha256 in listed.items():
         path = folder / name
-        if not path.is_file():
+        if path.is_symlink() or not path.is_file():
             raise RuntimeError(f"The archive is damaged: {name} is missing.")
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                 raise RuntimeError(f"The archive is damaged: {name} was changed.")
+    expected = {CONTENTS, *listed}
+    expected |= {parent.as_posix() for name in listed for parent in PurePosixPath(name).parents}
     for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        own = "__pycache__" in name  # Python's
-        if path.is_file() and name not in expected and name != CONTENTS and not own:
+        if path.relative_to(folder).as_posix() not in expected and not _written_by_python(path, cached):
+            name = path.relative_to(folder).as_posix()
             raise RuntimeError(f"The archive is damaged: {name} does not belong to it.")
 
 
-def _read_contents(folder: Path) -> dict[str, str]:
+def _written_by_python(path: Path, cached: str | None) -> bool:
+    """Whether it is the compiled form of this module, its folder, or its temporary name while another worker writes
+    it.
+    """
+    if cached is None or path.is_symlink():
+        return False
+    own = Path(cached)
+    if path.is_dir():
+        return path == own.parent
+    return path.parent == own.parent and (
+        path.name == own.name or (path.name.rpartition(".")[0] == own.name and path.suffix[1:].isdigit())
+    )
+
+
+def _read_contents(folder: Path) -> bytes:
     try:
-        listed: dict[str, str] = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
-        own = listed.pop(CONTENTS)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return (folder / CONTENTS).read_bytes()
+    except OSError as error:
         raise RuntimeError(f"The archive is damaged: {CONTENTS} cannot be read: {type(error).__name__}.") from error
-    if own != contents_sha256(listed) or (folder / CONTENTS).read_bytes() != contents_bytes(listed):
+
+
+def parse_contents(content: bytes) -> dict[str, str]:
+    """Name to hash of every file of an archive but ``contents.json``, whose bytes are given.
+
+    Raises:
+        RuntimeError: it is not as ``contents_bytes`` writes it, or does not hold its own hash.
+    """
+    try:
+        listed: dict[str, str] = json.loads(content.decode("utf-8"))
+        own = listed.pop(CONTENTS)
+        whole = own == contents_sha256(listed) and content == contents_bytes(listed)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise RuntimeError(f"The archive is damaged: {CONTENTS} cannot be read: {type(error).__name__}.") from error
+    if not whole or not all(isinstance(sha256, str) for sha256 in listed.values()):
         raise RuntimeError(f"The archive is damaged: {CONTENTS} was changed.")
     return listed
 
@@ -68,9 +102,11 @@ class EludeHandler:
     """Answers TorchServe's batches with ``elude.handlers.service.Service``."""
 
     def initialize(self, context: Any) -> None:
-        """Check the archive, ask whether it may be served here, and load the bundle; called once a worker."""
+        """Check the archive, ask whether it may be served here, and load the bundle; called once per worker."""
         folder = Path(context.system_properties["model_dir"])
-        check_contents(folder)
+        self._cached = None if sys.dont_write_bytecode or __spec__ is None else __spec__.cached
+        sys.dont_write_bytecode = True  # what Python would write into the folder is what does not belong there
+        check_contents(folder, self._cached)
         from elude.handlers.admission.admission import require_archive
         from elude.handlers.admission.requirements import Requirements
         from elude.handlers.admission.watch import Watch
@@ -93,7 +129,7 @@ class EludeHandler:
             self._watch = Watch(self._check, folder, settings.recheck_s, self._busy)
 
     def _check(self, folder: Path) -> None:
-        check_contents(folder)
+        check_contents(folder, self._cached)
         self.service.admission.require_current()
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:

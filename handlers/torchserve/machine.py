@@ -1,4 +1,4 @@
-"""What the machine gives a server: Java, the package of TorchServe, free ports."""
+"""What the machine gives a server: Java, the package of TorchServe, free ports, a folder with a short path."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import importlib.util
 import os
 import shutil
 import socket
+import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from elude.handlers.errors import UsageError
+
+_SOCKET = "/.ts.sock.99999"  # TorchServe's name for a worker's socket
+_SOCKET_PATH = 103  # bytes that a socket's path may have on every system
 
 
 def find_java() -> Path:
@@ -47,3 +52,42 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in sockets]
+
+
+def require_free(ports: Mapping[str, int]) -> None:
+    """Refuse ports of the loopback address that something listens on.
+
+    Args:
+        ports: what each is for, e.g. ``{"inference": 8080}``.
+
+    Raises:
+        UsageError: names the port and what it is for.
+    """
+    for purpose, port in ports.items():
+        if not 0 < port < 2**16:
+            raise UsageError(f"There is no port {port} (for {purpose}).", "Ports are 1 to 65535.")
+        with socket.socket() as probe:
+            # As Java binds: a port whose last connection has just ended is free, one that is listened on is not.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise UsageError(
+                    f"Port {port} (for {purpose}) cannot be used: {error.strerror}.", "Choose others with --port."
+                ) from error
+
+
+def short_folder(prefix: str) -> Path:
+    """A new private folder in which sockets can lie, whose paths are limited: where the temporary folder has too long
+    a path, in another one.
+
+    Raises:
+        UsageError: there is none.
+    """
+    candidates = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp"]
+    for parent in filter(None, candidates):
+        if len(os.fsencode(f"{parent}/{prefix}12345678{_SOCKET}")) <= _SOCKET_PATH and os.access(parent, os.W_OK):
+            return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    raise UsageError(
+        f"The temporary folder {candidates[0]} has too long a path for sockets.", "Set TMPDIR to a shorter one."
+    )

@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,14 +25,16 @@ from typing import Any
 from elude.handlers.admission.requirements import ENVIRONMENT, Requirements
 from elude.handlers.errors import EvaluationError, RequestError, UsageError
 from elude.handlers.settings import OVERRIDES, Settings
-from elude.handlers.torchserve.archives import ArchiveInfo, check_archive, read_archive
+from elude.handlers.torchserve.archives import ArchiveInfo, read_archive, require_distinct
 from elude.handlers.torchserve.client import Client, ServerError
+from elude.handlers.torchserve.configuration import configuration
 from elude.handlers.torchserve.guard import write_guard
-from elude.handlers.torchserve.machine import find_java, find_torchserve, free_ports
+from elude.handlers.torchserve.intake import take_in
+from elude.handlers.torchserve.machine import find_java, find_torchserve, free_ports, require_free, short_folder
 from elude.handlers.torchserve.startup_log import failure, last_lines
 
-_MAX_BODY = 16 * 2**20  # bytes of a request or a response: an image of 6 MiB as base64, and many heat maps
-METRICS = Path(__file__).with_name("metrics.yaml")
+CONFIGURATION = "config.properties"
+LOGGING = Path(__file__).with_name("log4j2.xml")
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,13 @@ class ServerSettings:
     """How to serve.
 
     Attributes:
-        workers: processes for each model.
+        workers: processes per model.
         batch_size: requests that may share a forward pass.
         batch_delay_ms: how long to wait for a batch to fill.
         token_minutes: how long the keys are valid.
         response_timeout_s: after it a worker counts as dead.
         start_timeout_s: after it starting counts as failed.
+        log_bytes: size at which the log is started anew; four older parts are kept.
         model_api: whether models may be registered while it runs.
         overrides: settings over those of the archives, as ``elude.handlers.settings.Settings.from_json`` reads them.
         admission: what archives must fulfil; by default what ``ELUDE_ADMISSION`` names. Where it
@@ -59,6 +61,7 @@ class ServerSettings:
     token_minutes: float = 60
     response_timeout_s: int = 120
     start_timeout_s: float = 120
+    log_bytes: int = 10_000_000
     model_api: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
     admission: Requirements | None = None
@@ -83,9 +86,11 @@ class Server:
         folder: Path | str | None = None,
     ) -> None:
         self.archives = [read_archive(path) for path in ([archives] if isinstance(archives, (str, Path)) else archives)]
+        require_distinct(self.archives)
         self.settings = settings
         self._ports, self._wanted_folder = ports, folder
         self._process: subprocess.Popen[bytes] | None = None
+        self._leftovers = ExitStack()
         self.pid = 0  # of Java, which leads the process group of all workers
 
     def __enter__(self) -> Server:
@@ -101,63 +106,37 @@ class Server:
 
     @property
     def log(self) -> Path:
-        """The log file."""
+        """The log file; older parts of it are ``server.log.1`` to ``.4``."""
         return self.folder / "server.log"
+
+    @property
+    def key_expires(self) -> datetime:
+        """When the current inference key expires, UTC."""
+        return _instant(self._keys()["inference"]["expiration time"])
 
     def start(self) -> None:
         """Start and wait until every model has a worker that answers.
 
         Raises:
-            UsageError: TorchServe or Java is not installed, or an archive is damaged.
+            UsageError: TorchServe or Java is not installed, or an archive is not as it should be.
+            GateError: an archive is none of those that may be loaded.
             EvaluationError: it did not get ready; says why and names the log.
         """
-        command_start = [str(find_java()), f"-Dmodel_server_home={find_torchserve().parent}"]
-        # Not under a caller's folder: the workers' sockets lie in it, whose paths may have 100 characters at most.
-        self.folder = (
-            Path(self._wanted_folder).resolve()
-            if self._wanted_folder
-            else Path(tempfile.mkdtemp(prefix="elude-serve-"))
-        )
-        self._sockets = Path(tempfile.mkdtemp(prefix="elude-"))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "key_file.json").unlink(missing_ok=True)
-        free = free_ports(5)
-        self.inference_port, self.management_port, self.metrics_port = self._ports or (free[0], free[1], free[2])
-        self._write_configuration(free[3], free[4])
-        python = sys.executable if self._requirements().archives is None else str(write_guard(self.folder))
-        command = [*command_start, f"-Djava.io.tmpdir={self._sockets}", "-cp", f"{find_torchserve()}/frontend/*"]
-        command += ["org.pytorch.serve.ModelServer", "--python", python, "-f", str(self.folder / "config.properties")]
-        command += ["-s", str(self.folder / "store"), "-ncs"]
-        if self.settings.model_api:
-            command.append("--enable-model-api")
-        environment = {
-            name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TS_CONFIG_FILE")
-        }
-        environment |= {"TMPDIR": str(self._sockets), "LOG_LOCATION": str(self.folder / "logs")}
-        environment |= {
-            "METRICS_LOCATION": str(self.folder / "logs"),
-            "OMP_NUM_THREADS": "1",
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
-        if self.settings.admission is not None:
-            required = self.folder / "admission.json"
-            required.write_text(json.dumps(self.settings.admission.to_json()), encoding="utf-8")
-            environment[ENVIRONMENT] = str(required)
-        if self.settings.overrides:
-            Settings.from_json(self.settings.overrides)  # a mistake is told here, not in a worker's log
-            overrides = self.folder / "settings.json"
-            overrides.write_text(json.dumps(self.settings.overrides), encoding="utf-8")
-            environment[OVERRIDES] = str(overrides)
+        java, torchserve = find_java(), find_torchserve()
         with ExitStack() as undo:
             undo.callback(self.stop)
-            with self.log.open("wb") as log:
+            addresses = self._choose_ports()
+            private = self._private_folder()
+            self._take_in(private / "archives")
+            self._prepare(private, addresses)
+            with self._console.open("wb") as console:
                 self._process = subprocess.Popen(
-                    command,
+                    self._command(java, torchserve, private),
                     cwd=self.folder,
-                    env=environment,
+                    env=self._environment(private),
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
+                    stdout=console,
+                    stderr=console,
                     start_new_session=True,
                 )
             self.pid = self._process.pid
@@ -165,21 +144,11 @@ class Server:
             undo.pop_all()
 
     def stop(self) -> None:
-        """End it and all its workers; nothing is left running when this returns."""
+        """End it and all its workers; nothing is left running when this returns, and of its files only the log."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        try:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        finally:
-            # Workers are in the group of the server; whatever outlived it ends here.
-            _kill_group(process.pid)
-            process.wait()
-            shutil.rmtree(self._sockets, ignore_errors=True)
+        with self._leftovers:
+            if process is not None:
+                _end(process)
 
     def client(
         self, model: str | None = None, version: str | None = None, *, timeout: float = 30, retries: int = 2
@@ -202,7 +171,8 @@ class Server:
     def key(self, kind: str) -> str:
         """The current key for ``inference`` or ``management``, a new one if it has less than a minute to live."""
         keys = self._keys()
-        if _minutes_left(keys[kind]["expiration time"]) < min(1.0, self.settings.token_minutes / 2):
+        left = (_instant(keys[kind]["expiration time"]) - datetime.now(UTC)).total_seconds() / 60
+        if left < min(1.0, self.settings.token_minutes / 2):
             address = f"http://127.0.0.1:{self.management_port}"
             Client(address, keys["API"]["key"], timeout=10).send(f"/token?type={kind}")
             keys = self._keys()
@@ -214,6 +184,11 @@ class Server:
             status = self._process.wait()
             raise EvaluationError(f"TorchServe ended by itself with status {status}.", f"Its log is {self.log}.")
 
+    @property
+    def _console(self) -> Path:
+        """What Java prints before it logs, or when it cannot start at all."""
+        return self.folder / "java.log"
+
     def _requirements(self) -> Requirements:
         return Requirements.load() if self.settings.admission is None else self.settings.admission
 
@@ -224,45 +199,81 @@ class Server:
     def _management(self) -> Client:
         return Client(f"http://127.0.0.1:{self.management_port}", self.key("management"), timeout=10)
 
-    def _write_configuration(self, *grpc_ports: int) -> None:
-        store = self.folder / "store"
-        shutil.rmtree(store, ignore_errors=True)
-        store.mkdir()
-        models: dict[str, dict[str, dict[str, object]]] = {}
-        for archive in self.archives:
-            check_archive(archive)
-            shutil.copyfile(archive.path, store / archive.file)
-            versions = models.setdefault(archive.name, {})
-            versions[archive.version] = {
-                "defaultVersion": not versions,
-                "marName": archive.file,
-                "minWorkers": self.settings.workers,
-                "maxWorkers": self.settings.workers,
-                "batchSize": self.settings.batch_size,
-                "maxBatchDelay": self.settings.batch_delay_ms,
-                "responseTimeout": self.settings.response_timeout_s,
-            }
+    def _private_folder(self) -> Path:
+        """A folder that only this user can enter, gone when the server stops: archives, sockets and configuration."""
+        folder = short_folder("elude-")
+        self._leftovers.callback(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+    def _choose_ports(self) -> dict[str, int]:
+        """Of inference, management and metrics, and of gRPC, which nobody uses and cannot be left out."""
+        free = free_ports(5)
+        self.inference_port, self.management_port, self.metrics_port = self._ports or (free[0], free[1], free[2])
         addresses = {"inference": self.inference_port, "management": self.management_port, "metrics": self.metrics_port}
-        lines = [f"{name}_address=http://127.0.0.1:{port}" for name, port in addresses.items()]
-        lines += [
-            f"grpc_{name}_port={port}" for name, port in zip(("inference", "management"), grpc_ports, strict=True)
+        require_free(addresses)
+        return addresses | {"grpc_inference": free[3], "grpc_management": free[4]}
+
+    def _take_in(self, folder: Path) -> None:
+        """Copy the archives, checking every byte: TorchServe gets these copies, under names of ours, and nothing
+        else.
+        """
+        folder.mkdir()
+        requirements = self._requirements()
+        self.archives = [
+            take_in(archive.path, folder / f"{number}.mar", requirements)
+            for number, archive in enumerate(self.archives)
         ]
-        lines += [f"grpc_{name}_address=127.0.0.1" for name in ("inference", "management")]
-        lines += [f"load_models={','.join(archive.file for archive in self.archives)}", f"models={json.dumps(models)}"]
-        lines += [
-            f"token_expiration_min={self.settings.token_minutes}",
-            "metrics_mode=prometheus",
-            f"metrics_config={METRICS}",
-        ]
-        lines += ["job_queue_size=1000", "enable_envvars_config=false"]
-        lines += [f"max_request_size={_MAX_BODY}", f"max_response_size={_MAX_BODY}", f"allowed_urls=file://{store}/.*"]
-        (self.folder / "config.properties").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        require_distinct(self.archives)
+
+    def _prepare(self, private: Path, ports: Mapping[str, int]) -> None:
+        """The folder of the log and the keys, and TorchServe's configuration."""
+        self.folder = Path(self._wanted_folder or tempfile.mkdtemp(prefix="elude-serve-")).resolve()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for log in (self.log, self._console):
+            log.write_bytes(b"")
+        keys = self.folder / "key_file.json"
+        keys.unlink(missing_ok=True)
+        self._leftovers.callback(keys.unlink, missing_ok=True)
+        model_settings = {
+            "minWorkers": self.settings.workers,
+            "maxWorkers": self.settings.workers,
+            "batchSize": self.settings.batch_size,
+            "maxBatchDelay": self.settings.batch_delay_ms,
+            "responseTimeout": self.settings.response_timeout_s,
+        }
+        content = configuration(self.archives, ports, self.settings.token_minutes, model_settings)
+        (private / CONFIGURATION).write_bytes(content)
+
+    def _command(self, java: Path, torchserve: Path, private: Path) -> list[str]:
+        command = [str(java), f"-Dmodel_server_home={torchserve.parent}", f"-Djava.io.tmpdir={private}"]
+        command += [f"-Dlog4j.configurationFile={LOGGING.as_uri()}", f"-Delude.log={self.log}"]
+        command.append(f"-Delude.log.bytes={self.settings.log_bytes}")
+        command += ["-cp", f"{torchserve}/frontend/*", "org.pytorch.serve.ModelServer"]
+        command += ["--python", str(write_guard(private)), "-f", str(private / CONFIGURATION)]
+        command += ["-s", str(private / "archives"), "-ncs"]
+        return [*command, "--enable-model-api"] if self.settings.model_api else command
+
+    def _environment(self, private: Path) -> dict[str, str]:
+        left_out = ("PYTHONPATH", "TS_CONFIG_FILE")
+        environment = {name: value for name, value in os.environ.items() if name not in left_out}
+        environment |= {"TMPDIR": str(private), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        if self.settings.admission is not None:
+            required = private / "admission.json"
+            required.write_text(json.dumps(self.settings.admission.to_json()), encoding="utf-8")
+            environment[ENVIRONMENT] = str(required)
+        if self.settings.overrides:
+            Settings.from_json(self.settings.overrides)  # a mistake is reported here, not in a worker's log
+            overrides = private / "settings.json"
+            overrides.write_text(json.dumps(self.settings.overrides), encoding="utf-8")
+            environment[OVERRIDES] = str(overrides)
+        return environment
 
     def _wait_until_ready(self, deadline: float) -> None:
         waiting = list(self.archives)
         while waiting:
             ended = self._process is not None and self._process.poll() is not None  # asked first: then the log is whole
-            log = self.log.read_text(encoding="utf-8", errors="replace")
+            texts = [path.read_text(encoding="utf-8", errors="replace") for path in (self.log, self._console)]
+            log = "".join(texts)
             reason = failure(log) or (last_lines(log) if ended else None)
             if reason is not None:
                 raise EvaluationError(f"TorchServe did not start: {reason}", f"Its log is {self.log}.")
@@ -285,9 +296,10 @@ class Server:
 
 
 def serve(server: Server, ready: Callable[[Server], None]) -> None:
-    """Start a server, call ``ready``, and serve until Ctrl-C or SIGTERM, which end it with all its workers.
+    """Start a server, call ``ready``, and serve until Ctrl-C, SIGTERM or the end of the terminal (SIGHUP), which end
+    it with all its workers.
 
-    For the main thread of a program that does nothing else.
+    For the main thread of a program that does nothing else. Under ``nohup`` it outlives the terminal.
 
     Raises:
         EvaluationError: it did not start, or ended by itself.
@@ -297,7 +309,10 @@ def serve(server: Server, ready: Callable[[Server], None]) -> None:
         raise KeyboardInterrupt
 
     # SIGINT too: a shell starts its background jobs with it ignored.
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    ends = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        ends.append(signal.SIGHUP)
+    before = {number: signal.signal(number, end) for number in ends}
     try:
         with server:
             ready(server)
@@ -309,9 +324,21 @@ def serve(server: Server, ready: Callable[[Server], None]) -> None:
             signal.signal(number, handler)
 
 
-def _minutes_left(instant: str) -> float:
-    moment = datetime.fromisoformat(instant[:19]).replace(tzinfo=UTC)  # Java gives nanoseconds and a Z
-    return (moment - datetime.now(UTC)).total_seconds() / 60
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text[:19]).replace(tzinfo=UTC)  # Java gives nanoseconds and a Z
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    finally:
+        # Workers are in the group of the server; whatever outlived it ends here.
+        _kill_group(process.pid)
+        process.wait()
 
 
 def _kill_group(group: int) -> None:

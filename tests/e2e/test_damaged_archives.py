@@ -12,7 +12,7 @@ from _serving import images, make_bundle
 from _stock import stock
 
 from elude.handlers.errors import UsageError
-from elude.handlers.torchserve.archives import check_archive, read_archive
+from elude.handlers.torchserve.intake import take_in
 from elude.model_store.archive import package
 
 pytestmark = pytest.mark.server
@@ -60,7 +60,7 @@ def test_a_flipped_byte_fails_the_checksum_which_tells_the_file(archive: Path, t
     for i, entry in enumerate(FILES):
         sums[entry] = flipped(archive, tmp_path / "models" / f"bad{i}.mar", entry)
         with pytest.raises(UsageError, match=f"{entry} was changed"):  # what `elude serve` says before it starts
-            check_archive(read_archive(tmp_path / "models" / f"bad{i}.mar"))
+            take_in(tmp_path / "models" / f"bad{i}.mar", tmp_path / "copy.mar")
     with stock(tmp_path) as server:
         server.wait(lambda: server.ask("whole", images(1)[0])[0] == 200)
         log = server.log()

@@ -124,7 +124,7 @@ def test_what_our_own_server_was_told_to_require(bundle: Bundle, tmp_path: Path)
         store.requirements_for([own])
     assert version.archive is not None
     admission = store.requirements_for([version.archive])
-    with pytest.raises(EvaluationError, match="This archive was never admitted"):
+    with pytest.raises(GateError, match="This archive was never admitted"):
         Server(own, ServerSettings(admission=admission)).start()
     with Server(version.archive, ServerSettings(admission=admission)) as server:
         client = server.client()

@@ -63,7 +63,7 @@ CALLS: list[tuple[list[str], dict[str, Any]]] = [
     ),
     (
         ["inspect", "IMAGE", "--layer", LAYER, "--unit", f"{LAYER}/u1"],
-        {"op": "inspect", "image": TEXT, "layer": LAYER, "unit": f"{LAYER}/u1"},
+        {"op": "inspect", "image": TEXT, "layer": LAYER, "unit": f"{LAYER}/u1", "heat_map": "none"},
     ),
     (
         ["inspect", "IMAGE", "--by", "effect", "--target", "odd", "--candidates", "2", "--heat-map", "png"],

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from _fronts import MODEL, Web
+from _fronts import MODEL, Web, workers
 from _serving import images
 
 from elude.handlers.errors import EludeError, RequestError
@@ -92,14 +92,13 @@ def test_the_log_says_what_was_refused_and_nothing_of_its_content(server: Server
 def test_health_turns_bad_when_a_file_is_damaged_while_serving(
     local: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("elude.model_store.archive.RETRY_S", 3)
+    monkeypatch.setattr("elude.handlers.torchserve.archives.RETRY_S", 3)
     archive = package(local.bundle, tmp_path, name=MODEL, version="1.0")
     with Server(archive, ServerSettings(overrides={"recheck_s": 0.5}), folder=tmp_path / "run") as running:
         client = running.client(retries=0)
         assert json.loads(client.send("/ping"))["status"] == "Healthy"
-        unpacked = list(running._sockets.rglob("catalogue.sqlite"))
-        assert len(unpacked) == 1
-        with unpacked[0].open("r+b") as file:
+        (worker,) = workers(running)  # its working folder is the unpacked archive
+        with Path(f"/proc/{worker}/cwd/bundle/catalogue.sqlite").open("r+b") as file:
             file.seek(5000)
             file.write(b"\xff")
         begin = time.monotonic()
