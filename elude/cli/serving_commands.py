@@ -228,5 +228,5 @@ def read_fields(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"--json {path} cannot be read: {error}.", "Give it a file with one JSON object.") from error
     if not isinstance(fields, dict):
-        raise UsageError(f"--json {path} does not hold a JSON object.", 'Write it as {"top_k": 3}.')
+        raise UsageError(f"--json {path} holds no JSON object.", 'Write it as {"top_k": 3}.')
     return fields
