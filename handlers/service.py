@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,12 @@ from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import BundleError, GateError, ImageError, RequestError, UsageError
 from elude.handlers.images.decode import decode_all
 from elude.handlers.images.preprocess import Preprocess
-from elude.handlers.requests.calls import Answer, Asked, Call, Work, refusal
+from elude.handlers.requests.calls import Answer, Call, Job, Work, refusal
 from elude.handlers.requests.edits import Edit
-from elude.handlers.requests.forms import PLAIN, Form, parse
+from elude.handlers.requests.forms import PLAIN, Form, parse, parse_form
 from elude.handlers.requests.schema import OPERATIONS, Describe, Feature, Inspect, Predict, Request, Search, Steer
 from elude.handlers.requests.steering import Steered, read_presets, resolve
 from elude.handlers.settings import Settings
-
-_KEPT = 64  # lists of edits whose sub-units are remembered: who steers sends the same with image after image
 
 
 class Service:
@@ -71,9 +68,6 @@ class Service:
             raise BundleError(
                 f"{bundle.root}: manifest, graph and catalogue name different sub-units.", "Export the bundle again."
             )
-        self._resolved = lru_cache(_KEPT)(
-            partial(resolve, layers=session.layers, catalogue=self.catalogue, limits=settings.limits)
-        )
         self.presets = read_presets(bundle, session.layers, self.catalogue, settings.limits)
         if settings.preset:
             admission.require_preset(settings.preset)
@@ -114,18 +108,21 @@ class Service:
 
     def answer(self, calls: Sequence[Call]) -> list[Answer]:
         """Answer each call on its own; those with an image share one forward pass."""
-        asked = [self._prepare(call) for call in calls]
+        return self.run([self.prepare(call) for call in calls])
+
+    def run(self, jobs: Sequence[Job]) -> list[Answer]:
+        """Answer prepared calls in one forward pass."""
         pixels: list[NDArray[np.uint8]] = []
         edits: list[tuple[Edit, ...]] = []
         inspecting = False
-        for work in (work for one in asked if one.error is None for work in one.works):
+        for work in (work for job in jobs if job.error is None for work in job.works):
             if work.pixels is not None:
                 work.first = len(pixels)
                 pixels += [work.pixels] * len(work.rows)
                 edits += work.rows
                 inspecting = inspecting or isinstance(work.request, (Inspect, Search))
         rows = run_rows(self.session, self.preprocess.normalise(np.stack(pixels)), edits, inspecting) if pixels else []
-        return [self._finish(one, rows) for one in asked]
+        return [self._finish(job, rows) for job in jobs]
 
     def describe(self) -> dict[str, Any]:
         """What is served: model, layers, operations, presets that may be served, limits, hashes, model card,
@@ -159,29 +156,34 @@ class Service:
             found["preset"] = self.settings.preset
         return found | self._documents
 
-    def _prepare(self, call: Call) -> Asked:
-        asked = Asked()
+    def prepare(self, call: Call) -> Job:
+        """Read a call and decode its images; safe in several threads at once."""
+        job = Job()
         where = ""
         try:
-            form = (
-                Form((Describe(),))
-                if call.describe
-                else parse(call.body, explain=call.explain, limits=self.settings.limits)
-            )
-            asked.form, asked.operation = form, type(form.requests[0]).__name__.lower()
-            if asked.operation != "describe":
+            form = self._form(call)
+            job.form, job.operation = form, type(form.requests[0]).__name__.lower()
+            if job.operation != "describe":
                 self.admission.require_current()
             for i, request in enumerate(form.requests):
                 where = form.where(i)
-                asked.works.append(self._work(request))
-            self._read_images(asked.works, form)
+                job.works.append(self._work(request))
+            self._read_images(job.works, form)
         except RequestError as error:
-            asked.error = RequestError(where + error.message, error.remedy, error.status)
+            job.error = RequestError(where + error.message, error.remedy, error.status)
         except ImageError as error:
-            asked.error = RequestError(error.message, error.remedy)
+            job.error = RequestError(error.message, error.remedy)
         except GateError as error:  # the verdict has ended since the model was loaded
-            asked.error = RequestError(error.message, error.remedy, 503)
-        return asked
+            job.error = RequestError(error.message, error.remedy, 503)
+        return job
+
+    def _form(self, call: Call) -> Form:
+        limits = self.settings.limits
+        if call.describe:
+            return Form((Describe(),))
+        if call.form is not None:
+            return parse_form(call.form, explain=call.explain, limits=limits)
+        return parse(call.body, explain=call.explain, limits=limits)
 
     def _work(self, request: Request) -> Work:
         work = Work(request)
@@ -239,7 +241,7 @@ class Service:
             raise RequestError(
                 "Only presets may be served here.", f"Use one of {', '.join(self._served_presets()) or 'none'}.", 403
             )
-        return self._resolved(request.edits or ())
+        return resolve(request.edits or (), self.session.layers, self.catalogue, self.settings.limits)
 
     def _steering(self) -> str:
         """What the archive's settings and the server's requirements both allow."""
@@ -260,33 +262,33 @@ class Service:
         message, remedy = f"There is no preset {name!r}.", f"Presets: {', '.join(self._served_presets()) or 'none'}."
         raise error(message, remedy, 404) if error is RequestError else error(message, remedy)
 
-    def _finish(self, asked: Asked, rows: Sequence[Row | RequestError]) -> Answer:
-        if asked.error is None and asked.form is not None:
+    def _finish(self, job: Job, rows: Sequence[Row | RequestError]) -> Answer:
+        if job.error is None and job.form is not None:
             where = ""
             try:
                 contents = []
-                for i, work in enumerate(asked.works):
-                    where = asked.form.where(i)
+                for i, work in enumerate(job.works):
+                    where = job.form.where(i)
                     contents.append(self._content(work, rows))
                 where = ""
-                content = asked.form.wrap(contents, self.model)
-                flat = asked.operation == "predict" and asked.form.kind == PLAIN and self.labels is not None
+                content = job.form.wrap(contents, self.model)
+                flat = job.operation == "predict" and job.form.kind == PLAIN and self.labels is not None
                 text = (indented if flat else compact)(content)
                 if len(text) <= self.settings.limits.max_response:
-                    return Answer(200, text, asked.operation)
+                    return Answer(200, text, job.operation)
                 most = self.settings.limits.max_response
-                asked.error = RequestError(
+                job.error = RequestError(
                     f"The answer has {len(text)} bytes; at most {most} are allowed.", "Ask for less.", 422
                 )
             except ValueError:
-                asked.error = RequestError(
+                job.error = RequestError(
                     f"{where}The model's answer is not finite.", "Use smaller values in the edits.", 422
                 )
             except RequestError as error:
-                asked.error = RequestError(where + error.message, error.remedy, error.status)
+                job.error = RequestError(where + error.message, error.remedy, error.status)
             except UsageError as error:  # a look-up that found nothing
-                asked.error = RequestError(where + error.message, error.remedy, 404)
-        return refusal(asked.error or RequestError("The request was not read.", status=500), asked.operation)
+                job.error = RequestError(where + error.message, error.remedy, 404)
+        return refusal(job.error or RequestError("The request was not read.", status=500), job.operation)
 
     def _content(self, work: Work, rows: Sequence[Row | RequestError]) -> dict[str, Any]:
         request = work.request

@@ -28,7 +28,7 @@ from elude.handlers.explorer.backends import Backend, examples, refusal
 from elude.handlers.images.decode import decode_all
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.settings import Limits, Settings
-from elude.handlers.web.app import read_body
+from elude.handlers.web.bodies import read_body
 
 PAGE = Path(__file__).parent / "page"
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}

@@ -12,7 +12,7 @@ from elude.handlers.errors import RequestError, UsageError
 from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
 from elude.handlers.torchserve.client import Client, ServerError
-from elude.handlers.web.app import Batches
+from elude.handlers.web.batches import Batches
 
 _FEATURES = 48  # sub-units whose top images are gathered for the choice of examples
 _EXAMPLES = 24

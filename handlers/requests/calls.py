@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,16 +19,31 @@ from elude.handlers.requests.steering import Steered
 
 @dataclass(frozen=True)
 class Call:
-    """One HTTP request as it came: its body, and the route's meaning."""
+    """One HTTP request as it came, and what its route means.
+
+    Attributes:
+        body: bytes, text, or what JSON gave; None where the caller sent nothing.
+        explain: whether it came by a route that explains.
+        describe: whether it came by a route that describes the model.
+        form: the fields of an HTML form, instead of a body.
+    """
 
     body: Any
     explain: bool = False
     describe: bool = False
+    form: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any], *, explain: bool = False, describe: bool = False) -> Call:
+        """From a row of TorchServe's batch: a body under ``data`` or ``body``, or the fields of a form."""
+        if not row.keys() - {"data", "body"} and len(row) < 2:
+            return cls(row.get("data", row.get("body")), explain, describe)
+        return cls(None, explain, describe, row)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: HTTP status, JSON body, and the operation for metrics (``invalid`` if it could not be told)."""
+    """One answer: HTTP status, JSON body, and the operation for metrics (``invalid`` if it was not understood)."""
 
     status: int
     body: bytes
@@ -46,8 +62,8 @@ class Work:
 
 
 @dataclass
-class Asked:
-    """What a call asks: its form and requests, or the error that ends it."""
+class Job:
+    """A call on its way: its form and requests, or the error that ends it."""
 
     operation: str = "invalid"
     form: Form | None = None
@@ -56,6 +72,6 @@ class Asked:
 
 
 def refusal(error: RequestError, operation: str) -> Answer:
-    """The answer that tells an error."""
+    """The answer that reports an error."""
     body = {"code": error.status, "type": "RequestError" if error.status < 500 else "ModelError", "message": str(error)}
     return Answer(error.status, compact(body), operation)

@@ -1,25 +1,36 @@
-"""The forms in which requests come and answers go: raw image bytes, our own JSON, and KServe's two inference protocols.
+"""The one reader of requests, for both front ends: image bytes, our own JSON, HTML forms, and KServe's protocols.
 
-KServe V1 is ``{"instances": [REQUEST, …]}`` → ``{"predictions": [ANSWER, …]}``, V2 (open inference)
-carries BYTES tensors; see ``docs/serving.md``. Both may hold several images; each becomes a request
-of its own in the same forward pass.
+What a body is shows in its bytes, whatever content type it was sent with. KServe V1 is ``{"instances": [REQUEST, …]}``
+→ ``{"predictions": [ANSWER, …]}``, V2 (open inference) carries BYTES tensors; see ``docs/serving.md``. Both may hold
+several images; each becomes a request of its own in the same forward pass.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
+import codecs
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from elude.handlers.errors import RequestError
 from elude.handlers.requests.schema import OPERATIONS, Inspect, Predict, Request
-from elude.handlers.requests.validation import read, shown
+from elude.handlers.requests.validation import base64_bytes, read, shown
 from elude.handlers.settings import Limits
 
 PLAIN, V1, V2 = "plain", "v1", "v2"
+_IMAGE_FIELDS = ("image", "data", "body")  # of a form; TorchServe's own clients write 'data' or 'body'
+_IMAGE_NAMES = ("data", "image_bytes", "b64")  # of KServe's clients and examples, besides 'image'
+_OPTIONS = {"op"} | {entry.name for kind in OPERATIONS.values() for entry in fields(kind)} - {"image"}
+_TEXTS = {"op"} | {
+    entry.name for kind in OPERATIONS.values() for entry in fields(kind) if str(entry.type).split(" ")[0] == "str"
+}
+_BASE64 = re.compile(rb"(data:[\w/+.-]{1,60};base64,)?[A-Za-z0-9+/=\r\n]{16,}")
+_MAX_FIELD = 2**16  # characters of a field of a form that is read as JSON; 64 edits take some 10,000
+_MAX_VALUES = 100_000  # of a JSON text: objects and lists take up to 30 times the memory of their text
+_MAX_WIDE = 2**20  # bytes of a JSON text beyond which one wide character would make four bytes of each
+_WIDE = re.compile(rb"\\u(?!00)")
 
 
 @dataclass(frozen=True)
@@ -62,15 +73,14 @@ def parse(body: Any, *, explain: bool = False, limits: Limits = Limits()) -> For
     Raises:
         RequestError: the body is none of the forms, or a field does not fit; names the field.
     """
+    if isinstance(body, str):
+        text = body.removeprefix("\ufeff")
+        body = text.encode(errors="replace") if text[:64].lstrip().startswith(("{", "[")) else _base64(text, limits)
     if isinstance(body, (bytes, bytearray)):
-        data = bytes(body)
+        data = bytes(body).removeprefix(codecs.BOM_UTF8)
         if not data[:64].lstrip().startswith((b"{", b"[")):  # no image format begins so
             return _raw(data, explain, limits)
         body = _json(data, limits)
-    elif isinstance(body, str):
-        if not body[:64].lstrip().startswith(("{", "[")):
-            return _raw(_base64(body, limits), explain, limits)
-        body = _json(body.encode(errors="replace"), limits)
     if not isinstance(body, dict):
         raise RequestError(
             "The request holds neither an image nor a JSON object.", "Send image bytes, or an object with a field 'op'."
@@ -80,6 +90,39 @@ def parse(body: Any, *, explain: bool = False, limits: Limits = Limits()) -> For
     if "inputs" in body:
         return _v2(body, explain, limits)
     return Form((_request(body, explain, limits),))
+
+
+def parse_form(form: Mapping[str, Any], *, explain: bool = False, limits: Limits = Limits()) -> Form:
+    """From the fields of an HTML form (``multipart/form-data``) to what it asks.
+
+    One field alone is the body, whatever its name. Of several, one named ``image``, ``data`` or ``body`` is the image
+    and the others are the fields of a request: numbers and edits as JSON, ``op`` and texts as they are.
+
+    Raises:
+        RequestError: as ``parse``; also for a field that would not be read.
+    """
+    if len(form) == 1 and not form.keys() & _OPTIONS:
+        return parse(*form.values(), explain=explain, limits=limits)
+    request: dict[str, Any] = {}
+    for name, value in form.items():
+        field = "image" if name in _IMAGE_FIELDS else name
+        if field in request:
+            raise RequestError("The form has two images.", "Send each in a request of its own, or use KServe's forms.")
+        request[field] = _image(value, limits) if field == "image" else _form_value(field, value)
+    return Form((_request(request, explain, limits),))
+
+
+def _form_value(name: str, value: Any) -> Any:
+    """A field of a form as JSON would give it."""
+    if not isinstance(value, (bytes, bytearray, str)):
+        return value
+    text = value if isinstance(value, str) else bytes(value).decode(errors="replace")
+    if name in _TEXTS or len(text) > _MAX_FIELD:
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _request(body: Mapping[str, Any], explain: bool, limits: Limits) -> Request:
@@ -94,14 +137,24 @@ def _request(body: Mapping[str, Any], explain: bool, limits: Limits) -> Request:
 def _v1(body: Mapping[str, Any], explain: bool, limits: Limits) -> Form:
     _only(body, "instances")
     requests = []
-    for i, instance in enumerate(_some(body["instances"], "instances", limits)):
-        found = {"image": instance} if isinstance(instance, str) else instance
-        if isinstance(found, dict) and set(found) == {"b64"}:
-            found = {"image": found["b64"]}
-        elif isinstance(found, dict) and isinstance(found.get("image"), dict) and set(found["image"]) == {"b64"}:
-            found = found | {"image": found["image"]["b64"]}
-        requests.append(_element(found, f"instances[{i}]", explain, limits))
+    for i, instance in enumerate(_listed(body["instances"], "instances", limits)):
+        value = {"image": instance} if isinstance(instance, str) else _with_image(instance, f"instances[{i}]")
+        requests.append(_element(value, f"instances[{i}]", explain, limits))
     return Form(tuple(requests), V1)
+
+
+def _with_image(instance: Any, where: str) -> Any:
+    """An instance whose image stands under ``image``, as itself rather than as ``{"b64": …}``."""
+    if not isinstance(instance, dict):
+        return instance
+    names = [name for name in ("image", *_IMAGE_NAMES) if name in instance]
+    if len(names) > 1:
+        raise RequestError(f"Field '{where}' has both {names[0]!r} and {names[1]!r}.", "Send one image per instance.")
+    value = {name: entry for name, entry in instance.items() if name not in names}
+    for name in names:
+        image = instance[name]
+        value["image"] = image["b64"] if isinstance(image, dict) and set(image) == {"b64"} else image
+    return value
 
 
 def _v2(body: Mapping[str, Any], explain: bool, limits: Limits) -> Form:
@@ -122,7 +175,7 @@ def _v2(body: Mapping[str, Any], explain: bool, limits: Limits) -> Form:
             f"Field 'inputs[0].datatype' is {shown(tensor.get('datatype'))}.",
             "Use 'BYTES': base64 images, or requests as JSON text.",
         )
-    data = _some(tensor.get("data"), "inputs[0].data", limits)
+    data = _listed(tensor.get("data"), "inputs[0].data", limits)
     if tensor.get("shape") != [len(data)]:
         raise RequestError(
             f"Field 'inputs[0].shape' is {shown(tensor.get('shape'))}; the data has {len(data)} elements.",
@@ -147,7 +200,7 @@ def _element(value: Any, where: str, explain: bool, limits: Limits) -> Request:
         raise RequestError(f"{where}: {error.message}", error.remedy, error.status) from error
 
 
-def _some(value: Any, where: str, limits: Limits) -> list[Any]:
+def _listed(value: Any, where: str, limits: Limits) -> list[Any]:
     if not isinstance(value, list) or not value:
         raise RequestError(f"Field '{where}' must be a list of at least one.")
     if len(value) > limits.max_instances:
@@ -186,16 +239,32 @@ def _probabilities(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def _raw(data: bytes, explain: bool, limits: Limits) -> Form:
+    image = _image(data, limits)
+    return Form((Inspect(image) if explain else Predict(image),))
+
+
+def _image(value: Any, limits: Limits) -> Any:
+    """An encoded image, from its bytes or from base64; anything that is not bytes stays what it is."""
+    if not isinstance(value, (bytes, bytearray)):
+        return value
+    data = bytes(value)
+    if _BASE64.fullmatch(data[:256]):
+        data = _base64(data.decode(errors="replace"), limits)
     if len(data) > limits.max_bytes:
         raise RequestError(f"The image has {len(data)} bytes; at most {limits.max_bytes} are allowed.", status=413)
-    return Form((Inspect(data) if explain else Predict(data),))
+    return data
 
 
 def _json(data: bytes, limits: Limits) -> Any:
+    """JSON; refused beforehand if holding it would take many times the memory of its text."""
     if len(data) > 2 * limits.max_bytes + 2**16:
         raise RequestError(
             f"The request has {len(data)} bytes, more than an image of {limits.max_bytes} bytes needs.", status=413
         )
+    if (values := data.count(b",")) > _MAX_VALUES:
+        raise RequestError(f"The request has {values} values; at most {_MAX_VALUES} are allowed.", status=413)
+    if len(data) > _MAX_WIDE and (not data.isascii() or _WIDE.search(data)):
+        raise RequestError(f"A request of more than {_MAX_WIDE} bytes must be ASCII.", "Send the texts apart.", 413)
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -203,9 +272,11 @@ def _json(data: bytes, limits: Limits) -> Any:
 
 
 def _base64(text: str, limits: Limits) -> bytes:
-    if len(text) > limits.max_bytes / 3 * 4 + 4:
-        raise RequestError(f"The image is larger than the {limits.max_bytes} bytes that are allowed.", status=413)
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        return base64_bytes(text, limits.max_bytes)
+    except OverflowError as error:
+        raise RequestError(
+            f"The image is larger than the {limits.max_bytes} bytes that are allowed.", status=413
+        ) from error
+    except ValueError as error:
         raise RequestError(f"The text is neither JSON nor a base64 image: {error}.") from error

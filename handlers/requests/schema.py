@@ -1,4 +1,4 @@
-"""What can be asked: one frozen dataclass an operation.
+"""What can be asked: one frozen dataclass per operation.
 
 The validator, the answers and ``docs/openapi.json`` all read these.
 """
@@ -27,9 +27,7 @@ _IMAGE = {"limit": "max_bytes", "about": "encoded image, base64"}
 _TOP_K = {"minimum": 1, "limit": "max_top_k", "about": "how many at most"}
 
 
-@dataclass(
-    kw_only=True, slots=True, unsafe_hash=True
-)  # frozen, it would take three times as long to make, and a request holds many
+@dataclass(frozen=True, kw_only=True)
 class EditRequest:
     """Change a sub-unit, or all of a concept: scale the activation, ablate it, set it or add to it."""
 

@@ -1,19 +1,14 @@
 """A strict reader of JSON objects into dataclasses: unknown fields, wrong types, NaN and values out of range name
 the field.
 
-Supports what the requests need: bytes (as base64), str, int, float, bool, optional values, and
-    tuples of dataclasses. A field's
-metadata may hold ``minimum``, ``maximum``, ``choices``, ``limit``, the attribute of the limits that
-is its maximum, and ``symmetric``: the minimum is minus the maximum. Each class is compiled once
-into nested functions, and lists of objects are remembered: edits are read in every steered request,
-where looking the rules up anew took as long as a small model's share of them.
+Supports what the requests need: bytes (as base64), str, int, float, bool, optional values, and tuples of dataclasses.
+A field's metadata may hold ``minimum``, ``maximum``, ``choices``, ``limit``, the attribute of the limits that is its
+maximum, and ``symmetric``: the minimum is minus the maximum. Each class is compiled once into nested functions.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
-import marshal
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -26,9 +21,8 @@ from elude.handlers.errors import RequestError
 _T = TypeVar("_T")
 _Reader = Callable[[Any], Any]
 _MAX_SHOWN = 60  # characters of a refused value that a message repeats
+_WRAPPING = 1024  # characters of base64 beyond what the bytes need, before white space is removed
 _COMPILED = 64  # classes and limits; a server has few
-_KEPT = 64  # lists of objects that are remembered, each of no more entries
-_SHORT = 16 * 2**10  # bytes of such a list
 
 
 class _Fault(Exception):
@@ -77,9 +71,7 @@ def _object(cls: type[Any], limits: Any) -> _Reader:
     required = [entry.name for entry in fields(cls) if entry.default is MISSING]
 
     def read_object(value: Any) -> Any:
-        if not isinstance(
-            value, (dict, Mapping)
-        ):  # dict first, as asking for an abstract class takes ten times as long
+        if not isinstance(value, Mapping):
             raise _Fault(lambda at: f"{at or 'The request'} must be a JSON object, not {shown(value)}.")
         if not value.keys() <= readers.keys():
             name = str(next(name for name in value if name not in readers))
@@ -89,14 +81,14 @@ def _object(cls: type[Any], limits: Any) -> _Reader:
         for name in required:
             if name not in value:
                 raise _Fault(lambda at: f"Field '{at}' is missing.").inside(name)
-        found = {}
+        values = {}
         for name, entry in value.items():
             try:
-                found[name] = readers[name](entry)
+                values[name] = readers[name](entry)
             except _Fault as fault:
                 fault.inside(name)
                 raise
-        return cls(**found)
+        return cls(**values)
 
     return read_object
 
@@ -107,7 +99,7 @@ def _value(kind: Any, rules: Mapping[str, Any], limits: Any) -> _Reader:
         return lambda value: None if value is None else inner(value)
     maximum = getattr(limits, rules["limit"]) if "limit" in rules else rules.get("maximum", math.inf)
     if get_origin(kind) is tuple:
-        return _remembered(_list(_value(get_args(kind)[0], {}, limits), maximum))
+        return _list(_value(get_args(kind)[0], {}, limits), maximum)
     if is_dataclass(kind):
         return _object(cast(Any, kind), limits)
     if kind in (bytes, str):
@@ -122,48 +114,53 @@ def _list(inner: _Reader, maximum: float) -> _Reader:
             raise _wrong("a list", value)
         if len(value) > maximum:
             raise _Fault(lambda at: f"Field '{at}' has {len(value)} entries; at most {maximum} are allowed.")
-        found = []
+        entries = []
         try:
             for entry in value:
-                found.append(inner(entry))
+                entries.append(inner(entry))
         except _Fault as fault:
-            fault.inside(f"[{len(found)}]")
+            fault.inside(f"[{len(entries)}]")
             raise
-        return tuple(found)
+        return tuple(entries)
 
     return read_list
 
 
-def _remembered(reader: _Reader) -> _Reader:
-    """What the same short list gave before: who steers sends the same edits with image after image.
-
-    Lists are told apart by their bytes, as ``True`` and ``1.0`` are equal to ``1`` but not as good.
-    """
-    known = lru_cache(_KEPT)(lambda written: reader(marshal.loads(written)))
-
-    def read_again(value: Any) -> Any:
-        try:
-            written = marshal.dumps(value, 2) if len(value) <= _KEPT else b""
-        except (TypeError, ValueError):  # no list, or one that is too deep: the reader says so
-            written = b""
-        return known(written) if 0 < len(written) <= _SHORT else reader(value)
-
-    return read_again
-
-
 def _bytes(maximum: float) -> _Reader:
     def read_bytes(value: Any) -> bytes:
+        if isinstance(value, bytes):  # a field of a form; JSON holds none
+            return value
         if not isinstance(value, str):
             raise _wrong("base64 text", value)
-        if len(value) > maximum / 3 * 4 + 4:
-            raise _Fault(lambda at: f"Field '{at}' is larger than the {maximum} bytes that are allowed.", status=413)
         try:
-            return base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError) as error:
+            return base64_bytes(value, maximum)
+        except OverflowError as error:
+            raise _Fault(
+                lambda at: f"Field '{at}' is larger than the {maximum} bytes that are allowed.", status=413
+            ) from error
+        except ValueError as error:
             reason = str(error)
             raise _Fault(lambda at: f"Field '{at}' is not base64: {reason}.") from error
 
     return read_bytes
+
+
+def base64_bytes(text: str, maximum: float) -> bytes:
+    """What base64 text holds, which may be wrapped into lines or stand in a data URL (RFC 2397).
+
+    Raises:
+        OverflowError: it holds more than ``maximum`` bytes.
+        ValueError: it is not base64.
+    """
+    if text.startswith("data:"):
+        _, _, text = text.partition(";base64,")
+    if len(text) > 2 * maximum + _WRAPPING:
+        raise OverflowError
+    if any(space in text for space in " \n\r\t"):
+        text = "".join(text.split())
+    if len(text) > maximum / 3 * 4 + 4:
+        raise OverflowError
+    return base64.b64decode(text, validate=True)
 
 
 def _text(rules: Mapping[str, Any], maximum: float) -> _Reader:

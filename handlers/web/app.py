@@ -1,146 +1,179 @@
-"""A second front end, on Starlette and uvicorn, which are maintained: the same operations, statuses and bodies as on
-TorchServe.
+"""The front end on Starlette and uvicorn: the same operations, statuses and bodies as on TorchServe, and the health and
+metadata routes of the open inference protocol.
 
-    ELUDE_TOKEN=… python -m elude.handlers.web.app BUNDLE --model NAME --port 8080
-
-Requests that come while a forward pass runs share the next one. ``GET /metrics`` counts by operation and status.
+    ELUDE_TOKEN=… python -m elude.handlers.web.app BUNDLE --model NAME --port 8080 --workers 2
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import hmac
-import os
-from collections import Counter
-from collections.abc import Sequence
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from elude.handlers.admission.requirements import Requirements
-from elude.handlers.bundle.bundle import Bundle
-from elude.handlers.errors import BundleError, GateError
+from elude.handlers.requests import routes
 from elude.handlers.requests.calls import Answer, Call
 from elude.handlers.service import Service
-from elude.handlers.settings import read_settings
+from elude.handlers.web.batches import Batches
+from elude.handlers.web.bodies import Bodies, read_call
+from elude.handlers.web.health import Health
+from elude.handlers.web.limits import WebLimits
+from elude.handlers.web.metadata import model_metadata, server_metadata
+from elude.handlers.web.metrics import Metrics
+from elude.handlers.web.run import main
+
+__all__ = ["Batches", "application", "main", "uvicorn"]
+logger = logging.getLogger("elude.web")
 
 
-class Batches:
-    """Collects calls while a pass runs; the next pass answers them together.
+def application(
+    service: Service, token: str | None, *, version: str = "1.0", batch_size: int = 8, limits: WebLimits = WebLimits()
+) -> Starlette:
+    """The web application.
 
-    A failure reaches each caller of its batch.
+    Args:
+        service: answers.
+        token: key that callers must send; None asks for none, for use behind a proxy that does.
+        version: of the model, for routes that name one.
+        batch_size: requests that may share a forward pass.
+        limits: those that do not concern the connection, for which see ``bounded_protocol``.
     """
+    front = _Front(service, token, version, batch_size, limits)
 
-    def __init__(self, service: Service, size: int, most_waiting: int) -> None:
-        self._service, self._size, self._most = service, size, most_waiting
-        self._running = asyncio.Lock()
-        self._open: list[tuple[list[Call], asyncio.Task[list[Answer]]]] = []
-        self.counts: Counter[tuple[str, int]] = Counter()
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        front.close()
 
-    async def answer(self, call: Call) -> Answer:
-        """The answer to one call; 503 if too many wait already."""
-        if len(self._open) * self._size >= self._most:
-            raise HTTPException(503, "Too many requests are waiting.")
-        if not self._open or len(self._open[-1][0]) == self._size:
-            calls: list[Call] = []
-            self._open.append((calls, asyncio.create_task(self._run(calls))))
-        calls, task = self._open[-1]
-        calls.append(call)
-        place = len(calls) - 1
-        answer = (await asyncio.shield(task))[place]  # a caller that goes away must not end its neighbours' pass
-        self.counts[answer.operation, answer.status] += 1
-        return answer
-
-    async def _run(self, calls: list[Call]) -> list[Answer]:
-        async with self._running:
-            self._open.pop(0)  # closed: the lock is given in the order of asking
-            return await asyncio.to_thread(self._service.answer, calls)
+    table = [
+        Route(route.path, front.endpoint(route), methods=[route.method])
+        for route in routes.ROUTES
+        if routes.WEB in route.fronts
+    ]
+    return Starlette(routes=table, lifespan=lifespan, exception_handlers={HTTPException: _refuse})  # type: ignore[dict-item]
 
 
-async def read_body(request: Request, most: int) -> bytes:
-    """The body of a request; 413 as soon as more than ``most`` bytes came."""
-    body = bytearray()
-    async for block in request.stream():
-        body += block
-        if len(body) > most:
-            raise HTTPException(413, f"The request has more than the {most} bytes that are allowed.")
-    return bytes(body)
+class _Front:
+    """What the routes do."""
 
+    def __init__(self, service: Service, token: str | None, version: str, batch_size: int, limits: WebLimits) -> None:
+        self._service, self._token, self._version = service, token, version
+        self._metrics = Metrics(service.model, version)
+        self._batches = Batches(service, batch_size, limits.max_waiting, self._metrics.add_batch)
+        self._bodies = Bodies(limits, 2 * service.settings.limits.max_bytes + 2**16)
+        self._health = Health(service, service.settings.recheck_s)
 
-def application(service: Service, token: str | None, *, batch_size: int = 8) -> Starlette:
-    """The web application; without a ``token`` it asks for none, for use behind a proxy that does."""
-    batches = Batches(service, batch_size, 1000)
+    def endpoint(self, route: routes.Route) -> Callable[[Request], Awaitable[Response]]:
+        """The function that answers a route."""
+        if route.asks in ("ask", "explain"):
 
-    def check(request: Request) -> None:
+            async def ask(request: Request) -> Response:
+                return await self._ask(request, explain=route.asks == "explain")
+
+            return ask
+        answer = {
+            "describe": self._describe,
+            "ping": self._ping,
+            "live": self._live,
+            "ready": self._ready,
+            "status": self._status,
+            "models": self._models,
+            "server": self._server,
+            "metadata": self._metadata,
+            "metrics": self._scrape,
+        }[route.asks]
+
+        async def get(request: Request) -> Response:
+            if route.key:
+                self._check(request)
+            return await answer()
+
+        return get
+
+    def close(self) -> None:
+        """End all threads."""
+        self._batches.close()
+        self._health.close()
+
+    def _check(self, request: Request) -> None:
         given = request.headers.get("authorization", "").encode()
-        if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
-            raise HTTPException(401, "The key is missing or wrong.")
-        if request.path_params.get("model", service.model) != service.model:
-            raise HTTPException(404, f"Model not found: {request.path_params['model'][:100]}")
+        if self._token is not None and not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
+            raise HTTPException(401, "The key is missing or wrong.", {"connection": "close"})
+        model, version = (request.path_params.get(name) for name in ("model", "version"))
+        if model not in (None, self._service.model):
+            raise HTTPException(404, f"Model not found: {model[:100]}")
+        if version not in (None, self._version):
+            raise HTTPException(404, f"Model {model} has no version {version[:100]}; {self._version} is served.")
 
-    async def ask(request: Request) -> Response:
-        check(request)
-        body = await read_body(request, 2 * service.settings.limits.max_bytes + 2**16)
-        text = request.headers.get("content-type", "").startswith("text/")
-        call = Call(body.decode(errors="replace") if text else body, explain="explanations" in request.url.path)
-        answer = await batches.answer(call if request.method == "POST" else Call(None, describe=True))
+    async def _ask(self, request: Request, explain: bool) -> Response:
+        self._check(request)
+        try:
+            async with self._bodies.receive(request) as body:
+                return await self._answered(await read_call(request, body, explain))
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it
+
+    async def _describe(self) -> Response:
+        return await self._answered(Call(None, describe=True))
+
+    async def _answered(self, call: Call) -> Response:
+        begin = time.perf_counter()
+        answer = await self._batches.answer(call)
+        seconds = time.perf_counter() - begin
+        self._metrics.add(answer, seconds)
+        self._note(answer, seconds)
         return Response(answer.body, answer.status, media_type="application/json")
 
-    async def ping(request: Request) -> Response:
-        check(request)
-        try:
-            await asyncio.to_thread(Bundle.open, service.bundle.root)
-            service.admission.require_current()
-        except (BundleError, GateError) as error:
-            raise HTTPException(500, f"Unhealthy: {error}") from error
+    def _note(self, answer: Answer, seconds: float) -> None:
+        """A log line that holds nothing of the request's content."""
+        log = self._service.settings.log
+        if log == "all" or (log == "refused" and answer.status != 200):
+            names = {"event": "answered", "model": self._service.model, "version": self._version}
+            facts = {"operation": answer.operation, "status": answer.status, "bytes": len(answer.body)}
+            logger.info(json.dumps(names | facts | {"ms": round(seconds * 1000, 2)}))
+
+    async def _ping(self) -> Response:
+        if problem := self._health.problem():
+            raise HTTPException(500, f"Unhealthy: {problem}")
         return JSONResponse({"status": "Healthy"})
 
-    async def metrics(request: Request) -> Response:
-        check(request)
-        counts = sorted(batches.counts.items())
-        lines = [
-            f'elude_requests_total{{operation="{name}",status="{status}"}} {count}' for (name, status), count in counts
-        ]
-        return PlainTextResponse("\n".join(["# TYPE elude_requests_total counter", *lines, ""]))
+    async def _live(self) -> Response:
+        return JSONResponse({"live": True})
 
-    def refuse(request: Request, error: HTTPException) -> Response:
-        return JSONResponse(
-            {"code": error.status_code, "type": "RequestError", "message": error.detail}, error.status_code
-        )
+    async def _ready(self) -> Response:
+        ready = not self._health.problem()
+        return JSONResponse({"ready": ready}, 200 if ready else 503)
 
-    paths = ["/predictions/{model}", "/explanations/{model}", "/v1/models/{model}:predict", "/v2/models/{model}/infer"]
-    routes = [Route(path, ask, methods=["POST"]) for path in paths] + [
-        Route("/models/{model}", ask),
-        Route("/ping", ping),
-    ]
-    return Starlette(routes=[*routes, Route("/metrics", metrics)], exception_handlers={HTTPException: refuse})  # type: ignore[dict-item]
+    async def _status(self) -> Response:
+        ready = not self._health.problem()
+        return JSONResponse({"name": self._service.model, "ready": ready}, 200 if ready else 503)
+
+    async def _models(self) -> Response:
+        return JSONResponse({"models": [self._service.model]})
+
+    async def _server(self) -> Response:
+        return JSONResponse(server_metadata())
+
+    async def _metadata(self) -> Response:
+        return JSONResponse(model_metadata(self._service, self._version))
+
+    async def _scrape(self) -> Response:
+        content, kind = self._metrics.exposition()
+        return Response(content, media_type=kind)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve one bundle on loopback; settings, requirements and the key from ``ELUDE_SETTINGS``, ``ELUDE_ADMISSION``
-    and ``ELUDE_TOKEN``.
-    """
-    parser = argparse.ArgumentParser(description="Serve a bundle on uvicorn.")
-    parser.add_argument("bundle")
-    for name, default in (("model", "elude"), ("host", "127.0.0.1"), ("port", 8080)):
-        parser.add_argument(f"--{name}", default=default, type=type(default))
-    given = parser.parse_args(arguments)
-    token = os.environ.get("ELUDE_TOKEN")
-    if not token:
-        parser.error("set ELUDE_TOKEN to the key that callers must send")
-    requirements = Requirements.load()
-    if requirements.archives is not None:
-        raise GateError(
-            "This server may load listed archives only, and was given a bundle.",
-            "Require a verdict or a signature instead.",
-        )
-    service = Service.open(given.bundle, read_settings({}), model=given.model, requirements=requirements)
-    uvicorn.run(application(service, token), host=given.host, port=given.port, log_level="warning", access_log=False)
+def _refuse(request: Request, error: HTTPException) -> Response:
+    body = {"code": error.status_code, "type": "RequestError", "message": error.detail}
+    return JSONResponse(body, error.status_code, error.headers)
 
 
 if __name__ == "__main__":

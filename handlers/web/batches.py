@@ -1,0 +1,89 @@
+"""Batches: calls that come while a forward pass runs share the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from starlette.exceptions import HTTPException
+
+from elude.handlers.requests.calls import Answer, Call, Job
+from elude.handlers.service import Service
+
+Batch = list[tuple[Job, "asyncio.Future[Answer]"]]
+
+_READERS = 2  # so that one large image does not hold up the others
+
+
+class Batches:
+    """Reads calls in two threads and answers them in another.
+
+    Decoding an image therefore never holds up the forward pass of others, and neither thread is asked for the health.
+
+    Args:
+        service: answers.
+        size: calls that may share a forward pass.
+        most_waiting: calls that may wait; one more is refused with 503.
+        on_batch: gets the answers of each batch and its seconds.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        size: int = 8,
+        most_waiting: int = 256,
+        on_batch: Callable[[Sequence[Answer], float], None] = lambda answers, seconds: None,
+    ) -> None:
+        self._service, self._size, self._most, self._on_batch = service, size, most_waiting, on_batch
+        self._readers = ThreadPoolExecutor(_READERS, "elude-read")
+        self._runners = ThreadPoolExecutor(1, "elude-run")
+        self._waiting: Batch = []
+        self._count = 0
+        self._running: asyncio.Task[None] | None = None
+
+    async def answer(self, call: Call) -> Answer:
+        """The answer to one call; HTTPException 503 if too many wait already."""
+        if self._count >= self._most:
+            raise HTTPException(503, "Too many requests are waiting. Ask again in a moment.")
+        self._count += 1
+        try:
+            loop = asyncio.get_running_loop()
+            job = await loop.run_in_executor(self._readers, self._service.prepare, call)
+            future: asyncio.Future[Answer] = loop.create_future()
+            self._waiting.append((job, future))
+            if self._running is None or self._running.done():
+                self._running = asyncio.create_task(self._run())
+            return await future
+        finally:
+            self._count -= 1
+
+    async def _run(self) -> None:
+        """Runs batches until nobody waits; a failure reaches each caller of its batch, and no other."""
+        loop = asyncio.get_running_loop()
+        while batch := self._waiting[: self._size]:
+            del self._waiting[: self._size]
+            begin = time.perf_counter()
+            try:
+                answers = await loop.run_in_executor(self._runners, self._service.run, [job for job, _ in batch])
+            except Exception as error:  # noqa: BLE001  # belongs to the callers, who are other tasks
+                _settle(batch, error)
+            else:
+                self._on_batch(answers, time.perf_counter() - begin)
+                _settle(batch, answers)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._runners.shutdown(wait=False, cancel_futures=True)
+
+
+def _settle(batch: Batch, outcome: Sequence[Answer] | Exception) -> None:
+    for place, (_, future) in enumerate(batch):
+        if future.done():  # the caller has gone
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome[place])
