@@ -47,6 +47,7 @@ def configuration(
         "metrics_config": METRICS,
         "job_queue_size": 1000,
         "enable_envvars_config": "false",
+        "decode_input_request": "false",  # bodies come as bytes, which the handler reads within its limits
         "install_py_dep_per_model": "false",
         "max_request_size": _MAX_BODY,
         "max_response_size": _MAX_BODY,

@@ -137,9 +137,8 @@ class EludeHandler:
         begin = time.perf_counter()
         calls = []
         for i, row in enumerate(data):
-            body = row.get("data") if row.get("data") is not None else row.get("body")
             explain, describe = (context.get_request_header(i, name) == "True" for name in ("explain", "describe"))
-            calls.append(self._call(body, explain=explain, describe=describe))
+            calls.append(self._call.of_row(row, explain=explain, describe=describe))
         with self._busy:
             answers = self.service.answer(calls)
         for i, answer in enumerate(answers):

@@ -34,7 +34,10 @@ def test_the_second_front_end_keeps_its_key_and_tells_its_health(web: Web, archi
             assert caught.value.status == 401
     with pytest.raises(RequestError, match="Model not found"):
         Client(client.url, web.key("inference"), model="other").predict(image)
-    assert 'elude_requests_total{operation="predict",status="200"}' in client.send("/metrics").decode()
+    lines = client.send("/metrics").decode().splitlines()
+    counts = [line for line in lines if line.startswith("elude_requests_total") and 'operation="predict"' in line]
+    assert any('status="200"' in line and float(line.split()[-1]) >= 1 for line in counts)
+    assert any(line.startswith("elude_request_seconds_bucket") for line in lines)
 
 
 def test_the_second_front_end_turns_unhealthy_and_stops(local: Service, tmp_path: Path) -> None:

@@ -1,0 +1,208 @@
+"""The web front end against clients that are slow, many or gone: others are answered, and it stops when told to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from _worked import PICTURE, WorkedSession, make_bundle
+
+from elude.handlers.service import Service
+from elude.handlers.web.app import application
+from elude.handlers.web.limits import WebLimits, bounded_protocol
+
+LIMITS = WebLimits(max_connections=20, head_s=0.5, body_s=0.5, read_s=0.5, stop_s=1, max_bytes_in_flight=200_000)
+POST = b"POST /predictions/elude HTTP/1.1\r\nHost: x\r\n"
+
+
+class Slow(WorkedSession):
+    """A model that takes its time."""
+
+    seconds = 0.0
+
+    def run(self, *arguments: object, **named: object) -> object:
+        time.sleep(self.seconds)
+        return super().run(*arguments, **named)  # type: ignore[arg-type]
+
+
+class Running:
+    """The front end on a thread of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.session = Slow()
+        app = application(Service(make_bundle(folder / "b"), self.session), None, limits=LIMITS)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = self.listener.getsockname()
+        options = {"log_level": "error", "http": bounded_protocol(LIMITS), "timeout_graceful_shutdown": 1}
+        self.server = uvicorn.Server(uvicorn.Config(app, **options))  # type: ignore[arg-type]
+        self.thread = threading.Thread(target=self.server.run, args=([self.listener],))
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+
+    def open(self, content: bytes = b"") -> socket.socket:
+        """A connection on which ``content`` was sent."""
+        connection = socket.create_connection(self.address, timeout=10)
+        connection.sendall(content)
+        return connection
+
+    def ask(self, path: str = "/v2/health/live", body: bytes | None = None) -> tuple[int, float]:
+        """Status, and seconds that it took."""
+        begin = time.perf_counter()
+        head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        content = f"{head}Content-Length: {len(body or b'')}\r\n\r\n".encode() + (body or b"")
+        with contextlib.closing(self.open(content)) as connection:
+            answer = received(connection)
+        return int(answer.split(b" ", 2)[1]), time.perf_counter() - begin
+
+    def stop(self) -> float:
+        """Stop as SIGTERM does; the seconds that it took."""
+        begin = time.perf_counter()
+        self.server.should_exit = True
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        return time.perf_counter() - begin
+
+
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the server closes; empty if it closes without a word."""
+    content = b""
+    with contextlib.suppress(ConnectionResetError):
+        while block := connection.recv(65_536):
+            content += block
+    return content
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    front = Running(tmp_path)
+    yield front
+    if front.thread.is_alive():
+        front.stop()
+
+
+def test_idle_connections_shut_nobody_out(running: Running) -> None:
+    idle = [running.open() for _ in range(60)]
+    status, seconds = running.ask(body=PICTURE, path="/predictions/elude")
+    assert status == 200
+    assert seconds < 0.4  # before the idle ones time out
+    for connection in idle:
+        connection.close()
+
+
+def test_slow_headers_are_closed(running: Running) -> None:
+    begin = time.perf_counter()
+    with contextlib.closing(running.open(b"POST /predictions/elude HTTP/1.1\r\n")) as connection:
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                connection.sendall(b"X: y\r\n")
+            time.sleep(0.05)
+            if running.server.server_state.connections == set():
+                break
+        assert received(connection) == b""
+    assert time.perf_counter() - begin < 3
+
+
+def test_a_slow_body_is_answered_408(running: Running) -> None:
+    with contextlib.closing(running.open(POST + b"Content-Length: 1000\r\n\r\nxx")) as connection:
+        answer = received(connection)
+    assert b" 408 " in answer
+    assert b"connection: close" in answer.lower()
+
+
+def test_a_connection_that_waits_after_its_answer_is_closed(running: Running) -> None:
+    with contextlib.closing(running.open(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")) as connection:
+        assert b" 200 " in received(connection)
+
+
+def test_bodies_that_are_too_large_together_are_refused(running: Running) -> None:
+    held = [running.open(POST + b"Content-Length: 150000\r\n\r\n" + b"x" * 120_000) for _ in range(1)]
+    time.sleep(0.1)
+    status, _ = running.ask("/predictions/elude", b"x" * 120_000)
+    assert status == 503
+    for connection in held:
+        connection.close()
+    time.sleep(0.1)
+    assert running.ask("/predictions/elude", PICTURE)[0] == 200  # what they held is free again
+
+
+def test_health_answers_at_once_while_the_model_works(running: Running) -> None:
+    running.session.seconds = 1.0
+    busy = threading.Thread(target=running.ask, args=("/predictions/elude", PICTURE))
+    busy.start()
+    time.sleep(0.1)
+    for path in ("/v2/health/live", "/v2/health/ready", "/ping", "/v1/models/elude", "/metrics"):
+        status, seconds = running.ask(path)
+        assert (status, seconds < 0.5) == (200, True), (path, seconds)
+    busy.join()
+
+
+def test_pings_do_not_delay_a_prediction(running: Running) -> None:
+    running.ask("/predictions/elude", PICTURE)
+    pings = [threading.Thread(target=running.ask, args=("/ping",)) for _ in range(12)]
+    for ping in pings:
+        ping.start()
+    status, seconds = running.ask("/predictions/elude", PICTURE)
+    for ping in pings:
+        ping.join()
+    assert (status, seconds < 1) == (200, True)
+
+
+def test_who_leaves_is_forgotten_without_a_word(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    running.session.seconds = 0.2
+    for content in (
+        POST + b"Content-Length: 1000\r\n\r\nxx",
+        POST + f"Content-Length: {len(PICTURE)}\r\n\r\n".encode() + PICTURE,
+    ):
+        running.open(content).close()
+    time.sleep(1)
+    assert running.ask("/predictions/elude", PICTURE)[0] == 200
+    assert "Traceback" not in caplog.text
+
+
+def test_it_stops_within_seconds_whoever_is_slow(running: Running) -> None:
+    slow = [running.open(), running.open(POST), running.open(POST + b"Content-Length: 1000\r\n\r\nxx")]
+    time.sleep(0.1)
+    assert running.stop() < 3
+    for connection in slow:
+        connection.close()
+
+
+def test_what_is_being_answered_is_answered_before_it_stops(running: Running) -> None:
+    running.session.seconds = 0.5
+    statuses: list[int] = []
+    busy = threading.Thread(target=lambda: statuses.append(running.ask("/predictions/elude", PICTURE)[0]))
+    busy.start()
+    time.sleep(0.2)
+    running.stop()
+    busy.join()
+    assert statuses == [200]
+
+
+def test_a_changed_file_turns_it_unready_and_its_return_ready_again(tmp_path: Path) -> None:
+    running = Running(tmp_path)
+    labels = tmp_path / "b" / "labels.json"
+    content = labels.read_bytes()
+    labels.write_text("[]")
+    assert running.ask("/v2/health/ready")[0] == 503
+    labels.write_bytes(content)
+    deadline = time.monotonic() + 10
+    while running.ask("/v2/health/ready")[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    running.stop()
+
+
+def test_refusals_have_one_form(running: Running) -> None:
+    with contextlib.closing(
+        running.open(b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    ) as connection:
+        answer = received(connection)
+    assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["code"] == 404
