@@ -57,6 +57,7 @@ def export(
     kind: str | None = None,
     output: str | int | None = None,
     pool: str | None = None,
+    like: PathLike | None = None,
 ) -> Bundle:
     """Split a model's units into sub-units, check that nothing changed, and write the bundle.
 
@@ -78,6 +79,7 @@ def export(
         kind: what the outputs mean: ``classes``, ``multi-label``, ``regression`` or ``embedding``.
         output: of a model with several outputs, the name or position of the one to keep.
         pool: of an output with places: ``mean`` over them, or the ``first`` token.
+        like: an older bundle whose identifiers are carried over.
 
     Raises:
         UsageError, ImageError, UnsupportedLayerError: the arguments cannot be used; nothing is left.
@@ -108,6 +110,7 @@ def export(
             kind=kind,
             output=output,
             pool=pool,
+            like=None if like is None else Path(like),
         )
 
 

@@ -70,6 +70,12 @@ def export(
     dynamic_size: Annotated[
         bool, typer.Option("--dynamic-size", help="Leave the image's height and width open in the graph.")
     ] = False,
+    like: Annotated[
+        Path | None, typer.Option(help="An older bundle whose identifiers are carried over.", metavar="OLD_BUNDLE")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse images that cannot be read, instead of leaving them out.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Split a model's units into sub-units, check that nothing changed, and write the bundle.
@@ -95,9 +101,10 @@ def export(
         dtype=dtype,
         opset=opset,
         dynamic_size=dynamic_size,
+        strict=strict,
     )
     options: dict[str, Any] = {"evaluation": evaluation, "overwrite": overwrite, "engine": engine, "workers": workers}
-    options |= {"kind": output_kind, "output": output, "pool": pool}
+    options |= {"kind": output_kind, "output": output, "pool": pool, "like": like}
     options |= {"preprocess": read_json(preprocess), "labels": read_labels(labels)}
     with progress_bar() as progress:
         bundle = run(model, images, layers, out, settings, progress=progress, notify=warn, **options)

@@ -18,11 +18,13 @@ from torch import nn
 from elude.exporter import engines
 from elude.exporter.atlas.fill_catalogue import TOPS, write_atlas
 from elude.exporter.export.finished_splits import split_once
+from elude.exporter.export.identifiers import ALIKE, canonical, carried_over
 from elude.exporter.export.library_versions import installed
 from elude.exporter.export.model_card import model_card
 from elude.exporter.export.work_folder import work_folder
 from elude.exporter.graph.prepare import Prepared, prepare_graph
 from elude.exporter.images import ImageSource, open_images
+from elude.exporter.images.screen import Screened, screen
 from elude.exporter.models.layers import Layer, find_layers, splittable
 from elude.exporter.models.load import EMBEDDED, EMBEDDED_FOLDER, LoadedModel, ModelOptions, load_any
 from elude.exporter.models.trial import try_out
@@ -35,7 +37,7 @@ from elude.exporter.scoring.activity import scan
 from elude.exporter.scoring.measures import SUB_UNITS, TOP, Measures, ms_scores
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.split_layer import SplitSettings, random_control, split_layer
-from elude.exporter.splitting.weights import save_splits
+from elude.exporter.splitting.weights import bundle_splits, save_splits
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
 from elude.handlers.bundle.output_kinds import EMBEDDING, OUTPUT_NAMES
 from elude.handlers.errors import EludeError, EquivalenceError, UsageError
@@ -43,6 +45,7 @@ from elude.handlers.images.preprocess import Preprocess
 
 Progress = Callable[[str, int, int], None]  # step, done, of how many
 FEWEST_INSTANCES = 100
+IDENTIFIERS = "identifiers.json"
 METHODS = {
     "default": ("literal", "projected"),
     "paper": ("literal", "hdbscan"),
@@ -86,6 +89,7 @@ class ExportSettings:
         opset: ONNX operator set; None: the exporter's default.
         dtype: of the graph's weights and arithmetic: ``float32``, ``float16`` or ``bfloat16``.
         dynamic_size: leave the image's height and width open in the graph; the model must allow it.
+        strict: refuse images that cannot be read, naming all of them, instead of leaving them out.
     """
 
     max_images: int = 20_000
@@ -106,6 +110,7 @@ class ExportSettings:
     opset: int | None = None
     dtype: str = "float32"
     dynamic_size: bool = False
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.names not in ("labels", "none"):
@@ -164,6 +169,7 @@ def export(
     kind: str | None = None,
     output: str | int | None = None,
     pool: str | None = None,
+    like: str | Path | None = None,
 ) -> Bundle:
     """Split a model's layers and write the bundle; a failed check or any other error leaves none.
 
@@ -195,6 +201,8 @@ def export(
         kind: what the outputs mean: ``classes``, ``multi-label``, ``regression`` or ``embedding``.
         output: of a model with several outputs, the name or position of the one to keep.
         pool: of an output with places, (N, T, C) or (N, C, H, W): ``mean`` over them, or the ``first`` token.
+        like: an older bundle of the same architecture whose identifiers are carried over; ``identifiers.json`` says
+            which ones were kept.
 
     Raises:
         UsageError, ImageError, UnsupportedLayerError: the arguments cannot be used.
@@ -204,21 +212,49 @@ def export(
         raise UsageError(f"{out} already exists.", "Choose another place or allow to overwrite it.")
     engines.check(engine, workers)
     embedded = model == EMBEDDED
-    probing = _open(images, embedded, "probe").limited(settings.max_images)
+    probing = _open(images, embedded, "probe")
     held_out = evaluation is not None or embedded
-    judging = (_open(evaluation, embedded, "evaluation") if held_out else probing).limited(settings.measure_images)
+    judging = _open(evaluation, embedded, "evaluation") if held_out else None
+    older = None if like is None else Bundle.open(like)
     if isinstance(preprocess, Mapping):
         preprocess = Preprocess.from_json(dict(preprocess))
     chosen = None if output is None else str(output)
     options = ModelOptions(output=chosen, kind=kind, pool=pool, preprocess=preprocess, labels=labels)
     report = progress or (lambda step, done, total: None)
-    job = _prepare(load_any(model, options), layers, len(probing), settings, report, engine, workers)
-    for note in job.graph.notes:
-        (notify or logging.getLogger("elude").warning)(f"{job.loaded.source.model}: {note}.")
+    number = min(len(probing), settings.max_images)
+    job = _prepare(load_any(model, options), layers, number, settings, report, engine, workers)
+    readable = _readable(job, probing, judging)
+    for note in (*job.graph.notes, *(screened.note() for screened in readable)):
+        if note:
+            (notify or logging.getLogger("elude").warning)(f"{job.loaded.source.model}: {note}.")
     with work_folder(Path(out)) as folder, _kept(folder):
-        splits = _split(job, probing, folder)
-        _write_bundle(Path(out), job, splits, (probing, judging), held_out, overwrite)
+        splits, carried = _identified(_split(job, readable[0].images, folder), older)
+        _write_bundle(Path(out), job, splits, readable, held_out, carried, overwrite)
     return Bundle.open(out)
+
+
+def _readable(job: _Job, probing: ImageSource, judging: ImageSource | None) -> tuple[Screened, Screened]:
+    """The probing and the evaluation images; of one set for both, the first are a part of the second."""
+    settings, preprocess = job.settings, job.loaded.preprocess
+
+    def screened(source: ImageSource, count: int, step: str) -> Screened:
+        return screen(source, preprocess, count, strict=settings.strict, progress=job.progress(step))
+
+    first = screened(probing, settings.max_images, "images")
+    if judging is None:
+        return first, Screened(first.images.limited(settings.measure_images), {})
+    return first, screened(judging, settings.measure_images, "evaluation images")
+
+
+def _identified(splits: list[LayerSplit], older: Bundle | None) -> tuple[list[LayerSplit], dict[str, Any] | None]:
+    """Number the sub-units: canonically, and like those of an older bundle where it has the layer too."""
+    splits = [canonical(split) for split in splits]
+    if older is None:
+        return splits, None
+    before = {split.layer: split for split in bundle_splits(older)}
+    pairs = [carried_over(split, before[split.layer]) if split.layer in before else (split, None) for split in splits]
+    layers = {split.layer: carried.to_json() for split, carried in pairs if carried is not None}
+    return [split for split, _ in pairs], {"like": older.artefact_sha256, "alike": ALIKE, "layers": layers}
 
 
 def _prepare(
@@ -270,11 +306,13 @@ def _write_bundle(
     out: Path,
     job: _Job,
     splits: list[LayerSplit],
-    images: tuple[ImageSource, ImageSource],
+    readable: tuple[Screened, Screened],
     held_out: bool,
+    carried: dict[str, Any] | None,
     overwrite: bool,
 ) -> None:
-    loaded, settings, (probing, judging) = job.loaded, job.settings, images
+    loaded, settings = job.loaded, job.settings
+    probing, judging = (screened.images for screened in readable)
     parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
     infos = layer_infos(job.layers, splits)
     with write_bundle(
@@ -284,7 +322,10 @@ def _write_bundle(
         measures = _measure(job, splits, judging, held_out)
         _write_catalogue(folder, job, splits, measures, probing.limited(settings.atlas_images))
         facts = {"probing_images": len(probing), **asdict(settings), **settings.resolved()}
-        write_json(folder / "measures.json", measures.to_json() | {"settings": facts})
+        unreadable = {"probing": readable[0].unreadable, "evaluation": readable[1].unreadable}
+        write_json(folder / "measures.json", measures.to_json() | {"settings": facts, "unreadable_images": unreadable})
+        if carried is not None:
+            write_json(folder / IDENTIFIERS, carried)
         (folder / "README.md").write_text(model_card(loaded, infos, parameters, measures, facts), encoding="utf-8")
 
 

@@ -32,13 +32,17 @@ class Example:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where the bytes of one image are: ``size`` bytes at ``offset`` of ``path``; size -1 is the whole file."""
+    """Where the bytes of one image are: ``size`` bytes at ``offset`` of ``path``; size -1 is the whole file.
+
+    ``sha256`` is of those bytes, where it is known.
+    """
 
     name: str
     label: str | None
     path: Path
     offset: int = 0
     size: int = -1
+    sha256: str = ""
 
 
 @dataclass(frozen=True)

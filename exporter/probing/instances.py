@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,21 +36,21 @@ class Kept:
     token: NDArray[np.int64]
 
 
-def keep(layer: Layer, call: tuple[Tensor, Tensor], start: int, batch: int, per_image: int, seed: int) -> Kept:
+def keep(layer: Layer, call: tuple[Tensor, Tensor], hashes: Sequence[str], per_image: int, seed: int) -> Kept:
     """Some instances of each image of a batch.
 
     Args:
         layer: the layer.
         call: its input and output.
-        start: position of the batch's first image among all, which with the seed decides what is kept.
-        batch: number of its images.
+        hashes: sha256 of each image of the batch, hexadecimal, which with the seed decides what is kept.
         per_image: instances of each; all where the layer has no more.
         seed: of the choice.
     """
+    batch = len(hashes)
     x, z = call[0], to_tokens(call[1], layer, batch)
     kept = min(per_image, z.shape[1])
     choice = [
-        np.random.default_rng([seed, start + image]).choice(z.shape[1], kept, replace=False) for image in range(batch)
+        np.random.default_rng([seed, int(sha256, 16)]).choice(z.shape[1], kept, replace=False) for sha256 in hashes
     ]
     tokens = np.sort(np.stack(choice), axis=1).ravel()
     image, token = torch.arange(batch).repeat_interleave(kept), torch.from_numpy(tokens)

@@ -1,7 +1,7 @@
 """What the layers to be split read and returned on the probing images: one pass for all layers, a few tokens of each
 image.
 
-Which tokens are kept depends on the seed and the image's position only, never on the batch size or
+Which tokens are kept depends on the seed and the image's content only, never on its name or position, the batch size or
 the engine; layers with as many tokens as each other keep the same ones.
 
 Memory is bounded, and taken at the first batch: ``collected_bytes`` in sum over the layers, that is
@@ -26,6 +26,7 @@ from torch import nn
 
 from elude.exporter import engines
 from elude.exporter.images import ImageSource
+from elude.exporter.images.screen import with_hashes
 from elude.exporter.models.layers import Layer
 from elude.exporter.models.walk import Calls, Progress, walk
 from elude.exporter.probing.instances import Kept, keep
@@ -113,6 +114,7 @@ def collect(
             f"tokens_per_image is {tokens_per_image} and batch_size {batch_size}.", "Give at least 1 for both."
         )
     engines.check(engine, workers)
+    images = with_hashes(images)
     work = _Work(model, list(layers), images, preprocess, tokens_per_image, seed, batch_size, torch.get_num_threads())
     store = Store([layer.name for layer in layers], len(images), folder, "" if folder is None else _key(work))
 
@@ -152,10 +154,11 @@ def collected_bytes(layer: Layer, tokens: int, images: int, tokens_per_image: in
 
 def _keep(work: _Work, start: int, batch: int, calls: Calls) -> tuple[int, int, dict[str, Kept]]:
     per_image, seed = work.tokens_per_image, work.seed
+    hashes = [entry.sha256 for entry in work.images.entries[start : start + batch]]
     return (
         start,
         batch,
-        {layer.name: keep(layer, calls[layer.name], start, batch, per_image, seed) for layer in work.layers},
+        {layer.name: keep(layer, calls[layer.name], hashes, per_image, seed) for layer in work.layers},
     )
 
 

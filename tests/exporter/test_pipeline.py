@@ -129,6 +129,7 @@ def test_two_runs_give_the_same_bytes(bundle: Bundle, model: str, images: Path, 
     assert again.manifest == bundle.manifest
     assert list(dict.fromkeys(steps)) == [
         "check",
+        "images",
         "probe",
         "split blocks.0.mlp.fc2",
         "split blocks.1.mlp.fc2",
