@@ -114,9 +114,9 @@ def collect(
             f"tokens_per_image is {tokens_per_image} and batch_size {batch_size}.", "Give at least 1 for both."
         )
     engines.check(engine, workers)
-    images = with_hashes(images)
+    given, images = images, with_hashes(images)
     work = _Work(model, list(layers), images, preprocess, tokens_per_image, seed, batch_size, torch.get_num_threads())
-    store = Store([layer.name for layer in layers], len(images), folder, "" if folder is None else _key(work))
+    store = Store([layer.name for layer in layers], len(images), folder, "" if folder is None else _key(work, given))
 
     def put(start: int, batch: int, kept: dict[str, Kept]) -> None:
         store.put(start, batch, kept)
@@ -183,13 +183,13 @@ def _probes(work: _Work, store: Store) -> Iterator[tuple[str, Probe]]:
         yield layer.name, Probe(layer.name, arrays["q"], arrays["z"], image, arrays["token"])
 
 
-def _key(work: _Work) -> str:
+def _key(work: _Work, given: ImageSource) -> str:
     """What every byte of the collection depends on."""
     from elude.exporter.models.load import weights_sha256
 
     facts = {
         "weights": weights_sha256(work.model),
-        "images": work.images.fingerprint(),
+        "images": given.fingerprint(),
         "layers": [layer.name for layer in work.layers],
         "preprocess": work.preprocess.to_json(),
         "settings": [work.tokens_per_image, work.seed, work.batch_size, work.threads],

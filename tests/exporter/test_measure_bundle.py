@@ -146,7 +146,7 @@ def test_a_bundle_gets_all_measures(bundle: Bundle, images: ImageSource, tmp_pat
         "split, seed 1",
     ]
     assert measured.artefact_sha256 == bundle.artefact_sha256  # a verdict keeps its worth
-    assert measure_bundle(bundle, images, settings).json("measures.json") == found
+    assert measure_bundle(measured, images, settings).json("measures.json") == found
     one, two = facts(found), facts(found | {"layers": {"a": layer, "b": layer}})
     assert any("by the encoder" in name for name in one)
     assert len(two) - 1 == 2 * (len(one) - 1)  # no layer hides another
