@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +15,7 @@ from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError, GateError, UsageError
 
 if TYPE_CHECKING:
+    from elude.quality.evaluation.jobs import Work
     from elude.quality.evaluation.quality_json import QualityReport
 
 commands = typer.Typer()
@@ -41,7 +44,7 @@ def evaluate(
     ] = 0,
     engine: Annotated[str, typer.Option(help="local, or ray for a cluster (RAY_ADDRESS names one).")] = "local",
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of finished batches: a stopped evaluation goes on from there.")
+        Path | None, typer.Option(help="Folder of finished batches: a stopped evaluation resumes from there.")
     ] = None,
     pool: Annotated[
         list[Path] | None, typer.Option(help="An earlier result to score against; give two or more.")
@@ -59,6 +62,11 @@ def evaluate(
     published: Annotated[
         bool, typer.Option("--published", help="As the published code measures: for the score among its 326 models.")
     ] = False,
+    device: Annotated[str, typer.Option(help="Where models run: auto, cpu, cuda, cuda:N or mps.")] = "cpu",
+    precision: Annotated[
+        str, typer.Option(help="float32; or bfloat16 or float16, mixed, of torch models: values change.")
+    ] = "float32",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan: passes and time.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure up to nine dimensions of a model. Of a bundle all three forms: original, disentangled and served.
@@ -70,11 +78,23 @@ def evaluate(
     from elude.quality.dimensions import DIMENSIONS
     from elude.quality.evaluation.evaluate import evaluate as run
     from elude.quality.scores.scoring import own_pool
+    from elude.quality.subjects.devices import PRECISIONS, resolve
     from elude.quality.subjects.open_subject import open_subject
     from elude.quality.subjects.output_names import with_outputs
     from elude.quality.suites.suite import open_suite
 
-    opened = open_subject(str(subject), described_by=described_by, token=token, model=model, threads=threads)
+    where = resolve(device)
+    if precision not in PRECISIONS:
+        raise UsageError(f"{precision!r} is not a precision.", f"Use one of {', '.join(PRECISIONS)}.")
+    opened = open_subject(
+        str(subject),
+        described_by=described_by,
+        token=token,
+        model=model,
+        threads=threads,
+        device=where,
+        precision=precision,
+    )
     data = with_outputs(open_suite(suite), outputs)
     others = own_pool(pool) if pool else None
     with progress_bar() as progress:
@@ -92,6 +112,9 @@ def evaluate(
             cache=cache,
             threads=threads,
             published=published,
+            device=where,
+            precision=precision,
+            before=partial(_print_plan, stop=dry_run, as_json=as_json),
         )
     if out is None and isinstance(opened, Bundle):
         opened.add({"quality.json": report.to_bytes()})
@@ -103,6 +126,17 @@ def evaluate(
         report.to_json() if as_json else summary(report),
         as_json,
     )
+
+
+def _print_plan(work: Work, *, stop: bool, as_json: bool) -> None:
+    """What will be done and how long it takes: before it starts on standard error, or instead of it."""
+    from elude.quality.evaluation.forecast import forecast
+
+    planned = forecast(work)
+    if stop:
+        show("Plan", asdict(planned) if as_json else planned.rows(), as_json)
+        raise typer.Exit
+    typer.echo("; ".join(f"{what}: {value}" for what, value in planned.rows().items()), err=True)
 
 
 @commands.command()

@@ -76,13 +76,14 @@ def attacker(
     ) -> dict[str, NDArray[np.float32]]:
         starts = [np.random.default_rng([seed, int(n)]).uniform(-epsilon, epsilon, pixels.shape[1:]) for n in numbers]
         start = torch.from_numpy(np.stack(starts).astype(np.float32))
-        x, y = torch.from_numpy(pixels), torch.from_numpy(labels)
+        device = device_of(model)
+        start, x, y = (values.to(device) for values in (start, torch.from_numpy(pixels), torch.from_numpy(labels)))
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
             return {
-                "fgsm": fgsm(model, x, y, epsilon=epsilon).numpy(),
-                "pgd": pgd(model, x, y, start=start, epsilon=epsilon).numpy(),
+                "fgsm": fgsm(model, x, y, epsilon=epsilon).cpu().numpy(),
+                "pgd": pgd(model, x, y, start=start, epsilon=epsilon).cpu().numpy(),
             }
         finally:
             for module, training in modes:
@@ -91,12 +92,18 @@ def attacker(
     return attack
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights are."""
+    tensor = next(iter([*model.parameters(), *model.buffers()]), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
 def gradient(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
     """Gradient of the cross-entropy with respect to the pixels; that of the parameters is not computed."""
     with torch.enable_grad():
         x = pixels.detach().clone().requires_grad_(True)
         outputs = model(x)
-        if are_probabilities(outputs.detach().float().numpy()):
+        if are_probabilities(outputs.detach().float().cpu().numpy()):
             # log p are logits of p: a second softmax would make the gradient vanish where the model is sure
             loss = nn.functional.nll_loss(
                 outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log(), labels, reduction="sum"

@@ -35,6 +35,7 @@ from elude.quality.evaluation.quality_json import QualityReport, library_version
 from elude.quality.scores.pool import Pool
 from elude.quality.scores.quba import QUBA_2025, quba_score, standing
 from elude.quality.statistics.intervals import RESAMPLES, are_probabilities
+from elude.quality.subjects.devices import CPU, PRECISIONS, at_once, resolve
 from elude.quality.subjects.output_names import output_names
 from elude.quality.subjects.subject import Forms, Subject
 from elude.quality.suites.choice import stratified
@@ -69,6 +70,9 @@ def evaluate(
     engine: str = LOCAL,
     cache: str | Path | None = None,
     published: bool = False,
+    device: str = CPU,
+    precision: str = PRECISIONS[0],
+    before: Callable[[Work], None] | None = None,
 ) -> QualityReport:
     """Measure a subject; of a bundle all three forms, on the same pixels.
 
@@ -95,6 +99,10 @@ def evaluate(
             a subject with a known hash.
         published: measure as the published code does (:mod:`elude.quality.evaluation.published`), which alone gives
             a score among the 326 published models.
+        device: where a bundle's models run: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; other subjects say so
+            themselves.
+        precision: of a bundle's torch models, as for :class:`~elude.quality.subjects.torch_subject.TorchSubject`.
+        before: called with the work before anything is measured, to forecast it.
 
     Raises:
         EvaluationError: a dimension that was asked for could not be measured.
@@ -105,7 +113,7 @@ def evaluate(
     if budget is not None and budget < 1:
         raise UsageError(f"A budget of {budget} images measures nothing.", "Give at least 1, better 200.")
     suite = as_published(suite) if published else suite
-    identity, subjects, main = _subjects(subject, threads)
+    identity, subjects, main = _subjects(subject, threads, resolve(device), precision)
     wanted = [d for d in DIMENSIONS if d in (among if dimensions is None else dimensions)]
     attacked = _attacked(subjects)
     missing = unavailable(subjects[main], suite, attackable=attacked is not None)
@@ -121,6 +129,7 @@ def evaluate(
         seed,
         batch_size,
         keep_pixels=suite.dark_background and any(d in wanted and not ready(suite) for d, ready in _READY.items()),
+        wider=min(at_once(getattr(one, "device", CPU)) for one in subjects.values()),
     )
     names = output_names(subjects[main], suite)
     classes = names.keys
@@ -130,6 +139,8 @@ def evaluate(
     corrupted = {(c, s): images for c, s, images in suite.corrupted}
     ready, paired = ready_sets(suite, wanted, plan.subset, budget, seed)
     work = Work(subjects, suite.images, corrupted, ready, preprocess, classes, plan, attack)
+    if before is not None:
+        before(work)
     suite_sha256, versions = suite.sha256(), library_versions()
     kept = None
     if cache is not None:
@@ -144,7 +155,13 @@ def evaluate(
                 work,
                 suite_sha256,
                 identity["artefact_sha256"],
-                {**versions, "attack": attack is not None, "budget": budget, "published": published},
+                {
+                    **versions,
+                    "attack": attack is not None,
+                    "budget": budget,
+                    "published": published,
+                    **_arithmetic(subjects),
+                },
             ),
         )
     jobs = work.jobs()
@@ -178,6 +195,7 @@ def evaluate(
         "forward_passes": passes,
         "not_measured": {d: reason for d, reason in missing.items() if dimensions is None},
         "no_score": no_score,
+        **_arithmetic(subjects),
         "published": {"settings": dict(SETTINGS), "not_comparable": other} if published else None,
     }
     return QualityReport(
@@ -191,14 +209,16 @@ def evaluate(
     )
 
 
-def _subjects(subject: Subject | Forms | Bundle, threads: int) -> tuple[dict[str, str | None], dict[str, Subject], str]:
+def _subjects(
+    subject: Subject | Forms | Bundle, threads: int, device: str, precision: str
+) -> tuple[dict[str, str | None], dict[str, Subject], str]:
     """What is measured, by name; and which of them the report is about."""
     from elude.handlers.bundle.bundle import Bundle
 
     if isinstance(subject, Bundle):
         from elude.quality.subjects.bundle_subject import open_bundle
 
-        subject = open_bundle(subject, threads=threads)
+        subject = open_bundle(subject, threads=threads, device=device, precision=precision)
     if isinstance(subject, Forms):
         forms = {"original": subject.original, "disentangled": subject.disentangled, "served": subject.served}
         return {"kind": "bundle", "model": subject.name, "artefact_sha256": subject.artefact_sha256}, forms, "served"
@@ -207,6 +227,15 @@ def _subjects(subject: Subject | Forms | Bundle, threads: int) -> tuple[dict[str
         {subject.name: subject},
         subject.name,
     )
+
+
+def _arithmetic(subjects: Mapping[str, Subject]) -> dict[str, Any]:
+    """Where each subject ran, and in which precision: results differ by rounding."""
+    known = {name: one for name, one in subjects.items() if hasattr(one, "device")}
+    return {
+        "devices": {name: getattr(one, "device", CPU) for name, one in known.items()},
+        "precisions": {name: getattr(one, "precision", PRECISIONS[0]) for name, one in known.items()},
+    }
 
 
 def _attacked(subjects: Mapping[str, Subject]) -> Any:

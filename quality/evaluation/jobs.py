@@ -20,8 +20,8 @@ from elude.quality.suites.suite import ShiftedSet
 
 Attack = Callable[[Images, NDArray[np.int64], NDArray[np.int64]], Mapping[str, Images]]
 CLEAN, CORRUPTED, ATTACKED = "images", "corrupted", "attacked"
-_GRADIENT_PASSES = 3  # what a gradient costs beside a forward pass
-_ATTACK_PASSES = 2 + _GRADIENT_PASSES * 11  # two sets of adversarial images, and eleven gradients to make them
+GRADIENT_PASSES = 3  # what a gradient costs beside a forward pass
+_ATTACK_PASSES = 2 + GRADIENT_PASSES * 11  # two sets of adversarial images, and eleven gradients to make them
 # Images at once follow from these, so that memory does not depend on the model's input size: 32 images of 224 x 224
 # in a forward pass or while they are corrupted, 8 in a gradient, which keeps every layer's output.
 FORWARD_PIXELS, GRADIENT_PIXELS = 32 * 224**2, 8 * 224**2
@@ -37,6 +37,7 @@ class Plan:
         seed: of the corruptions.
         batch_size: images per job, at most; a forward pass takes fewer where they are large.
         keep_pixels: whether the subset's pixels are needed afterwards.
+        wider: how many times more images pass at once than on the processor.
     """
 
     corruptions: Sequence[tuple[str, int]]
@@ -44,6 +45,7 @@ class Plan:
     seed: int
     batch_size: int
     keep_pixels: bool = False
+    wider: int = 1
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Work:
     def at_once(self, pixels: int) -> int:
         """How many images make so many pixels, at least one and at most a batch."""
         height, width = self.preprocess.input_size[1:]
-        return max(1, min(self.plan.batch_size, pixels // (height * width)))
+        return max(1, min(self.plan.batch_size, self.plan.wider * pixels // (height * width)))
 
     def passes(self, job: Job) -> int:
         """How many images the job takes through each subject, a gradient counted as three: the time left follows

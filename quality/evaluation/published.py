@@ -127,10 +127,12 @@ class PublishedAttacks:
         import numpy as np
         import torch
 
-        from elude.quality.evaluation.attacks import gradient
+        from elude.quality.evaluation.attacks import device_of, gradient
 
         epsilon, step = self.settings["epsilon"], self.settings["step"]
-        x, y = torch.from_numpy(self._preprocess.normalise_unit(pixels)), torch.from_numpy(labels)
+        device = device_of(self._model)
+        x = torch.from_numpy(self._preprocess.normalise_unit(pixels)).to(device)
+        y = torch.from_numpy(labels).to(device)
         modes = [(module, module.training) for module in self._model.modules()]
         self._model.eval()
         try:
@@ -152,5 +154,5 @@ class PublishedAttacks:
         import torch
 
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self._preprocess.mean, self._preprocess.std))
-        array: NDArray[np.float32] = (normalised * std + mean).numpy()
+        array: NDArray[np.float32] = (normalised.cpu() * std + mean).numpy()
         return array

@@ -16,7 +16,7 @@ from elude.quality.subjects.torch_subject import TorchSubject
 PREPROCESS, LABELS = "preprocess.json", "labels.json"
 
 
-def open_bundle(bundle: Bundle, *, threads: int = 1) -> Forms:
+def open_bundle(bundle: Bundle, *, threads: int = 1, device: str = "cpu", precision: str = "float32") -> Forms:
     """Load the graph and rebuild both torch models.
 
     Raises:
@@ -43,7 +43,17 @@ def open_bundle(bundle: Bundle, *, threads: int = 1) -> Forms:
     return Forms(
         source.model,
         bundle.artefact_sha256,
-        TorchSubject(loaded.module, preprocess, name="original", labels=labels, sha256=source.weights_sha256),
-        TorchSubject(twin, preprocess, name="disentangled", labels=labels),
-        OnnxSubject(bundle, preprocess, name="served", labels=labels, parameters=parameters, threads=threads),
+        TorchSubject(
+            loaded.module,
+            preprocess,
+            name="original",
+            labels=labels,
+            sha256=source.weights_sha256,
+            device=device,
+            precision=precision,
+        ),
+        TorchSubject(twin, preprocess, name="disentangled", labels=labels, device=device, precision=precision),
+        OnnxSubject(
+            bundle, preprocess, name="served", labels=labels, parameters=parameters, threads=threads, device=device
+        ),
     )

@@ -12,6 +12,7 @@ from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import EvaluationError
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.requests.edits import Edit
+from elude.quality.subjects.devices import providers
 from elude.quality.subjects.subject import Images, Outputs, check_outputs
 
 
@@ -33,7 +34,10 @@ class OnnxSubject:
         parameters: int | None = None,
         edits: Sequence[Edit] = (),
         threads: int = 1,
+        device: str = "cpu",
     ) -> None:
+        self._providers = providers(device)
+        self.device = device if len(self._providers) > 1 else "cpu"
         self._source, self._threads = source if isinstance(source, Bundle) else Path(source), threads
         self._session, self.sha256 = self._open()
         self._edits = tuple(edits)
@@ -44,7 +48,7 @@ class OnnxSubject:
 
     def _open(self) -> tuple[GraphSession, str]:
         with private_model(self._source) as (path, sha256):
-            return GraphSession(path, threads=self._threads), sha256
+            return GraphSession(path, providers=self._providers, threads=self._threads), sha256
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which opens the same file."""

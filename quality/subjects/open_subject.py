@@ -26,6 +26,8 @@ def open_subject(
     token: str | None = None,
     model: str = "elude",
     threads: int = 1,
+    device: str = "cpu",
+    precision: str = "float32",
 ) -> Bundle | Subject:
     """Open a subject.
 
@@ -37,6 +39,8 @@ def open_subject(
         token: the server's inference key.
         model: the model's name in the server's URLs.
         threads: of ONNX Runtime.
+        device: where a torch model or a file runs, as torch names it.
+        precision: of a torch model, see :class:`~elude.quality.subjects.torch_subject.TorchSubject`.
 
     Raises:
         UsageError, BundleError: it cannot be opened, or nothing describes it.
@@ -46,7 +50,7 @@ def open_subject(
         return served(Client(address, token, model=model))
     if path.suffix == ".onnx":
         preprocess, labels = _description(Path(described_by) if described_by else path.parent)
-        return OnnxSubject(path, preprocess, labels=labels, threads=threads)
+        return OnnxSubject(path, preprocess, labels=labels, threads=threads, device=device)
     if (path / "manifest.json").is_file():
         return Bundle.open(path)
     from elude.exporter.models.load import load_model
@@ -54,7 +58,13 @@ def open_subject(
 
     loaded = load_model(address)
     return TorchSubject(
-        loaded.module, loaded.preprocess, name=address, labels=loaded.labels, sha256=loaded.source.weights_sha256
+        loaded.module,
+        loaded.preprocess,
+        name=address,
+        labels=loaded.labels,
+        sha256=loaded.source.weights_sha256,
+        device=device,
+        precision=precision,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -30,7 +31,18 @@ class Normalised(nn.Module):
 
 
 class TorchSubject:
-    """A module in eval mode. Measuring never changes it: the mode it was in is put back after each batch."""
+    """A module in eval mode. Measuring never changes it: the mode it was in is put back after each batch.
+
+    Args:
+        module: a classifier; it is moved to ``device``.
+        preprocess: what it expects of an image.
+        name: for people.
+        labels: the names of its outputs, None if unknown.
+        parameters: how many it has; counted by default.
+        sha256: of its weights, None if unknown.
+        device: where it runs, as torch names it.
+        precision: ``float32``, or ``bfloat16`` or ``float16`` for mixed precision.
+    """
 
     kind = "torch"
 
@@ -43,8 +55,11 @@ class TorchSubject:
         labels: Sequence[str] | None = None,
         parameters: int | None = None,
         sha256: str | None = None,
+        device: str = "cpu",
+        precision: str = "float32",
     ) -> None:
-        self.module = module
+        self.module = module.to(device)
+        self.device, self.precision = device, precision
         self.preprocess = preprocess
         self.name = name
         self.labels = None if labels is None else tuple(labels)
@@ -54,16 +69,27 @@ class TorchSubject:
     @property
     def on_pixels(self) -> nn.Module:
         """The module to attack: takes pixels in [0, 1]."""
-        return Normalised(self.module, self.preprocess)
+        return Normalised(self.module, self.preprocess).to(self.device)
 
     def outputs(self, pixels: Images) -> Outputs:
         # normalised by the same code that serves, so that torch and ONNX get the same bytes
         modes = [(module, module.training) for module in self.module.modules()]
         self.module.eval()
         try:
-            with torch.inference_mode():
-                outputs: Tensor = self.module(torch.from_numpy(self.preprocess.normalise_unit(pixels)))
+            with torch.inference_mode(), self._arithmetic():
+                images = torch.from_numpy(self.preprocess.normalise_unit(pixels)).to(self.device)
+                outputs: Tensor = self.module(images)
         finally:
             for module, training in modes:
                 module.training = training
-        return check_outputs(np.asarray(outputs.float().numpy()), len(pixels), self.name)
+        return check_outputs(np.asarray(outputs.float().cpu().numpy()), len(pixels), self.name)
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """Full float32 on every device (CUDA's convolutions use TF32 otherwise), or the mixed precision asked for."""
+        kind = torch.device(self.device).type
+        dtype = getattr(torch, self.precision)
+        mixed = torch.autocast(kind, dtype) if self.precision != "float32" else nullcontext()
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if kind == "cuda" else nullcontext()
+        with mixed, exact:
+            yield
