@@ -32,7 +32,7 @@ def open_bundle(bundle: Bundle, *, threads: int = 1, device: str = "cpu", precis
     loaded = load_original(source, preprocess)
     if loaded.source.weights_sha256 != source.weights_sha256:
         raise EvaluationError(
-            f"{source.model} has other weights now than the bundle was made from: sha256 "
+            f"{source.model} now has different weights from those the bundle was made from: sha256 "
             f"{loaded.source.weights_sha256[:12]}…, "
             f"not {source.weights_sha256[:12]}….",
             "Export it again, or bring the old weights back.",
