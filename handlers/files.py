@@ -13,6 +13,7 @@ import math
 import os
 import stat
 import tempfile
+import tomllib
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,16 @@ def parse_json(content: bytes | str) -> Any:
 def read_json(path: Path | str, limit: int = MAX_BYTES, *, links: bool = True) -> Any:
     """The JSON document in a plain file; OSError if it cannot be read, ValueError if it is not such a document."""
     return parse_json(read_plain(path, limit, links=links))
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse a TOML document of at most ``MAX_DEPTH`` levels; ValueError if it is not one."""
+    try:
+        value = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    require_shallow(value)
+    return value
 
 
 def require_shallow(value: Any) -> None:

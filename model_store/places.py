@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.errors import BundleError, EludeError, UsageError
 
 # fsspec protocols whose ``pipe_file(mode="create")`` is one conditional request. Only s3 (against
 # moto) and memory are tested.
@@ -178,10 +178,12 @@ class RemotePlace:
         return sorted({PurePosixPath(path).parts[0] for path in self._files(folder)})
 
     def read(self, name: str) -> bytes:
-        return bytes(self._system.cat_file(f"{self._root}/{name}"))
+        with self._asking():
+            return bytes(self._system.cat_file(f"{self._root}/{name}"))
 
     def create(self, name: str, content: bytes) -> None:
-        self._system.pipe_file(f"{self._root}/{name}", content, mode="create")
+        with self._asking():
+            self._system.pipe_file(f"{self._root}/{name}", content, mode="create")
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -189,35 +191,54 @@ class RemotePlace:
             yield Path(folder)
 
     def publish(self, staged: Path, name: str) -> None:
-        for path in sorted(staged.rglob("*")):
-            if path.is_file():
-                self._system.put_file(str(path), f"{self._root}/{name}/{path.relative_to(staged).as_posix()}")
+        with self._asking():
+            for path in sorted(staged.rglob("*")):
+                if path.is_file():
+                    self._system.put_file(str(path), f"{self._root}/{name}/{path.relative_to(staged).as_posix()}")
 
     def fetch(self, name: str, target: Path) -> Path:
         files = self._files(name)
         if not files:
             raise BundleError(f"{self.location(name)} is missing.", "Restore it from a backup.")
-        for file in files:
-            if ".." in PurePosixPath(file).parts:
-                raise BundleError(f"{self.location(name)}/{file} leaves the store.", "Restore it from a backup.")
-            (target / file).parent.mkdir(parents=True, exist_ok=True)
-            self._system.get_file(f"{self._root}/{name}/{file}", str(target / file))
+        with self._asking():
+            for file in files:
+                if ".." in PurePosixPath(file).parts:
+                    raise BundleError(f"{self.location(name)}/{file} leaves the store.", "Restore it from a backup.")
+                (target / file).parent.mkdir(parents=True, exist_ok=True)
+                self._system.get_file(f"{self._root}/{name}/{file}", str(target / file))
         return target
 
     def copy(self, name: str, target: Path) -> None:
         self.fetch(name, target)
 
     def changed(self, name: str) -> datetime:
-        times: list[datetime] = [self._system.modified(f"{self._root}/{name}/{file}") for file in self._files(name)]
+        files = self._files(name)
+        with self._asking():
+            times: list[datetime] = [self._system.modified(f"{self._root}/{name}/{file}") for file in files]
         return max(times)
 
     def remove(self, name: str) -> None:
-        self._system.rm(f"{self._root}/{name}", recursive=True)
+        with self._asking():
+            self._system.rm(f"{self._root}/{name}", recursive=True)
 
     def _files(self, folder: str) -> list[str]:
         prefix = f"{self._root}/{folder}".strip("/") + "/"
-        found = [path.lstrip("/") for path in self._system.find(prefix)]
-        return sorted(path.removeprefix(prefix) for path in found if path.startswith(prefix) and path != prefix)
+        with self._asking():
+            present = [path.lstrip("/") for path in self._system.find(prefix)]
+        return sorted(path.removeprefix(prefix) for path in present if path.startswith(prefix) and path != prefix)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Every file system has errors of its own, for missing credentials, buckets and connections."""
+        try:
+            yield
+        except (FileExistsError, EludeError):  # another writer was faster; our own
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"{self._protocol}://{self._root} cannot be used: {type(error).__name__}: {error}.",
+                "Check the address, the credentials and the connection.",
+            ) from error
 
 
 def sync_folder(folder: Path) -> None:

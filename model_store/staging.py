@@ -14,6 +14,7 @@ from elude.handlers.torchserve.intake import read_settings
 from elude.model_store.admission import file_sha256, require_package, require_verdict
 from elude.model_store.archive import package
 from elude.model_store.records import GENESIS, Entry
+from elude.model_store.rehearsal import require_answers
 from elude.model_store.signing import Signer, sign_bundle
 from elude.model_store.versions import now
 
@@ -34,14 +35,15 @@ def prepare(
         the entry of its admission; number, place in the record, who and why are still to be filled in.
 
     Raises:
-        GateError: the verdict or the signature does not hold.
+        GateError: the verdict or the signature does not hold, or the bundle does not answer.
         BundleError: the bundle or the archive does not match.
     """
-    # Judge the copy, not the original: whatever happens to the original meanwhile, the stored bytes
+    # Judge and try the copy, not the original: whatever happens to the original meanwhile, the stored bytes
     # are the checked ones.
     shutil.copytree(bundle.root, folder / "bundle", symlinks=True)
     copy = Bundle.open(folder / "bundle")
     verdict = require_verdict(copy, policies=requirements.policies)
+    require_answers(copy)
     if signer is not None:
         copy = sign_bundle(copy, verdict, signer)
     if requirements.signature:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
 from elude.handlers.errors import UsageError
+from elude.handlers.files import parse_toml
 
 KeyPath = tuple[str | int, ...]
 
@@ -63,8 +63,8 @@ class Table:
             UsageError: if it is not TOML.
         """
         try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            data = parse_toml(text)
+        except ValueError as error:
             raise UsageError(f"{file} is not valid TOML: {error}.", "Correct that line.") from error
         return cls(file, key_lines(text), (), data)
 

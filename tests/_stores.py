@@ -8,7 +8,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
+from _tiny import LABELS, LAYER, PREPROCESS, tiny_model
+
+from elude.handlers.bundle.bundle import Bundle, Source, write_bundle
 from elude.model_store.archive import package
 from elude.model_store.store import Store
 from elude.quality.gate.judge import judge
@@ -27,11 +29,13 @@ def make(
     waive_until: date | None = None,
     verdict: bool = True,
 ) -> Bundle:
-    layers = (LayerInfo("fc2", "linear", 2, 4, (2, 1), 0),)
+    """A judged bundle that can be served; another ``content`` makes another artefact of the same model."""
     with write_bundle(
-        root, source=Source("Tiny/Model", "1", "vit", "f" * 64), layers=layers, parameters=9, versions={}
+        root, source=Source("Tiny/Model", "1", "vit", "f" * 64), layers=(LAYER,), parameters=9, versions={}
     ) as folder:
-        (folder / "model.onnx").write_bytes(content)
+        (folder / "model.onnx").write_bytes(tiny_model(content))
+        (folder / "preprocess.json").write_text(json.dumps(PREPROCESS.to_json()))
+        (folder / "labels.json").write_text(json.dumps(LABELS))
         claims = {"sums": {"layers": [{"passed": True}]}} | {
             c: {"outputs": [{"passed": True}]} for c in ("rewrite", "runtime")
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -24,7 +25,7 @@ from elude.cli import (
     serving_commands,
     suite_commands,
 )
-from elude.handlers.errors import EludeError
+from elude.cli.faults import DEFECT, NOT_EVALUATED, one_line, outside_cause
 
 app = typer.Typer(
     help="Export a pretrained image model that explains itself, steer it, and gate its release on quality.",
@@ -64,9 +65,18 @@ def options(
 
 
 def main() -> None:
-    """Entry point: errors of the project become one line on standard error and their exit code."""
+    """Entry point: what went wrong becomes one line on standard error, and an exit code that says whose fault it is."""
     try:
         app()
-    except EludeError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
-        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001  # the last place: nothing may end as "a check failed" by accident
+        fault = outside_cause(error)
+        if fault is None:
+            traceback.print_exception(error)
+            _print_error(DEFECT)
+            sys.exit(NOT_EVALUATED)
+        _print_error(one_line(fault))
+        sys.exit(fault.exit_code)
+
+
+def _print_error(text: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(text)}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elude.handlers.errors import RequestError, UsageError
+from elude.handlers.files import parse_json, read_json, read_plain
 from elude.handlers.requests.edit_text import parse_edit
 
 if TYPE_CHECKING:
@@ -218,13 +219,13 @@ def read_image(operation: str, path: str) -> str:
     """The file in base64."""
     if not Path(path).is_file():
         raise UsageError(f"There is no image file {path!r}.", f"Name one, e.g. elude call {operation} bag.png.")
-    return base64.b64encode(Path(path).read_bytes()).decode()
+    return base64.b64encode(read_plain(path)).decode()
 
 
 def read_fields(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or from standard input for ``-``."""
     try:
-        fields = json.loads(sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8"))
+        fields = parse_json(sys.stdin.read()) if str(path) == "-" else read_json(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"--json {path} cannot be read: {error}.", "Give it a file with one JSON object.") from error
     if not isinstance(fields, dict):

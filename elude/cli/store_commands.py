@@ -99,7 +99,7 @@ def store_gc(
             help="Also remove versions: all but this many of the latest, those in a stage and what a rollback needs.",
         ),
     ] = None,
-    days: Annotated[float, typer.Option(min=0, help="Age of unfinished admissions that are removed.")] = 1,
+    days: Annotated[float, typer.Option(min=0, max=36_500, help="Age of unfinished admissions that are removed.")] = 1,
     who: Who = "",
     why: Why = "clean up",
     sign_key: SignKey = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -12,8 +11,11 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.bundle.external_data import private_model
 from elude.handlers.bundle.graph_metadata import read_layers
 from elude.handlers.errors import BundleError
+from elude.handlers.files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,25 @@ def describe(path: Path | str) -> Description:
     Raises:
         BundleError: it does not exist, or is not a file of this project.
     """
-    path = Path(path) / "model.onnx" if Path(path).is_dir() else Path(path)
+    with private_model(open_model(path)) as (file, _):
+        return _describe(file)
+
+
+def open_model(path: Path | str) -> Bundle | Path:
+    """The bundle of a folder, or the file; BundleError if there is neither."""
+    path = Path(path)
+    if path.is_dir():
+        return Bundle.open(path)
     if not path.is_file():
         raise BundleError(f"{path} does not exist.", "Name a bundle or a model.onnx.")
+    return path
+
+
+def _describe(path: Path) -> Description:
     try:
         model = onnx.load(path, load_external_data=False)
     except DecodeError as error:
-        raise BundleError(f"{path.name} is no ONNX file.", "Name a bundle or a model.onnx.") from error
+        raise BundleError(f"{path.name} is not an ONNX file.", "Name a bundle or a model.onnx.") from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     infos = read_layers(metadata, path.name)
     sizes = {tensor.name: _bytes(tensor) for tensor in model.graph.initializer}
@@ -113,7 +127,7 @@ def describe(path: Path | str) -> Description:
     return Description(
         path.name,
         sum(item.stat().st_size for item in files),
-        {item.name: _sha256(item) for item in files},
+        {item.name: file_sha256(item) for item in files},
         model.opset_import[0].version,
         len(model.graph.node),
         sum("elude" in node.name for node in model.graph.node),
@@ -139,11 +153,6 @@ def _bytes(tensor: Any) -> int:
     if "length" in outside:
         return int(outside["length"])
     return len(tensor.raw_data) or int(tensor.ByteSize())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parsed(value: str) -> Any:

@@ -68,13 +68,11 @@ class Client:
         timeout: float = 30,
         retries: int = 2,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"{url!r} is not the address of a server.", "Write it as http://127.0.0.1:8080.")
+        host = _host(url)
         self.url, self._token, self.timeout, self.retries = url.rstrip("/"), token, timeout, retries
         self._path = quote(model, safe="") + (f"/{quote(version, safe='')}" if version else "")
         # A proxy meant for the outside must not be asked for this machine's own server.
-        proxies = [urllib.request.ProxyHandler({})] if _is_loopback(parts.hostname) else []
+        proxies = [urllib.request.ProxyHandler({})] if _is_loopback(host) else []
         self._opener = urllib.request.build_opener(_NoRedirects, *proxies)
 
     def predict(self, image: bytes) -> dict[str, float]:
@@ -196,6 +194,16 @@ def _message(content: bytes, status: int) -> str:
         return str(answer["message"])
     except (ValueError, KeyError, TypeError):
         return f"The server answered {status}: {content[:200].decode(errors='replace')}"
+
+
+def _host(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts.hostname
+    except ValueError:  # brackets that do not close, a port that is none
+        pass
+    raise UsageError(f"{url!r} is not the address of a server.", "Write it as http://127.0.0.1:8080.")
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_plain
 from elude.quality.dimensions import DIMENSIONS
 from elude.quality.toml_tables import Table
 
@@ -53,7 +54,7 @@ def load_waivers(path: Path | str) -> tuple[Waiver, ...]:
             dimension and artefact.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_plain(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"The waivers {path} cannot be read: {error}.", "Name an existing TOML file in UTF-8."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_plain
 from elude.quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
 from elude.quality.toml_tables import Table
 
@@ -117,7 +118,7 @@ def load_policy(path: Path | str = DEFAULT_POLICY) -> Policy:
         UsageError: if it cannot be read or anything in it is unknown, contradictory or out of range.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_plain(path)
     except OSError as error:
         raise UsageError(
             f"The policy {path} cannot be read: {error.strerror}.", "Name an existing TOML file."

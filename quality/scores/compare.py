@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_json
 from elude.quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
 from elude.quality.evaluation.quality_json import QualityReport
 
@@ -54,7 +54,7 @@ def read_report(path: str | Path) -> QualityReport:
     path = Path(path)
     path = path / "quality.json" if path.is_dir() else path
     try:
-        return QualityReport.from_json(json.loads(path.read_text("utf-8")))
+        return QualityReport.from_json(read_json(path))
     except (OSError, ValueError) as error:
         raise UsageError(f"There is no quality report at {path}: {error}.", "Run elude evaluate first.") from error
 
