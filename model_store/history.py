@@ -15,8 +15,12 @@ def next_version(entry: Entry, entries: Sequence[Entry]) -> Entry:
     for other in admissions(entries):
         if other.series == entry.series and other.folder == entry.folder:
             return other
-    numbers = [other for other in entries if other.action == "admit" and other.series == entry.series]
-    return replace(entry, version=f"{entry.series}/{len(numbers) + 1}")
+    return replace(entry, version=f"{entry.series}/{next_number(entry.series, entries)}")
+
+
+def next_number(series: str, entries: Sequence[Entry]) -> int:
+    """The number of the next version of a series; those of removed versions are not used again."""
+    return 1 + sum(entry.action == "admit" and entry.series == series for entry in entries)
 
 
 def admissions(entries: Sequence[Entry]) -> list[Entry]:

@@ -83,6 +83,10 @@ class Entry:
         return self.version.rpartition("/")[0]
 
     @property
+    def number(self) -> int:
+        return int(self.version.rpartition("/")[2])
+
+    @property
     def folder(self) -> str:
         """Where the version lies.
 

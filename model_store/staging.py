@@ -5,6 +5,7 @@ store.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from elude.handlers.admission.requirements import Requirements
@@ -13,6 +14,7 @@ from elude.handlers.bundle.bundle import MANIFEST, Bundle
 from elude.handlers.torchserve.intake import read_settings
 from elude.model_store.admission import file_sha256, require_package, require_verdict
 from elude.model_store.archive import package
+from elude.model_store.history import admissions, next_number
 from elude.model_store.records import GENESIS, Entry
 from elude.model_store.rehearsal import require_answers
 from elude.model_store.signing import Signer, sign_bundle
@@ -26,6 +28,8 @@ def prepare(
     *,
     archive: Path | None,
     make_archive: bool,
+    archive_version: str | None,
+    entries: Sequence[Entry],
     requirements: Requirements,
     signer: Signer | None,
 ) -> Entry:
@@ -52,7 +56,7 @@ def prepare(
     if archive is not None:
         _package_like(archive, copy, stored)
     elif make_archive:
-        package(copy, stored, name=series, version="1.0")
+        _package(copy, stored, series, archive_version, entries)
     return Entry(
         sequence=0,
         previous=GENESIS,
@@ -68,6 +72,22 @@ def prepare(
         policy_sha256=verdict.policy_sha256,
         archive_sha256=file_sha256(stored) if stored.exists() else None,
     )
+
+
+def _package(bundle: Bundle, target: Path, series: str, version: str | None, entries: Sequence[Entry]) -> None:
+    """Make the archive of a bundle, with the number that it has or will have as its version; the same bytes again if
+    it was admitted before. (Two writers at once may take the same number: give ``version`` then.)
+    """
+    if version is not None:
+        package(bundle, target, name=series, version=version)
+        return
+    manifest = file_sha256(bundle.root / MANIFEST)
+    for entry in admissions(entries):
+        if entry.series == series and entry.manifest_sha256 == manifest and entry.archive_sha256 is not None:
+            package(bundle, target, name=series, version=f"{entry.number}.0")
+            if file_sha256(target) == entry.archive_sha256:
+                return
+    package(bundle, target, name=series, version=f"{next_number(series, entries)}.0")
 
 
 def _package_like(archive: Path, bundle: Bundle, target: Path) -> None:

@@ -98,6 +98,7 @@ class Store:
         name: str | None = None,
         signer: Signer | None = None,
         make_archive: bool = False,
+        archive_version: str | None = None,
     ) -> Version:
         """Admit a bundle that passed the gate, with its archive.
 
@@ -105,9 +106,12 @@ class Store:
 
         Args:
             bundle_path: the bundle; verified against its manifest before and after the copy.
-            archive: the .mar made of it; must hold the same files. A signer changes the bundle, so
-                sign before packing, or:
+            archive: the .mar made of it; must be, byte for byte, what this version's ``package`` makes of
+                it with the same name, version and settings. A signer changes the bundle, so sign before
+                packing, or:
             make_archive: make one here, of the bundle as stored.
+            archive_version: of the archive that is made; by default the version's number, e.g. ``3.0``,
+                so that versions of a series can be served side by side.
             who: kept in the record.
             why: kept in the record.
             name: of the series of versions; default, made from the model's name.
@@ -131,6 +135,8 @@ class Store:
                 series,
                 archive=archive,
                 make_archive=make_archive,
+                archive_version=archive_version,
+                entries=self._read(),
                 requirements=self.requirements,
                 signer=signer,
             )

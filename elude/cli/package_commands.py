@@ -1,4 +1,4 @@
-"""The commands that pack, admit, and keep the store."""
+"""The commands that package and admit a bundle, and what else is made of one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import typer
 
 from elude.cli.options import SignKey, StoreUrl, Who, Why, open_store, signer
 from elude.cli.store_commands import stores
+from elude.cli.sync_command import store_sync
 from elude.cli.terminal import BundlePath, show
 from elude.handlers.bundle.bundle import Bundle
 
 commands = typer.Typer()
+stores.command("sync")(store_sync)
 commands.add_typer(stores, name="store")
 
 
@@ -39,7 +41,12 @@ def admit(
     store: StoreUrl,
     who: Who = "",
     why: Why = "release",
-    archive: Annotated[Path | None, typer.Option(help="Its .mar; by default one is made.")] = None,
+    archive: Annotated[
+        Path | None, typer.Option(help="Its .mar, if it has other settings; must be as 'elude package' makes it.")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Of the archive in URLs; by default its number in the store, e.g. 3.0.")
+    ] = None,
     sign_key: SignKey = None,
 ) -> None:
     """Put a bundle that passed the gate, with its archive, into the store. Exit code 1 if its verdict forbids it.
@@ -47,7 +54,13 @@ def admit(
     Example: elude admit build/bundle --store models --why "release 3"
     """
     admitted = open_store(store, must_exist=False).admit(
-        bundle, archive, who=who or "unknown", why=why, signer=signer(sign_key), make_archive=True
+        bundle,
+        archive,
+        who=who or "unknown",
+        why=why,
+        signer=signer(sign_key),
+        make_archive=True,
+        archive_version=version,
     )
     show(f"Admitted to {store}", {"version": admitted.id, "bundle": admitted.bundle, "archive": str(admitted.archive)})
 
@@ -84,8 +97,8 @@ def provenance(bundle: BundlePath, sign_key: SignKey = None) -> None:
     from elude.model_store.links import provenance as statement
     from elude.model_store.signing import envelope
 
-    found, key = statement(Bundle.open(bundle)), signer(sign_key)
-    typer.echo(json.dumps(found, indent=1) if key is None else envelope(found, key).decode(), nl=key is None)
+    content, key = statement(Bundle.open(bundle)), signer(sign_key)
+    typer.echo(json.dumps(content, indent=1) if key is None else envelope(content, key).decode(), nl=key is None)
 
 
 @commands.command()

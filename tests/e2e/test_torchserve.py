@@ -12,12 +12,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +28,21 @@ from _serving import differs, images, make_bundle
 from PIL import Image
 
 import elude.exporter.models.torchvision_compat  # noqa: F401
+from elude.handlers.admission.requirements import Requirements
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EvaluationError, RequestError, UsageError
 from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
 from elude.handlers.settings import Limits, Settings
-from elude.handlers.torchserve.client import Client
+from elude.handlers.torchserve.client import Client, ServerError
+from elude.handlers.torchserve.machine import free_ports
 from elude.handlers.torchserve.server import Server, ServerSettings, serve
 from elude.model_store.archive import package
 
 pytestmark = pytest.mark.server
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS = Settings(Limits(max_edits=8))
+LOG_BYTES = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def archive(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(archive: Path) -> Iterator[Server]:
-    with Server(archive, ServerSettings(batch_size=8, batch_delay_ms=50)) as running:
+    with Server(archive, ServerSettings(batch_size=8, batch_delay_ms=50, log_bytes=LOG_BYTES)) as running:
         yield running
 
 
@@ -159,6 +164,27 @@ def test_unlike_requests_at_once_each_get_their_own_answer(client: Client, local
             assert not differs(json.loads(content), json.loads(expected.body))
 
 
+def test_the_log_is_bounded_and_quotes_no_request(server: Server, client: Client) -> None:
+    """Not even what TorchServe cannot decode: an image sent as a form, which it answers itself."""
+    secret = "%zzSECRET" + "A" * 200
+    for kind in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=SECRET", "image/png"):
+        with pytest.raises((RequestError, ServerError)):
+            Client(client.url, server.key("inference"), model="fashion", retries=0).send(
+                "/predictions/fashion?SECRET=SECRET", secret.encode(), kind
+            )
+    before = server.log.stat().st_ino
+    for _ in range(4 * LOG_BYTES // 100):  # a line of the access log is longer than that
+        client.send("/ping")
+    logs = sorted(server.folder.glob("*.log*"))
+    assert server.log.stat().st_ino != before  # it was started anew
+    assert len(logs) <= 6  # server.log, four older parts, what Java prints
+    assert all(log.stat().st_size < LOG_BYTES + 10_000 for log in logs)
+    text = "".join(log.read_text() for log in logs)
+    assert "ACCESS_LOG" in text
+    assert "SECRET" not in text
+    assert not [path for path in server.folder.iterdir() if path not in logs and path.name != "key_file.json"]
+
+
 def test_the_key_is_needed(server: Server) -> None:
     url = f"http://127.0.0.1:{server.inference_port}"
     for token in (None, "wrong"):
@@ -216,7 +242,32 @@ def near(probabilities: dict[str, float]) -> object:
     return pytest.approx(probabilities, abs=1e-6)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_failed_start_leaves_the_log_and_nothing_else(bundle: Bundle, tmp_path: Path) -> None:
+    archive = package(bundle, tmp_path, name="fashion", version="1.0")
+    before = set(Path(tempfile.gettempdir()).glob("elude-*"))
+    with pytest.raises(EvaluationError, match="has no verdict"):
+        Server(archive, ServerSettings(admission=Requirements(verdict=True)), folder=tmp_path / "run").start()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["java.log", "server.log"]
+    assert set(Path(tempfile.gettempdir()).glob("elude-*")) == before
+
+
+def test_a_long_temporary_folder_and_a_folder_with_any_name_serve_as_well(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket's path may have about a hundred characters; Java's configuration is Latin-1 with escapes."""
+    long = tmp_path / ("t" * 90)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with Server(archive, folder=tmp_path / "Füße, a=b 100% \\u0041") as running:
+        assert running.client().predict(images(1)[0])
+        assert running.key_expires > datetime.now(UTC)
+        others = (running.inference_port, *free_ports(2))
+        with pytest.raises(UsageError, match=rf"Port {others[0]} \(for inference\)"):
+            Server(archive, ports=others).start()
+    assert not list(long.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_everything(archive: Path, number: signal.Signals) -> None:
     code = f"""
         from elude.handlers.torchserve.server import Server, serve

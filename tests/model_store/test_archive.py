@@ -4,7 +4,9 @@ refused by name.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -12,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from elude.handlers.admission.requirements import Requirements
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
-from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.errors import BundleError, GateError, UsageError
 from elude.handlers.settings import Limits, Settings
-from elude.handlers.torchserve.archives import read_archive
-from elude.handlers.torchserve.handler import check_contents
+from elude.handlers.torchserve.archives import ArchiveInfo, bytes_source, read_archive, write_archive
+from elude.handlers.torchserve.configuration import configuration
+from elude.handlers.torchserve.handler import check_contents, contents_bytes
 from elude.handlers.torchserve.intake import take_in
+from elude.handlers.torchserve.server import Server
 from elude.model_store.archive import package
 
 
@@ -155,3 +160,57 @@ def test_a_tampered_bundle_is_not_packed(bundle: Bundle, tmp_path: Path) -> None
     with pytest.raises(BundleError, match=r"labels\.json was changed"):
         package(bundle, tmp_path / "out", name="m", version="1.0")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_of_an_earlier_version_is_refused_with_the_way_out(bundle: Bundle, tmp_path: Path) -> None:
+    """Its code lay in ``handlers/``; everything else was as today."""
+    with zipfile.ZipFile(package(bundle, tmp_path, name="m", version="1.0")) as archive:
+        files = {name: archive.read(name) for name in archive.namelist() if name != "contents.json"}
+    earlier = {name.removeprefix("elude/"): content for name, content in files.items() if name != "elude/__init__.py"}
+    earlier["contents.json"] = contents_bytes({name: sha256(content) for name, content in earlier.items()})
+    with zipfile.ZipFile(tmp_path / "old.mar", "w") as archive:
+        for name, content in earlier.items():
+            archive.writestr(name, content)
+    for requirements in (Requirements(), Requirements(archives=(sha256(earlier["contents.json"]),))):
+        with pytest.raises(UsageError, match="earlier version") as caught:
+            take_in(tmp_path / "old.mar", tmp_path / "copy.mar", requirements)
+        assert "elude package" in caught.value.remedy
+
+
+def test_code_of_another_version_is_served_only_if_it_is_listed(bundle: Bundle, tmp_path: Path) -> None:
+    with zipfile.ZipFile(package(bundle, tmp_path, name="m", version="1.0")) as archive:
+        files = {name: archive.read(name) for name in archive.namelist() if name != "contents.json"}
+    files["elude/handlers/errors.py"] += b"# of another version"
+    files["elude/handlers/more.py"] = b"# a module that this version does not have"
+    files["contents.json"] = contents_bytes({name: sha256(content) for name, content in files.items()})
+    other = tmp_path / "other.mar"
+    write_archive(other, {name: bytes_source(content) for name, content in files.items()})
+    with pytest.raises(UsageError, match=r"errors\.py differs"):
+        take_in(other, tmp_path / "copy.mar")
+    with pytest.raises(GateError, match="never admitted"):
+        take_in(other, tmp_path / "copy.mar", Requirements(archives=("0" * 64,)))
+    listed = Requirements(archives=(sha256(files["contents.json"]),))
+    assert take_in(other, tmp_path / "copy.mar", listed).path.read_bytes() == other.read_bytes()
+
+
+def test_two_archives_of_one_name_and_version_are_not_served_together(bundle: Bundle, tmp_path: Path) -> None:
+    first, second = (package(bundle, tmp_path / name, name="m", version="1.0") for name in ("a", "b"))
+    with pytest.raises(UsageError, match=r"both version 1\.0 of m"):
+        Server([first, second])
+
+
+def test_the_configuration_is_one_line_per_setting_whatever_the_paths_are(tmp_path: Path) -> None:
+    archive = ArchiveInfo(tmp_path / "a, b\nallowed_urls=.*" / "Ü\\u0041.mar", "m", "1.0")
+    ports = dict.fromkeys(("inference", "management", "metrics", "grpc_inference", "grpc_management"), 1)
+    lines = configuration([archive], ports, 60, {"minWorkers": 1}).decode("ascii").splitlines()
+    assert len(lines) == len({line.partition("=")[0] for line in lines}) == 18
+    (allowed,) = [line for line in lines if line.startswith("allowed_urls=")]
+    assert allowed.count(",") == 0
+    pattern = allowed.partition("=")[2]
+    assert re.fullmatch(pattern, f"file://{archive.path}", re.DOTALL)
+    for other in ("%2e%2e/evil.mar", "x/../../evil.mar", "other.mar"):
+        assert not re.fullmatch(pattern, f"file://{archive.path.parent}/{other}")
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
