@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from elude.quality.suites.image_sets import EncodedSet, ImageSet
+from elude.quality.suites.pairing import OtherForm
 from elude.quality.suites.suite import IMAGENET_1K, ShiftedSet, Suite
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ def as_published(suite: Suite) -> Suite:
 
 
 def _images(images: ImageSet) -> ImageSet:
-    return replace(images, ready=False, as_published=True) if isinstance(images, EncodedSet) else images
+    if isinstance(images, (EncodedSet, OtherForm)):
+        return replace(images, ready=False, as_published=True)
+    return images
 
 
 def not_comparable(suite: Suite, attacked: Any, budget: int | None) -> dict[str, str]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from elude.exporter.images import Entry
+import numpy as np
+from numpy.typing import NDArray
+
+from elude.exporter.images import Entry, ImageSource
 from elude.handlers.errors import UsageError
-from elude.quality.suites.image_sets import EncodedSet
+from elude.handlers.images.preprocess import Preprocess
+from elude.quality.suites.image_sets import Batch, EncodedSet, InBatches
 from elude.quality.suites.sources import stem
 
 _FOREGROUND = re.compile(r"n\d{8}_\d+")
@@ -52,3 +58,66 @@ def aligned(images: EncodedSet, reference: EncodedSet, key: Key = same_name) -> 
     return (
         images if entries == images.source.entries else replace(images, source=replace(images.source, entries=entries))
     )
+
+
+@dataclass(frozen=True)
+class OtherForm(InBatches):
+    """The images of a set in another form, ``FOLDER/<class>/<name><suffix>``, looked up when they are needed: the 75
+    sets of ImageNet-C have 3.75 million files, whose names alone would take two gigabytes.
+
+    Attributes:
+        folder: of the other form.
+        reference: the set whose classes, names and order it has.
+        suffix: of the files, with its dot.
+        ready: see :class:`EncodedSet`.
+        as_published: see :class:`EncodedSet`.
+    """
+
+    folder: Path
+    reference: EncodedSet
+    suffix: str
+    ready: bool = True
+    as_published: bool = False
+
+    @classmethod
+    def of(cls, folder: Path, reference: EncodedSet) -> OtherForm | None:
+        """None if the folder does not hold each image of the reference in its class's folder, with one suffix."""
+        names: dict[str, set[str]] = {}
+        for label, name in map(same_name, reference.source.entries):
+            names.setdefault(str(label), set()).add(name)
+        suffixes: set[str] = set()
+        for label, expected in names.items():
+            if not (folder / label).is_dir():
+                return None
+            there = dict(os.path.splitext(name) for name in os.listdir(folder / label))
+            if not expected <= there.keys():
+                return None
+            suffixes |= {there[name] for name in expected}
+        return cls(folder, reference, suffixes.pop()) if len(suffixes) == 1 else None
+
+    def __len__(self) -> int:
+        return len(self.reference)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.reference.classes
+
+    def class_of(self) -> list[str]:
+        return self.reference.class_of()
+
+    def chosen(self, numbers: NDArray[np.int64]) -> OtherForm:
+        return replace(self, reference=self.reference.chosen(numbers))
+
+    def batch(self, preprocess: Preprocess, classes: Sequence[str], start: int, stop: int) -> Batch:
+        batch = self._encoded(start, stop).batch(preprocess, classes, 0, stop - start)
+        return replace(batch, numbers=batch.numbers + start)
+
+    def sha256(self) -> str:
+        return self._encoded(0, len(self)).sha256()
+
+    def _encoded(self, start: int, stop: int) -> EncodedSet:
+        names = [
+            f"{label}/{name}{self.suffix}" for label, name in map(same_name, self.reference.source.entries[start:stop])
+        ]
+        entries = tuple(Entry(name, name.partition("/")[0], self.folder / name) for name in names)
+        return EncodedSet(ImageSource(str(self.folder), entries), self.ready, self.as_published)

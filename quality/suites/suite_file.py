@@ -12,7 +12,7 @@ from pathlib import Path
 from elude.exporter.images import ImageSource
 from elude.handlers.errors import UsageError
 from elude.quality.suites.corruptions import CORRUPTIONS, SEVERITIES
-from elude.quality.suites.image_sets import EncodedSet
+from elude.quality.suites.image_sets import EncodedSet, ImageSet
 from elude.quality.suites.imagenet import (
     Categories,
     indexed_categories,
@@ -21,7 +21,7 @@ from elude.quality.suites.imagenet import (
     synsets,
 )
 from elude.quality.suites.label_files import read_labels
-from elude.quality.suites.pairing import aligned, same_object
+from elude.quality.suites.pairing import OtherForm, aligned, same_object
 from elude.quality.suites.sources import open_source, read_lines
 from elude.quality.suites.suite import IMAGENET_1K, MEAN, OWN, TOP1, ShiftedSet, Suite
 from elude.quality.toml_tables import Table
@@ -119,17 +119,22 @@ def _numbered(table: Table, source: ImageSource, outputs: Sequence[str] | None) 
 
 def _corrupted(
     source: str, suffix: str, base: Path, names: Sequence[str], severities: Sequence[int], clean: EncodedSet
-) -> tuple[tuple[str, int, EncodedSet], ...]:
+) -> tuple[tuple[str, int, ImageSet], ...]:
     """Ready sets ``SOURCE/<corruption>/<severity>``, each with the clean images in the clean order."""
     if not source:
         return ()
-    found = []
+    sets: list[tuple[str, int, ImageSet]] = []
     for name in names:
         folder = _corruption_folder(base / source, name)
         for severity in severities:
-            images = EncodedSet(open_source(f"{folder}/{severity}{suffix}"), ready=True)
-            found.append((name, severity, aligned(images, clean)))
-    return tuple(found)
+            sets.append((name, severity, _of_clean(f"{folder}/{severity}{suffix}", clean)))
+    return tuple(sets)
+
+
+def _of_clean(address: str, clean: EncodedSet) -> ImageSet:
+    """The clean images in another form, in the clean order."""
+    other = OtherForm.of(Path(address), clean)
+    return other if other is not None else aligned(EncodedSet(open_source(address), ready=True), clean)
 
 
 def _corruption_folder(source: Path, name: str) -> Path:

@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from elude.exporter.images import open_images
 from elude.handlers.errors import EludeError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.evaluation.quality_json import QualityReport
 from elude.quality.subjects.subject import CallableSubject
 from elude.quality.suites.corruptions import CORRUPTIONS
+from elude.quality.suites.image_sets import EncodedSet
 from elude.quality.suites.imagenet import NINE, SIXTEEN, nine_categories, synsets
 from elude.quality.suites.label_files import read_labels
+from elude.quality.suites.pairing import OtherForm
 from elude.quality.suites.suite_file import load_suite
 from elude.quality.suites.suite_init import init
 
@@ -169,6 +172,28 @@ def test_imagenet_c(tmp_path: Path, grouped: bool) -> None:
     assert suite.corruptions == ("fog", "gaussian_noise")
     assert set(suite.corruptions) < set(CORRUPTIONS)
     assert measured(tmp_path, "corruption_robustness").values["corruption_robustness"] == pytest.approx(1 / 3)
+
+
+def test_corrupted_files_are_found_when_they_are_needed(tmp_path: Path) -> None:
+    """Millions of names are not kept; images, hash and choice are those of a set that lists its files."""
+    for number in range(6):
+        for root in ("val", "fog"):
+            paint(tmp_path / root / "ab"[number % 2] / f"{number}.{'JPEG' if root == 'val' else 'png'}", number, 8)
+    clean = EncodedSet(open_images(tmp_path / "val"))
+    listed = EncodedSet(open_images(tmp_path / "fog"), ready=True)
+    other = OtherForm.of(tmp_path / "fog", clean)
+    assert other is not None
+    assert other.sha256() == listed.sha256()
+    preprocess = reader().preprocess
+    for images in (other, other.chosen(np.array([1, 4, 5]))):
+        numbers = np.arange(6) if len(images) == 6 else np.array([1, 4, 5])
+        got = images.batch(preprocess, ("a", "b"), 1, 3)
+        expected = listed.chosen(numbers).batch(preprocess, ("a", "b"), 1, 3)
+        assert np.array_equal(got.pixels, expected.pixels)
+        assert got.labels.tolist() == expected.labels.tolist()
+        assert got.numbers.tolist() == [1, 2]
+    (tmp_path / "fog" / "b" / "3.png").unlink()
+    assert OtherForm.of(tmp_path / "fog", clean) is None
 
 
 def test_imagenet_c_alone_and_of_other_images_are_refused(tmp_path: Path) -> None:
