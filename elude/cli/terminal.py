@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,16 +49,24 @@ def warn(sentence: str) -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress on standard error, silent when that is not a terminal: call it with (what, done, total)."""
+def progress_bar(every: float = 60.0) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress on standard error: call it with (what, done, total).
+
+    A bar on a terminal; elsewhere, such as in a log, a line every ``every`` seconds.
+    """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         tasks: dict[str, Any] = {}
+        last = time.monotonic()
 
         def step(what: str, done: int, total: int) -> None:
+            nonlocal last
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done, total=total)
+            if not console.is_terminal and time.monotonic() - last >= every:
+                last = time.monotonic()
+                typer.echo(f"{what}: {done:,} of {total:,}", err=True)
 
         yield step
