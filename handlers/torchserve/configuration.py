@@ -5,33 +5,72 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from elude.handlers.admission.requirements import Requirements
 from elude.handlers.torchserve.archives import ArchiveInfo
 
+CONFIGURATION = "config.properties"
 METRICS = Path(__file__).with_name("metrics.yaml")
 _MAX_BODY = 16 * 2**20  # bytes of a request or a response: an image of 6 MiB as base64, and many heat maps
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How to serve.
+
+    Attributes:
+        workers: processes per model.
+        batch_size: requests that may share a forward pass.
+        batch_delay_ms: how long to wait for a batch to fill.
+        token_minutes: how long the keys are valid.
+        response_timeout_s: after it a worker counts as dead.
+        start_timeout_s: after it starting counts as failed.
+        log_bytes: size at which the log is started anew; four older parts are kept.
+        model_api: whether models may be registered while it runs.
+        overrides: settings over those of the archives, as ``elude.handlers.settings.Settings.from_json`` reads them.
+        admission: what archives must fulfil; by default what ``ELUDE_ADMISSION`` names. Where it
+            lists archives, no code of another runs.
+    """
+
+    workers: int = 1
+    batch_size: int = 8
+    batch_delay_ms: int = 2
+    token_minutes: float = 60
+    response_timeout_s: int = 120
+    start_timeout_s: float = 120
+    log_bytes: int = 10_000_000
+    model_api: bool = False
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    admission: Requirements | None = None
 
 
 def configuration(
     archives: Sequence[ArchiveInfo],
     ports: Mapping[str, int],
-    token_minutes: float,
-    model_settings: Mapping[str, object],
+    settings: ServerSettings,
 ) -> bytes:
     """The content of ``config.properties``.
 
     Args:
         archives: the checked copies, all in one folder.
         ports: of ``inference``, ``management``, ``metrics``, ``grpc_inference`` and ``grpc_management``.
-        token_minutes: how long the keys are valid.
-        model_settings: TorchServe's settings of every model, e.g. ``minWorkers``.
+        settings: how to serve.
     """
+    model_settings: dict[str, object] = {
+        "minWorkers": settings.workers,
+        "maxWorkers": settings.workers,
+        "batchSize": settings.batch_size,
+        "maxBatchDelay": settings.batch_delay_ms,
+        "responseTimeout": settings.response_timeout_s,
+    }
     models: dict[str, dict[str, dict[str, object]]] = {}
     for archive in archives:
         versions = models.setdefault(archive.name, {})
         first: dict[str, object] = {"defaultVersion": not versions, "marName": archive.path.name}
-        versions[archive.version] = first | dict(model_settings)
+        versions[archive.version] = first | model_settings
     values: dict[str, object] = {}
     for name, port in ports.items():
         if name.startswith("grpc_"):
@@ -42,7 +81,7 @@ def configuration(
     values |= {
         "load_models": ",".join(files),
         "models": json.dumps(models),
-        "token_expiration_min": token_minutes,
+        "token_expiration_min": settings.token_minutes,
         "metrics_mode": "prometheus",
         "metrics_config": METRICS,
         "job_queue_size": 1000,

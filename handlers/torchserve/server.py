@@ -8,7 +8,6 @@ launcher leaves pid files in the common temporary folder and returns before the 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -16,55 +15,21 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
 
-from elude.handlers.admission.requirements import ENVIRONMENT, Requirements
+from elude.handlers.admission.requirements import Requirements
 from elude.handlers.errors import EvaluationError, RequestError, UsageError
-from elude.handlers.settings import OVERRIDES, Settings
 from elude.handlers.torchserve.archives import ArchiveInfo, read_archive, require_distinct
 from elude.handlers.torchserve.client import Client, ServerError
-from elude.handlers.torchserve.configuration import configuration
-from elude.handlers.torchserve.guard import write_guard
+from elude.handlers.torchserve.configuration import CONFIGURATION, ServerSettings, configuration
 from elude.handlers.torchserve.intake import take_in
+from elude.handlers.torchserve.launch import command, end_group, environment
 from elude.handlers.torchserve.machine import find_java, find_torchserve, free_ports, require_free, short_folder
 from elude.handlers.torchserve.startup_log import failure, last_lines
 
-CONFIGURATION = "config.properties"
-LOGGING = Path(__file__).with_name("log4j2.xml")
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """How to serve.
-
-    Attributes:
-        workers: processes per model.
-        batch_size: requests that may share a forward pass.
-        batch_delay_ms: how long to wait for a batch to fill.
-        token_minutes: how long the keys are valid.
-        response_timeout_s: after it a worker counts as dead.
-        start_timeout_s: after it starting counts as failed.
-        log_bytes: size at which the log is started anew; four older parts are kept.
-        model_api: whether models may be registered while it runs.
-        overrides: settings over those of the archives, as ``elude.handlers.settings.Settings.from_json`` reads them.
-        admission: what archives must fulfil; by default what ``ELUDE_ADMISSION`` names. Where it
-            lists archives, no code of another runs.
-    """
-
-    workers: int = 1
-    batch_size: int = 8
-    batch_delay_ms: int = 2
-    token_minutes: float = 60
-    response_timeout_s: int = 120
-    start_timeout_s: float = 120
-    log_bytes: int = 10_000_000
-    model_api: bool = False
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    admission: Requirements | None = None
+__all__ = ["Server", "ServerSettings", "serve"]
 
 
 class Server:
@@ -85,8 +50,9 @@ class Server:
         ports: tuple[int, int, int] | None = None,
         folder: Path | str | None = None,
     ) -> None:
-        self.archives = [read_archive(path) for path in ([archives] if isinstance(archives, (str, Path)) else archives)]
-        require_distinct(self.archives)
+        self._given = [read_archive(path) for path in ([archives] if isinstance(archives, (str, Path)) else archives)]
+        require_distinct(self._given)
+        self.archives = self._given  # once started, the copies that are served
         self.settings = settings
         self._ports, self._wanted_folder = ports, folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -131,9 +97,9 @@ class Server:
             self._prepare(private, addresses)
             with self._console.open("wb") as console:
                 self._process = subprocess.Popen(
-                    self._command(java, torchserve, private),
+                    command(java, torchserve, private, self.log, self.settings),
                     cwd=self.folder,
-                    env=self._environment(private),
+                    env=environment(private, self.settings),
                     stdin=subprocess.DEVNULL,
                     stdout=console,
                     stderr=console,
@@ -148,7 +114,7 @@ class Server:
         process, self._process = self._process, None
         with self._leftovers:
             if process is not None:
-                _end(process)
+                end_group(process)
 
     def client(
         self, model: str | None = None, version: str | None = None, *, timeout: float = 30, retries: int = 2
@@ -220,8 +186,7 @@ class Server:
         folder.mkdir()
         requirements = self._requirements()
         self.archives = [
-            take_in(archive.path, folder / f"{number}.mar", requirements)
-            for number, archive in enumerate(self.archives)
+            take_in(archive.path, folder / f"{number}.mar", requirements) for number, archive in enumerate(self._given)
         ]
         require_distinct(self.archives)
 
@@ -234,39 +199,8 @@ class Server:
         keys = self.folder / "key_file.json"
         keys.unlink(missing_ok=True)
         self._leftovers.callback(keys.unlink, missing_ok=True)
-        model_settings = {
-            "minWorkers": self.settings.workers,
-            "maxWorkers": self.settings.workers,
-            "batchSize": self.settings.batch_size,
-            "maxBatchDelay": self.settings.batch_delay_ms,
-            "responseTimeout": self.settings.response_timeout_s,
-        }
-        content = configuration(self.archives, ports, self.settings.token_minutes, model_settings)
+        content = configuration(self.archives, ports, self.settings)
         (private / CONFIGURATION).write_bytes(content)
-
-    def _command(self, java: Path, torchserve: Path, private: Path) -> list[str]:
-        command = [str(java), f"-Dmodel_server_home={torchserve.parent}", f"-Djava.io.tmpdir={private}"]
-        command += [f"-Dlog4j.configurationFile={LOGGING.as_uri()}", f"-Delude.log={self.log}"]
-        command.append(f"-Delude.log.bytes={self.settings.log_bytes}")
-        command += ["-cp", f"{torchserve}/frontend/*", "org.pytorch.serve.ModelServer"]
-        command += ["--python", str(write_guard(private)), "-f", str(private / CONFIGURATION)]
-        command += ["-s", str(private / "archives"), "-ncs"]
-        return [*command, "--enable-model-api"] if self.settings.model_api else command
-
-    def _environment(self, private: Path) -> dict[str, str]:
-        left_out = ("PYTHONPATH", "TS_CONFIG_FILE")
-        environment = {name: value for name, value in os.environ.items() if name not in left_out}
-        environment |= {"TMPDIR": str(private), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        if self.settings.admission is not None:
-            required = private / "admission.json"
-            required.write_text(json.dumps(self.settings.admission.to_json()), encoding="utf-8")
-            environment[ENVIRONMENT] = str(required)
-        if self.settings.overrides:
-            Settings.from_json(self.settings.overrides)  # a mistake is reported here, not in a worker's log
-            overrides = private / "settings.json"
-            overrides.write_text(json.dumps(self.settings.overrides), encoding="utf-8")
-            environment[OVERRIDES] = str(overrides)
-        return environment
 
     def _wait_until_ready(self, deadline: float) -> None:
         waiting = list(self.archives)
@@ -326,28 +260,3 @@ def serve(server: Server, ready: Callable[[Server], None]) -> None:
 
 def _instant(text: str) -> datetime:
     return datetime.fromisoformat(text[:19]).replace(tzinfo=UTC)  # Java gives nanoseconds and a Z
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    finally:
-        # Workers are in the group of the server; whatever outlived it ends here.
-        _kill_group(process.pid)
-        process.wait()
-
-
-def _kill_group(group: int) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(group, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-        except PermissionError:  # only zombies are left, which init collects
-            return
-        time.sleep(0.02)

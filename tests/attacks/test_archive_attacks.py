@@ -221,7 +221,7 @@ def test_an_archive_that_is_exchanged_after_the_check_is_not_served(
     """The store looks at the file, the server opens it again: in between someone puts another one there."""
     archive = Path(shutil.copyfile(admitted, tmp_path / "admitted.mar"))
     required = store.requirements_for([archive])
-    foreign_handler(admitted, archive, tmp_path / "ran")
+    other_interpreter(admitted, archive, tmp_path / "ran")
     error = start(archive, ServerSettings(admission=required), tmp_path / "run")
     assert "never admitted" in str(error)
     assert "did not start" not in str(error)

@@ -19,7 +19,7 @@ from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
 from elude.handlers.errors import BundleError, GateError, UsageError
 from elude.handlers.settings import Limits, Settings
 from elude.handlers.torchserve.archives import ArchiveInfo, bytes_source, read_archive, write_archive
-from elude.handlers.torchserve.configuration import configuration
+from elude.handlers.torchserve.configuration import ServerSettings, configuration
 from elude.handlers.torchserve.handler import check_contents, contents_bytes
 from elude.handlers.torchserve.intake import take_in
 from elude.handlers.torchserve.server import Server
@@ -202,8 +202,10 @@ def test_two_archives_of_one_name_and_version_are_not_served_together(bundle: Bu
 def test_the_configuration_is_one_line_per_setting_whatever_the_paths_are(tmp_path: Path) -> None:
     archive = ArchiveInfo(tmp_path / "a, b\nallowed_urls=.*" / "Ü\\u0041.mar", "m", "1.0")
     ports = dict.fromkeys(("inference", "management", "metrics", "grpc_inference", "grpc_management"), 1)
-    plain = configuration([ArchiveInfo(Path("/a.mar"), "m", "1.0")], ports, 60, {}).decode("ascii").splitlines()
-    lines = configuration([archive], ports, 60, {}).decode("ascii").splitlines()
+    plain = (
+        configuration([ArchiveInfo(Path("/a.mar"), "m", "1.0")], ports, ServerSettings()).decode("ascii").splitlines()
+    )
+    lines = configuration([archive], ports, ServerSettings()).decode("ascii").splitlines()
     assert [line.partition("=")[0] for line in lines] == [line.partition("=")[0] for line in plain]
     (allowed,) = [line for line in lines if line.startswith("allowed_urls=")]
     assert allowed.count(",") == 0
