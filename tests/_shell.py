@@ -135,7 +135,7 @@ class Shell:
 
     def close(self) -> None:
         """End the shell and all that it started; remove its folder."""
-        for name in ("ELUDE_URL", "ELUDE_TOKEN"):
+        for name in ("ELUDE_URL", "ELUDE_TOKEN", "ELUDE_MODEL"):
             os.environ.pop(name, None)
         assert self._bash.stdin is not None
         self._bash.stdin.close()
