@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from elude.exporter.models.loaded import LoadedModel, label_names, weights_sha256
 from elude.exporter.models.one_output import choose, selecting
 from elude.exporter.models.options import ModelOptions
+from elude.exporter.models.standardised import as_plain
 from elude.exporter.models.trial import try_out
 from elude.handlers.bundle.bundle import Source
 from elude.handlers.bundle.output_kinds import CLASSES, EMBEDDING, MULTI_LABEL, OUTPUT_KINDS
@@ -95,8 +96,8 @@ def finish(module: nn.Module, options: ModelOptions, source: Source) -> LoadedMo
             f"{source.model} returns one number per image, which is not a choice among classes.",
             "Say what it means: kind 'regression', or 'multi-label' for the logit of yes or no.",
         )
-    own = selecting(module, select)
-    return LoadedModel(own, options.preprocess, labels, replace(source, weights_sha256=weights_sha256(own)), kind)
+    source = replace(source, weights_sha256=weights_sha256(module))  # of the weights as they were trained
+    return LoadedModel(selecting(as_plain(module), select), options.preprocess, labels, source, kind)
 
 
 def _kind(options: ModelOptions, outputs: int, name: str) -> str:

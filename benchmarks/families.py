@@ -1,0 +1,226 @@
+"""One small member of each of timm's modules through the exporter: ``python -m benchmarks.families``.
+
+Weights are random. For each model: the default layer is split at random, the graph is written, and
+
+- without edits and not optimised its output is compared bit by bit with the plain export's,
+- with edits it is compared with the model whose weights were edited instead: W + sum of (g - 1) w_s, in torch.
+
+A refusal is a result, with its reason; anything else that is raised is a crash. Rows are appended to a file as they
+come, and models that are in it are passed over, so a run can be resumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from torch import nn
+
+import elude.exporter.models.torchvision_compat  # noqa: F401 - repairs torchvision, which timm imports
+
+# isort: split
+import timm
+
+from elude.exporter.graph import emit
+from elude.exporter.graph.prepare import prepare_graph
+from elude.exporter.models.layers import Layer, find_layers, splittable
+from elude.exporter.models.load import LoadedModel, load_model
+from elude.exporter.models.trial import try_out
+from elude.exporter.splitting.layer_split import LayerSplit, full_masks
+from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
+from elude.handlers.bundle.output_kinds import EMBEDDING, OUTPUT_NAMES
+from elude.handlers.bundle.session import GraphSession
+from elude.handlers.errors import EludeError
+from elude.handlers.requests.edits import Edit
+
+PARTS = 3
+EDITS = 6
+# What timm calls its small ones, smallest first.
+SMALL = (
+    "test",
+    "atto",
+    "femto",
+    "pico",
+    "nano",
+    "xxs",
+    "xxt",
+    "micro",
+    "mini",
+    "tiny",
+    "xs",
+    "_t",
+    "_s",
+    "small",
+    "18",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model.
+
+    Attributes:
+        family: timm's module; ``model``: its member; ``layer``: what was split.
+        result: ``exported``, ``refused`` or ``crashed``; ``reason``: of the latter two, or what was done otherwise.
+        identical: whether the unedited output has the same bits as the plain export's.
+        steered: largest difference to the weight edit, relative to the largest output.
+        effect: largest change that the edits made, relative to the largest output.
+        seconds: of it all.
+    """
+
+    family: str
+    model: str
+    layer: str
+    result: str
+    reason: str
+    identical: bool | None
+    steered: float | None
+    effect: float | None
+    seconds: float
+
+
+def members() -> dict[str, str]:
+    """Module of timm → its smallest member by name."""
+    chosen = {}
+    for family in timm.list_modules():
+        names = timm.list_models(module=family)
+        if names:
+            chosen[family] = min(names, key=lambda name: (rank(name), _input_side(name), len(name), name))
+    return chosen
+
+
+def rank(name: str) -> int:
+    """Place of the first word for small in a name."""
+    return next((place for place, word in enumerate(SMALL) if word in name), len(SMALL))
+
+
+def _input_side(name: str) -> int:
+    cfg = timm.get_pretrained_cfg(name)
+    return int(cfg.input_size[1]) if cfg else 224
+
+
+def random_split(layer: Layer) -> LayerSplit:
+    """Every unit in ``PARTS`` sub-units with random sharing sets."""
+    masks = np.random.default_rng(0).integers(1, 2**PARTS, (layer.units, layer.inputs)).astype(np.uint64)
+    parts = np.full(layer.units, PARTS, np.int64)
+    assert (masks <= full_masks(parts)[:, None]).all()
+    rho = np.full(layer.units, np.nan, np.float32)
+    return LayerSplit(layer.name, parts, masks, rho, np.zeros((layer.units * PARTS, layer.inputs), np.float32))
+
+
+def weight_edited(module: nn.Module, layer: Layer, split: LayerSplit, edits: Sequence[Edit]) -> nn.Module:
+    """The model with the edits in its weights, in float64 until the end."""
+    edited = copy.deepcopy(module)
+    target = edited.get_submodule(layer.name)
+    assert isinstance(target, (nn.Linear, nn.Conv2d))
+    weight = target.weight.detach().double().numpy().copy()
+    bias = np.zeros(layer.units) if target.bias is None else target.bias.detach().double().numpy().copy()
+    rows = sub_unit_weights(target.weight.detach().numpy(), split)
+    shares = sub_unit_bias(None if target.bias is None else target.bias.detach().numpy(), split)
+    for edit in edits:
+        unit = int(split.parent[edit.index])
+        weight[unit] += (edit.gain - 1) * rows[edit.index].astype(np.float64)
+        bias[unit] += (edit.gain - 1) * float(shares[edit.index]) + edit.offset
+    target.weight = nn.Parameter(torch.from_numpy(weight).float(), requires_grad=False)
+    target.bias = nn.Parameter(torch.from_numpy(bias).float(), requires_grad=False)
+    return edited
+
+
+def check(family: str, name: str, folder: Path) -> Row:
+    """One model; whatever is raised becomes a row."""
+    start, layer = time.perf_counter(), ""
+    try:
+        loaded = load_model(f"random:{name}")
+        size = loaded.preprocess.input_size
+        trial = try_out(loaded.module, size, splittable(loaded.module))
+        (chosen,) = find_layers(loaded.module, "last", trial, headless=loaded.kind == EMBEDDING)
+        layer = chosen.name
+        identical, steered, effect, notes = compare(loaded, chosen, folder)
+        row = Row(family, name, layer, "exported", "; ".join(notes), identical, steered, effect, 0.0)
+    except EludeError as error:
+        row = Row(family, name, layer, "refused", str(error), None, None, None, 0.0)
+    except Exception as error:  # noqa: BLE001 - finding them is what a sweep is for
+        reason = next(iter(str(error).splitlines()), "")
+        row = Row(family, name, layer, "crashed", f"{type(error).__name__}: {reason}", None, None, None, 0.0)
+    return Row(**{**asdict(row), "seconds": round(time.perf_counter() - start, 1)})
+
+
+def compare(loaded: LoadedModel, layer: Layer, folder: Path) -> tuple[bool, float, float, tuple[str, ...]]:
+    """Bit-identity, error of steering, effect of steering, and notes of the export."""
+    size, split, path = loaded.preprocess.input_size, random_split(layer), folder / "model.onnx"
+    output = OUTPUT_NAMES[loaded.kind]
+    prepared = prepare_graph(loaded.module, [layer.name], size, output=output)
+    ir.save(prepare_graph(loaded.module, [], size, output=output).model, folder / "plain.onnx")
+    emit(
+        loaded.module,
+        [split],
+        path,
+        layers=[layer],
+        input_size=size,
+        source=loaded.source,
+        preprocess=loaded.preprocess,
+        prepared=prepared,
+        kind=loaded.kind,
+    )
+    generator = np.random.default_rng(1)
+    pixels = generator.standard_normal((2, *size)).astype(np.float32)
+    index = generator.choice(split.sub_units, EDITS, replace=False)
+    edits = [Edit(int(i), float(np.float32(g)), float(np.float32(o))) for i, (g, o) in
+             zip(index, generator.uniform(-3, 4, (EDITS, 2)), strict=True)]  # fmt: skip
+    session = GraphSession(path, optimise=False)
+    plain, steered = session.run(pixels).output, session.run(pixels, [edits]).output
+    with torch.no_grad():
+        wanted = weight_edited(loaded.module, layer, split, edits)(torch.from_numpy(pixels)).numpy()
+    scale = float(np.abs(wanted).max()) or 1.0
+    error, effect = float(np.abs(steered - wanted).max()) / scale, float(np.abs(steered - plain).max()) / scale
+    return plain.tobytes() == plain_output(folder, pixels).tobytes(), error, effect, prepared.notes
+
+
+def plain_output(folder: Path, pixels: np.ndarray) -> np.ndarray:
+    """Of the plain export, not optimised."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(folder / "plain.onnx", options, providers=["CPUExecutionProvider"])
+    result: np.ndarray = session.run(None, {"pixel_values": pixels})[0]
+    return result
+
+
+def sweep(families: Sequence[str], out: Path) -> Iterator[Row]:
+    """Check those that ``out`` does not have yet, and append them to it."""
+    known = [Row(**json.loads(line)) for line in out.read_text().splitlines()] if out.is_file() else []
+    yield from known
+    done, chosen = {row.family for row in known}, members()
+    for family in families or chosen:
+        if family in done:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            row = check(family, chosen[family], Path(folder))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("a") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+        yield row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("families", nargs="*", help="modules of timm; all by default")
+    parser.add_argument("--out", type=Path, default=Path("build/families.jsonl"))
+    arguments = parser.parse_args()
+    for row in sweep(arguments.families, arguments.out):
+        numbers = f"identical {row.identical}, steered {row.steered:.1e}" if row.steered is not None else row.reason
+        print(f"{row.family:<24} {row.model:<40} {row.layer:<36} {row.result:<9} {numbers}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
