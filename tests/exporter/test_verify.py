@@ -217,3 +217,36 @@ def test_a_comparison_by_hand() -> None:
 def test_fan_in_by_hand() -> None:
     assert fan_in(TinyBlocks()) == 48 + 2 * (6 + 10) + 6
     assert fan_in(torch.nn.Conv2d(4, 8, 3, groups=2)) == 18
+
+
+class Cancelling(torch.nn.Module):
+    """Large terms cancel in its output, so that torch's own error is large beside it, but not for black images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_classes = 3
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.mix, self.wide = torch.nn.Linear(192, 8, bias=False), torch.nn.Linear(8, 600, bias=False)
+            self.narrow = torch.nn.Linear(600, 3, bias=False)
+        with torch.no_grad():
+            self.wide.weight[300:] = self.wide.weight[:300]
+            self.narrow.weight[:, 300:] = -self.narrow.weight[:, :300]
+            self.narrow.weight[:, 0] *= 1 + 1e-5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.narrow(self.wide(self.mix(x.flatten(1))))
+
+
+def test_an_image_on_which_torch_itself_is_inexact_is_measured_in_float64(tmp_path: Path) -> None:
+    case = emitted(Cancelling(), "mix", SIZE, tmp_path / "model.onnx")
+    case.pixels[:2] = 0  # the images on which torch's own error is measured at first
+    report = check(case)
+    assert report["passed"]
+    real = [
+        row for row in report["claims"]["runtime"]["outputs"] if (row["output"], row["inputs"]) == ("logits", "real")
+    ]
+    roundoff, terms = report["tolerance"]["roundoff"], report["tolerance"]["terms"]
+    assert any(row["max_abs"] > 16 * roundoff * terms**0.5 * row["scale"] for row in real)  # refused without it
+    shifted = tampered(case, tmp_path / "wrong.onnx", "narrow.weight", lambda values: values.__setitem__((0, 0), 9.0))
+    assert refusal(case, shifted)
