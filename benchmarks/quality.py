@@ -1,7 +1,7 @@
-"""What the quality room claims, measured: the score's table, the coverage of the intervals, losslessness, and what
+"""What the quality package claims, measured: the score's table, losslessness, and what
 an evaluation costs.
 
-python -m benchmarks.quality score coverage lossless speed [--quick] [--out docs/benchmarks/quality.md]
+python -m benchmarks.quality score lossless speed [--quick] [--out docs/benchmarks/quality.md]
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import cast
 
-from benchmarks.quality_coverage import coverage
 from elude.quality.dimensions import DIMENSIONS
 from elude.quality.scores.pool import published_pool, published_rows, trimmed_constants
 from elude.quality.scores.quba import quba_score, ranking, standing
@@ -105,10 +104,9 @@ def speed(quick: bool) -> list[str]:
     ]
 
 
-SECTIONS = {"score": score, "coverage": coverage, "lossless": lossless, "speed": speed}
+SECTIONS = {"score": score, "lossless": lossless, "speed": speed}
 TITLES = {
     "score": "The published table",
-    "coverage": "Coverage of the 95 % intervals on synthetic models of known truth",
     "lossless": "Lossless, by nine dimensions",
     "speed": "What an evaluation costs (one torch model, embedded suite)",
 }

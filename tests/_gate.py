@@ -53,15 +53,17 @@ def entry(value: float, interval: list[float] | None = None, higher: bool = True
         "interval": interval,
         "higher_is_better": higher,
         "factors": {},
+        "factor_intervals": {},
         "tables": {},
         "images": 500,
+        "measured_on": {"sets": {"images": {"images": 500, "sha256": "9" * 64}}},
     }
 
 
 def quality() -> dict[str, Any]:
     values = {"accuracy": 0.9, "calibration_error": 0.05}
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "subject": {"kind": "served", "model": "m", "artefact_sha256": HASH},
         "suite": {"name": "s", "sha256": "c" * 64, "images": 500},
         "dimensions": {
@@ -69,6 +71,7 @@ def quality() -> dict[str, Any]:
             "calibration_error": entry(0.05, None, False),
             "params_m": entry(0.6, None, False),
         },
+        "settings": {"budget": None, "seed": 0},
         "lossless": {"original": dict(values), "disentangled": dict(values), "served": dict(values)},
         "score": {
             "total": 0.5,

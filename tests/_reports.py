@@ -86,21 +86,23 @@ def measured(bundle: Bundle, accuracy: float = 0.9) -> Bundle:
             "interval": None,
             "higher_is_better": name not in ("calibration_error", "params_m"),
             "factors": {},
+            "factor_intervals": {},
             "tables": {},
             "images": 10,
+            "measured_on": {"sets": {"images": {"images": 1000, "sha256": "9" * 64}}},
         }
         for name, value in values.items()
     }
     for name in set(values) - {"params_m"}:
         dimensions[name]["interval"] = [values[name] - 0.02, values[name] + 0.02]
     quality = {
-        "schema_version": 1,
+        "schema_version": 2,
         "subject": {"kind": "bundle", "model": "m", "artefact_sha256": bundle.artefact_sha256},
         "suite": {"name": "evaluation", "sha256": "c" * 64, "images": 1000},
         "dimensions": dimensions,
         "lossless": {form: values for form in ("original", "disentangled", "served")},
         "score": None,
-        "settings": {"not_measured": {"shape_bias": "the suite has no cue-conflict images"}},
+        "settings": {"budget": 200, "seed": 0, "not_measured": {"shape_bias": "the suite has no cue-conflict images"}},
         "versions": {},
     }
     return bundle.add({"quality.json": json.dumps(quality).encode()})

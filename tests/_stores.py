@@ -54,11 +54,13 @@ def make(
             "value": value,
             "interval": [value, value],
             "higher_is_better": name not in ("calibration_error", "params_m"),
+            "measured_on": {"sets": {"images": {"images": 1000, "sha256": "9" * 64}}},
         }
         for name, value in values.items()
     }
     quality = {
-        "schema_version": 1,
+        "schema_version": 2,
+        "settings": {"budget": 200, "seed": 0},
         "subject": {"artefact_sha256": bundle.artefact_sha256},
         "suite": {"name": "s", "sha256": "c" * 64, "images": 1000},
         "dimensions": dimensions,

@@ -82,9 +82,13 @@ def preset_evaluate(
         str | None,
         typer.Option(help="Names of the model's outputs in order: a file with one per line, or 'imagenet-1k'."),
     ] = None,
-    quick: Annotated[bool, typer.Option(help="As the bundle was, if it was evaluated with --quick.")] = False,
-    budget: Annotated[int | None, typer.Option(help="Images for the dimensions that need many passes.")] = None,
-    seed: Annotated[int, typer.Option(help="Of corruptions and intervals.")] = 0,
+    quick: Annotated[
+        bool, typer.Option(help="Five of the fifteen corruptions, where the bundle itself was not evaluated yet.")
+    ] = False,
+    budget: Annotated[
+        int | None, typer.Option(help="Images for the dimensions that need many passes; by default as for the bundle.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed; by default the bundle's.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure every preset like the model itself, on the same images, and write presets_quality.json.

@@ -26,7 +26,7 @@ QUICK = ("accuracy", "calibration_error", "class_balance", "corruption_robustnes
 def evaluate(
     subject: Annotated[str, typer.Argument(help="A bundle, an .onnx file, http(s)://HOST:PORT, or a model's name.")],
     suite: Annotated[
-        str, typer.Option(help="'embedded', a suite.toml, or a folder or .tar with one sub-folder a class.")
+        str, typer.Option(help="'embedded', a suite.toml, or a folder or .tar with one sub-folder per class.")
     ] = "embedded",
     out: Annotated[
         Path | None, typer.Option(help="Where to write the report; by default into the bundle, else quality.json here.")
@@ -38,7 +38,10 @@ def evaluate(
         bool, typer.Option(help="Five of the fifteen corruptions; no attacks and no made images.")
     ] = False,
     budget: Annotated[int | None, typer.Option(help="Images for the dimensions that need many passes.")] = None,
-    seed: Annotated[int, typer.Option(help="Of corruptions, attacks and intervals.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Random seed; 0 by default.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Take budget and seed from this policy, as the gate will ask for them.")
+    ] = None,
     workers: Annotated[
         int, typer.Option(help="Processes that corrupt images; with --engine ray, of the cluster started here.")
     ] = 0,
@@ -58,7 +61,7 @@ def evaluate(
     ] = None,
     token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="A server's inference key.")] = None,
     model: Annotated[str, typer.Option(help="A served model's name.")] = "elude",
-    threads: Annotated[int, typer.Option(help="Of ONNX Runtime.")] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of ONNX Runtime.")] = 1,
     published: Annotated[
         bool, typer.Option("--published", help="As the published code measures: for the score among its 326 models.")
     ] = False,
@@ -96,6 +99,7 @@ def evaluate(
         precision=precision,
     )
     data = with_outputs(open_suite(suite), outputs)
+    budget, seed = chosen_images(policy, budget, seed)
     others = own_pool(pool) if pool else None
     with progress_bar() as progress:
         report = run(
@@ -232,9 +236,7 @@ def compare(
 
 @commands.command()
 def score(
-    values: Annotated[
-        Path, typer.Argument(help="JSON: dimension to value; or a quality.json, or a bundle that was evaluated.")
-    ],
+    values: Annotated[Path, typer.Argument(help="A quality.json, or a bundle that was evaluated.")],
     weights: Annotated[
         str | None, typer.Option(help="A named profile of weights: quba, safety, edge or fairness.")
     ] = None,
@@ -243,7 +245,8 @@ def score(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The QUBA score of nine values, against the published 326 models or own earlier ones.
+    """The QUBA score: relative to your own earlier results, or, measured under the ImageNet-1k protocol, to the 326
+    published models.
 
     What was not measured is never imputed.
 
@@ -260,8 +263,6 @@ def score(
         rows["not scored"] = ", ".join(found.score.missing)
     kind = "partial QUBA" if found.score.partial else "QUBA"
     show(f"{kind} {found.score.total:.4f}", found.to_json() if as_json else rows, as_json)
-    if found.warning:
-        typer.echo(f"warning: {found.warning}", err=True)
 
 
 policies = typer.Typer(help="Write and explain policy files.", no_args_is_help=True)
@@ -288,6 +289,26 @@ def policy_explain(policy: Annotated[Path, typer.Argument(help="A policy file.")
     typer.echo(explain(load_policy(policy)))
 
 
+def chosen_images(policy: Path | None, budget: int | None, seed: int | None) -> tuple[int | None, int]:
+    """Budget and seed: the policy's where there is one.
+
+    Raises:
+        UsageError: others were given, too.
+    """
+    if policy is None:
+        return budget, seed or 0
+    from elude.quality.policies.policy import load_policy
+
+    rules = load_policy(policy)
+    for option, given, asked in (("budget", budget, rules.budget), ("seed", seed, rules.seed)):
+        if given is not None and given != asked:
+            raise UsageError(
+                f"--{option} {given} is not the policy's ({'all images' if asked is None else asked}).",
+                f"Leave --{option} out, or change the policy.",
+            )
+    return rules.budget, rules.seed
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all.
 
@@ -305,10 +326,13 @@ def write_file(path: Path, data: bytes) -> None:
 
 def summary(report: QualityReport) -> dict[str, str]:
     """Dimension to one line of text; what was not measured with the reason."""
+    from elude.quality.dimensions.measured_on import images_in
+
     rows = {}
     for name, result in report.dimensions.items():
         interval = f"   95 % in [{result.interval[0]:.4f}, {result.interval[1]:.4f}]" if result.interval else ""
-        rows[name] = f"{result.value:.4f}{interval}"
+        images = images_in(result.measured_on)
+        rows[name] = f"{result.value:.4f}{interval}{f'   {images} images' if images else ''}"
     rows |= {name: f"not measured: {reason}" for name, reason in report.settings["not_measured"].items()}
     if report.lossless:
         forms = report.lossless
@@ -316,7 +340,7 @@ def summary(report: QualityReport) -> dict[str, str]:
         rows["largest change by the rewrite"] = f"{max(gaps, default=0.0):.3g}"
     if report.score:
         rows["score"] = (
-            f"{report.score['total']:.4f} against {report.score['reference']}, rank {report.score['rank']} "
+            f"{report.score['total']:.4f} relative to {report.score['reference']}, rank {report.score['rank']} "
             f"of {report.score['of']}"
         )
     return rows

@@ -10,6 +10,8 @@ class; the count-weighted l1 gap, averaged over the classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,12 @@ from numpy.typing import NDArray
 
 from elude.quality.dimensions import HIGHER_IS_BETTER
 from elude.quality.dimensions.result import DimensionResult
-from elude.quality.statistics.calibration_bins import Bins, equal_width
-from elude.quality.statistics.calibration_interval import calibration_interval
-from elude.quality.statistics.intervals import RESAMPLES, Floats, check_labels, geometric_mean, probabilities_of
+from elude.quality.statistics.bootstrap import affordable, counts, standard_interval
+from elude.quality.statistics.intervals import LEVEL, RESAMPLES, Floats, check_labels, geometric_mean, probabilities_of
 
 BINS = 15
 _CLASSES_AT_ONCE = 50
+_FLOOR_DRAWS = 100  # of labels of a perfectly calibrated model
 
 
 def expected_calibration_error(probabilities: Floats, labels: NDArray[np.int64], bins: int = BINS) -> float:
@@ -48,14 +50,14 @@ def calibration_error(
     Args:
         outputs: (N, C) logits or probabilities; probabilities do not get a second softmax.
         labels: integer (N,).
-        resamples: bootstrap resamples of the interval, 0 for none.
+        resamples: bootstrap resamples of the intervals, 0 for none; fewer are taken of very many images and classes.
         seed: of the resamples.
 
     Returns:
-        value in [0, 1]. Finite samples bias both errors upwards: factor ``noise_floor`` is what a
-        perfectly calibrated model with these probabilities would measure on as many images, on
-        average. So the interval is about the corrected value, may lie below ``value``, and begins
-        at 0 if perfect calibration could have measured as much.
+        value in [0, 1], with a standard bootstrap interval, as have ``ece`` and ``ace``. Finite samples bias both
+        errors upwards: factor ``noise_floor`` is what a perfectly calibrated model with these probabilities would
+        measure on as many images, on average. The interval reaches down to 0 where such a model could have measured
+        as much as this one.
 
     Raises:
         EvaluationError: for outputs or labels that do not fit.
@@ -66,10 +68,19 @@ def calibration_error(
     ace = adaptive_calibration_error(probabilities, labels)
     value = geometric_mean([ece, ace])
     factors = {"ece": ece, "ace": ace}
-    interval = None
+    interval, factor_intervals = None, {}
     if resamples:
-        bins = Bins.of(probabilities, BINS)
-        interval, factors["noise_floor"] = calibration_interval(probabilities, labels, bins, value, resamples, seed)
+        rng = np.random.default_rng(seed)
+        gaps, draws = _Gaps.of(probabilities), affordable(resamples, probabilities.size)
+        drawn = np.array([gaps.errors(labels, counts(rng, len(labels))) for _ in range(draws)])
+        floor = np.sqrt([np.prod(gaps.errors(draw)) for draw in _calibrated(probabilities, rng)])
+        factors["noise_floor"] = float(floor.mean())
+        interval = standard_interval(value, np.sqrt(drawn.prod(axis=1)))
+        if value <= np.quantile(floor, (1 + LEVEL) / 2):
+            interval = (0.0, interval[1])
+        factor_intervals = {
+            name: standard_interval(factors[name], column) for name, column in zip(("ece", "ace"), drawn.T, strict=True)
+        }
     return DimensionResult(
         value,
         HIGHER_IS_BETTER["calibration_error"],
@@ -77,14 +88,64 @@ def calibration_error(
         interval,
         factors,
         {"reliability": _reliability(probabilities, labels)},
+        factor_intervals=factor_intervals,
     )
+
+
+@dataclass(frozen=True)
+class _Gaps:
+    """Probability minus target, of the top-1 class and of each class, and the bins they fall into.
+
+    Bins are those of the sample itself, also for resamples of it: they depend on the probabilities alone.
+
+    Attributes:
+        probabilities: (N, C).
+        top1_bins, class_bins: int64 (N,) and int8 (N, C).
+    """
+
+    probabilities: Floats
+    top1_bins: NDArray[np.int64]
+    class_bins: NDArray[np.int8]
+
+    @classmethod
+    def of(cls, probabilities: Floats) -> _Gaps:
+        images, classes = probabilities.shape
+        of_rank = np.searchsorted(np.arange(BINS) * images // BINS, np.arange(images), side="right") - 1
+        class_bins = np.empty((images, classes), np.int8)
+        for c in range(classes):  # one at a time: sorting all takes several copies of them
+            class_bins[np.argsort(probabilities[:, c], kind="stable"), c] = of_rank
+        return cls(probabilities, _equal_width(probabilities.max(axis=1), BINS), class_bins)
+
+    def errors(self, labels: NDArray[np.int64], weights: Floats | float = 1.0) -> tuple[float, float]:
+        """ECE and ACE with these labels (N,), each image counted ``weights`` (N,) times."""
+        images, classes = self.probabilities.shape
+        top1 = self.probabilities.max(axis=1) - (self.probabilities.argmax(axis=1) == labels)
+        ece = np.abs(np.bincount(self.top1_bins, top1 * weights)).sum() / images
+        by_class = 0.0
+        for c in range(classes):
+            gaps = (self.probabilities[:, c] - (labels == c)) * weights
+            by_class += float(np.abs(np.bincount(self.class_bins[:, c], gaps)).sum())
+        return float(ece), by_class / (images * classes)
+
+
+def _calibrated(probabilities: Floats, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Labels (N,) that a perfectly calibrated model with these probabilities would meet, drawn again and again."""
+    ends = probabilities.cumsum(axis=1)
+    for _ in range(_FLOOR_DRAWS):
+        labels = (rng.random(len(ends))[:, None] * ends[:, -1:] > ends).sum(axis=1)
+        yield np.minimum(labels, ends.shape[1] - 1)
+
+
+def _equal_width(confidences: Floats, bins: int) -> NDArray[np.int64]:
+    """Bins of the top-1 confidences (N,): closed on the left, and one after the last for exactly 1."""
+    return np.digitize(confidences, np.linspace(0, 1, bins + 1)) - 1
 
 
 def _top1_gaps(probabilities: Floats, labels: NDArray[np.int64], bins: int) -> tuple[Floats, NDArray[np.int64]]:
     """Confidence minus correctness of each image (N,), and its bin (N,)."""
     confidence = probabilities.max(axis=1)
     hits = probabilities.argmax(axis=1) == labels
-    return confidence - hits, equal_width(confidence, bins)
+    return confidence - hits, _equal_width(confidence, bins)
 
 
 def _sorted_gaps(probabilities: Floats, labels: NDArray[np.int64]) -> Floats:

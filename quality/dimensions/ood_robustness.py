@@ -42,6 +42,11 @@ def ood_robustness(
         EvaluationError: for no set, an empty one, or a model without one right answer on clean images.
     """
     ratios, value, interval = relative_accuracies(clean, shifted, paired, bool(resamples))
+    intervals = {}
+    for name, hits in shifted.items():
+        ends = relative_accuracies(clean, {name: hits}, paired, bool(resamples))[2]
+        if ends is not None:
+            intervals[name] = ends
     return DimensionResult(
         value,
         HIGHER_IS_BETTER["ood_robustness"],
@@ -49,6 +54,7 @@ def ood_robustness(
         interval,
         {**ratios, "clean_accuracy": float(clean.mean())},
         {"accuracy": {name: float(hits.mean()) for name, hits in shifted.items()}},
+        factor_intervals=intervals,
     )
 
 

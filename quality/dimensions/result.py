@@ -21,6 +21,8 @@ class DimensionResult:
         interval: 95 % interval of the value, or None where there is no sampling (parameters) or it was not asked for.
         factors: the numbers the value is composed of. A geometric mean hides which factor was 0; the factors do not.
         tables: break-downs, such as accuracy per class; None for an entry without images.
+        measured_on: which images, corruptions, severities and attacks (``quality/dimensions/measured_on.py``).
+        factor_intervals: 95 % intervals of those factors that have one.
     """
 
     value: float
@@ -29,6 +31,8 @@ class DimensionResult:
     interval: tuple[float, float] | None = None
     factors: Mapping[str, float] = field(default_factory=dict)
     tables: Mapping[str, Table] = field(default_factory=dict)
+    measured_on: Mapping[str, Any] = field(default_factory=dict)
+    factor_intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
@@ -41,8 +45,10 @@ class DimensionResult:
             "interval": None if self.interval is None else list(self.interval),
             "higher_is_better": self.higher_is_better,
             "factors": dict(self.factors),
+            "factor_intervals": {name: list(interval) for name, interval in self.factor_intervals.items()},
             "tables": {name: dict(table) for name, table in self.tables.items()},
             "images": self.images,
+            "measured_on": dict(self.measured_on),
         }
 
     @classmethod
@@ -56,4 +62,6 @@ class DimensionResult:
             None if interval is None else (float(interval[0]), float(interval[1])),
             dict(data["factors"]),
             {name: dict(table) for name, table in data["tables"].items()},
+            dict(data["measured_on"]),
+            {name: (float(low), float(high)) for name, (low, high) in data["factor_intervals"].items()},
         )

@@ -83,7 +83,7 @@ def attacker(
         try:
             return {
                 "fgsm": fgsm(model, x, y, epsilon=epsilon).cpu().numpy(),
-                "pgd": pgd(model, x, y, start=start, epsilon=epsilon).cpu().numpy(),
+                "pgd": pgd(model, x, y, start=start, epsilon=epsilon, step=PGD_STEP * epsilon / EPSILON).cpu().numpy(),
             }
         finally:
             for module, training in modes:

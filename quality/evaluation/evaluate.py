@@ -23,7 +23,7 @@ from elude.quality.evaluation.extra_sets import (
 )
 from elude.quality.evaluation.made_sets import MADE, made_sets
 from elude.quality.evaluation.measure import measure, unavailable
-from elude.quality.evaluation.observe import Attack, Observations, Plan, Progress, Work, gather, gather_ready
+from elude.quality.evaluation.observe import Observations, Plan, Progress, Work, gather, gather_ready
 from elude.quality.evaluation.published import (
     SETTINGS,
     PublishedAttacks,
@@ -32,6 +32,7 @@ from elude.quality.evaluation.published import (
     not_comparable,
 )
 from elude.quality.evaluation.quality_json import QualityReport, library_versions
+from elude.quality.evaluation.records import Measured
 from elude.quality.scores.pool import Pool
 from elude.quality.scores.quba import QUBA_2025, quba_score, standing
 from elude.quality.statistics.intervals import RESAMPLES, are_probabilities
@@ -39,10 +40,11 @@ from elude.quality.subjects.devices import CPU, PRECISIONS, at_once, resolve
 from elude.quality.subjects.output_names import output_names
 from elude.quality.subjects.subject import Forms, Subject
 from elude.quality.suites.choice import stratified
-from elude.quality.suites.suite import Suite
+from elude.quality.suites.suite import ShiftedSet, Suite
 
 if TYPE_CHECKING:
     from elude.handlers.bundle.bundle import Bundle
+    from elude.quality.evaluation.attack_strengths import Attacks
 
 BATCH_SIZE = 250
 _READY: Mapping[str, Callable[[Suite], bool]] = {
@@ -90,12 +92,12 @@ def evaluate(
         progress: called with (stage, done, total).
         pool: own models the score is relative to. Without it, there is a score under the ImageNet-1k protocol only.
         resamples: of the bootstrap intervals, 0 for none.
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
         threads: of ONNX Runtime, for a bundle.
         workers: processes that corrupt images while the model runs; with ``engine="ray"``, of the
             cluster that is started here.
         engine: ``local`` or ``ray``; the results are identical.
-        cache: a folder for finished batches, so that an evaluation that was stopped goes on. Needs
+        cache: a folder for finished batches, so that an evaluation that was stopped resumes. Needs
             a subject with a known hash.
         published: measure as the published code does (:mod:`elude.quality.evaluation.published`), which alone gives
             a score among the 326 published models.
@@ -105,13 +107,15 @@ def evaluate(
         before: called with the work before anything is measured, to forecast it.
 
     Raises:
-        EvaluationError: a dimension that was asked for could not be measured.
+        EvaluationError: subject or suite lack what a dimension that was asked for needs, the suite's classes are not
+            the model's, or nothing at all could be measured. A dimension that turns out to be undefined on these
+            images is left out with its reason, and the others stay.
         UsageError: an unknown dimension, or a budget below 1.
     """
     if dimensions is not None and (unknown := [d for d in dimensions if d not in DIMENSIONS]):
         raise UsageError(f"{unknown[0]!r} is not a dimension.", f"The dimensions are {', '.join(DIMENSIONS)}.")
     if budget is not None and budget < 1:
-        raise UsageError(f"A budget of {budget} images measures nothing.", "Give at least 1, better 200.")
+        raise UsageError(f"A budget of {budget} images measures nothing.", "Give 200 or more.")
     suite = as_published(suite) if published else suite
     identity, subjects, main = _subjects(subject, threads, resolve(device), precision)
     wanted = [d for d in DIMENSIONS if d in (among if dimensions is None else dimensions)]
@@ -167,9 +171,13 @@ def evaluate(
     jobs = work.jobs()
     how: dict[str, Any] = {"engine": engine, "workers": workers, "cache": kept, "progress": progress}
     seen = gather(work, jobs, run(work, jobs, **how))
-    extra, passes = _extra(work, suite, wanted, seen, paired, how)
-    results = {
-        name: measure(
+    extra, passes, undefined = _extra(work, suite, wanted, seen, paired, how)
+    wanted = [d for d in wanted if d not in undefined]
+    attacks = {} if attack is None else {"as published": attack.settings} if published else attack.settings
+    records = Measured(suite, plan.subset, plan.corruptions, ready, attacks, seed).records(wanted)
+    results: dict[str, dict[str, DimensionResult]] = {}
+    for name, one in subjects.items():
+        results[name], reasons = measure(
             one,
             seen,
             extra[name],
@@ -179,9 +187,15 @@ def evaluate(
             classes=names.titles,
             resamples=resamples if name == main else 0,
             seed=seed,
+            records=records,
         )
-        for name, one in subjects.items()
-    }
+        undefined |= reasons if name == main else {}
+    if not results[main]:
+        why = next(iter(undefined.values()), "the suite and the model allow no dimension")
+        raise EvaluationError(
+            f"Nothing could be measured of {subjects[main].name}: {why}",
+            "Check the labels of the images and the model's answers.",
+        )
     other = not_comparable(suite, attacked, budget) if published else {}
     score, no_score = _score(results[main], suite, len(classes), pool, other if published else None)
     settings: dict[str, Any] = {
@@ -193,7 +207,7 @@ def evaluate(
         "severities": list(suite.severities),
         "outputs": "probabilities" if are_probabilities(seen.outputs[main]) else "logits",
         "forward_passes": passes,
-        "not_measured": {d: reason for d, reason in missing.items() if dimensions is None},
+        "not_measured": ({} if dimensions is not None else missing) | undefined,
         "no_score": no_score,
         **_arithmetic(subjects),
         "published": {"settings": dict(SETTINGS), "not_comparable": other} if published else None,
@@ -245,35 +259,45 @@ def _attacked(subjects: Mapping[str, Subject]) -> Any:
     return getattr(subjects.get("disentangled", next(iter(subjects.values()))), "on_pixels", None)
 
 
-def _attack(module: Any, seed: int) -> Attack:
-    from elude.quality.evaluation.attacks import attacker  # imports torch, which a served graph alone does not need
+def _attack(module: Any, seed: int) -> Attacks:
+    from elude.quality.evaluation.attack_strengths import Attacks  # imports torch, which a served graph does without
 
-    return attacker(module, seed)
+    return Attacks(module, seed)
 
 
 def _extra(
     work: Work, suite: Suite, wanted: Sequence[str], seen: Observations, paired: bool, how: Mapping[str, Any]
-) -> tuple[dict[str, ExtraAnswers], int]:
-    """Each subject's answers beyond the clean images, and the images that went through each subject in all."""
+) -> tuple[dict[str, ExtraAnswers], int, dict[str, str]]:
+    """Each subject's answers beyond the clean images, the images that went through each subject in all, and the
+    dimensions whose images could not be made, with the reason.
+    """
     names, textures = list(work.classes), None
     if CONFLICT in work.ready:
         names = label_names(work.ready[CONFLICT], work.classes)
         textures = texture_labels(work.ready[CONFLICT], names)
     extra = {name: answers_of(name, seen.ready, names, textures, paired=paired) for name in work.subjects}
     if seen.pixels is None:
-        return extra, seen.forwards
+        return extra, seen.forwards, {}
     labels = seen.labels[work.plan.subset]
-    needed = [d for d in wanted if d in _MADE and not _READY[d](suite)]
-    made = made_sets(seen.pixels, labels, classes=work.classes, wanted=needed, seed=work.plan.seed)
-    more = replace(work, ready=made.sets)
+    sets: dict[str, ShiftedSet] = {}
+    undefined = {}
+    for dimension in [d for d in wanted if d in _MADE and not _READY[d](suite)]:
+        try:
+            made = made_sets(seen.pixels, labels, classes=work.classes, wanted=[dimension], seed=work.plan.seed)
+        except EvaluationError as error:  # the others stay
+            undefined[dimension] = str(error)
+            continue
+        sets |= made.sets
+        textures = made.textures if made.textures is not None else textures
+    more = replace(work, ready=sets)
     jobs = more.ready_jobs()
-    found = gather_ready(more, jobs, run(more, jobs, stage="made images", **how))
-    passes = seen.forwards + sum(len(shift.images) for shift in made.sets.values())
-    own = {
-        name: answers_of(name, found, work.classes, made.textures, prefix=f"{MADE}/", paired=True)
+    predictions = gather_ready(more, jobs, run(more, jobs, stage="made images", **how))
+    passes = seen.forwards + sum(len(shift.images) for shift in sets.values())
+    from_masks = {
+        name: answers_of(name, predictions, work.classes, textures, prefix=f"{MADE}/", paired=True)
         for name in work.subjects
     }
-    return {name: _ready_first(extra[name], own[name]) for name in work.subjects}, passes
+    return {name: _ready_first(extra[name], from_masks[name]) for name in work.subjects}, passes, undefined
 
 
 def _ready_first(ready: ExtraAnswers, made: ExtraAnswers) -> ExtraAnswers:

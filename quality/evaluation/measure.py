@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from elude.handlers.errors import EvaluationError
 from elude.quality.dimensions.accuracy import accuracy, correct
 from elude.quality.dimensions.adversarial_robustness import adversarial_robustness
 from elude.quality.dimensions.calibration_error import calibration_error
 from elude.quality.dimensions.class_balance import class_balance
 from elude.quality.dimensions.corruption_robustness import corruption_robustness
+from elude.quality.dimensions.measured_on import Record
 from elude.quality.dimensions.object_focus import object_focus
 from elude.quality.dimensions.ood_robustness import ood_robustness
 from elude.quality.dimensions.params_m import params_m
@@ -19,6 +22,7 @@ from elude.quality.dimensions.result import DimensionResult
 from elude.quality.dimensions.shape_bias import shape_bias
 from elude.quality.evaluation.extra_sets import ExtraAnswers
 from elude.quality.evaluation.observe import Observations
+from elude.quality.statistics.intervals import probabilities_of
 from elude.quality.subjects.subject import Subject
 from elude.quality.suites.suite import Suite
 
@@ -54,33 +58,47 @@ def measure(
     classes: Sequence[str],
     resamples: int,
     seed: int,
-) -> dict[str, DimensionResult]:
-    """The ``wanted`` dimensions of the subject called ``name`` in ``seen``.
+    records: Mapping[str, Record],
+) -> tuple[dict[str, DimensionResult], dict[str, str]]:
+    """The ``wanted`` dimensions of the subject called ``name`` in ``seen``, and why others are undefined, such as
+    relative accuracies of a model that is never right.
 
     Raises:
-        EvaluationError: one of them is undefined, e.g. relative accuracies of a model that is never right.
+        EvaluationError: the outputs are not those of a classifier, or hold NaN.
     """
     outputs, labels, names = seen.outputs[name], seen.labels, list(classes)
+    probabilities_of(outputs)  # a broken model is refused as a whole
     clean = correct(outputs, labels)[subset]
     mixed, conflict = extra.mixed, extra.conflict
     options: Mapping[str, int] = {"resamples": resamples, "seed": seed}
-    how: dict[str, Callable[[], DimensionResult]] = {
+    attacked = seen.attacked[name]
+    functions: dict[str, Callable[[], DimensionResult]] = {
         "accuracy": lambda: accuracy(outputs, labels, names),
         "calibration_error": lambda: calibration_error(outputs, labels, **options),
         "class_balance": lambda: class_balance(outputs, labels, names, **options),
         "corruption_robustness": lambda: corruption_robustness(clean, seen.corrupted[name], resamples=resamples),
         "adversarial_robustness": lambda: adversarial_robustness(
-            clean, seen.attacked[name]["fgsm"], seen.attacked[name]["pgd"], resamples=resamples
+            clean,
+            attacked["fgsm"],
+            attacked["pgd"],
+            weaker={kind: hits for kind, hits in attacked.items() if kind not in ("fgsm", "pgd")},
+            resamples=resamples,
         ),
         "ood_robustness": lambda: ood_robustness(clean, extra.shifted, paired=extra.paired, resamples=resamples),
     }
     if subject.parameters is not None:
         parameters = subject.parameters
-        how["params_m"] = lambda: params_m(parameters)
+        functions["params_m"] = lambda: params_m(parameters)
     if mixed is not None:
-        how["object_focus"] = lambda: object_focus(mixed[0], mixed[1], resamples=resamples)
+        functions["object_focus"] = lambda: object_focus(mixed[0], mixed[1], resamples=resamples)
     if conflict is not None:
-        how["shape_bias"] = lambda: shape_bias(
+        functions["shape_bias"] = lambda: shape_bias(
             conflict[0], conflict[1], conflict[2], list(extra.conflict_names), resamples=resamples
         )
-    return {dimension: how[dimension]() for dimension in wanted}
+    results, undefined = {}, {}
+    for dimension in wanted:
+        try:
+            results[dimension] = replace(functions[dimension](), measured_on=records[dimension])
+        except EvaluationError as error:  # recorded with its reason; a policy that requires it stops the release
+            undefined[dimension] = str(error)
+    return results, undefined

@@ -11,7 +11,7 @@ from elude.exporter.export.library_versions import installed
 from elude.handlers.errors import UsageError
 from elude.quality.dimensions.result import DimensionResult
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: each dimension says what it was measured on
 _LIBRARIES = ("numpy", "scipy", "pillow", "torch", "timm", "onnxruntime", "onnxruntime-gpu")
 
 
@@ -69,9 +69,17 @@ class QualityReport:
         Raises:
             UsageError: for another schema version or a missing field.
         """
-        if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if version == 1:
             raise UsageError(
-                f"This is not a quality report of schema version {SCHEMA_VERSION}.", "Evaluate again with this version."
+                "This quality report was written by an earlier version, which did not record what each dimension was "
+                "measured on.",
+                "Measure the model again with this version: elude evaluate.",
+            )
+        if type(version) is not int or version != SCHEMA_VERSION:
+            raise UsageError(
+                f"This is not a quality report of schema version {SCHEMA_VERSION}.",
+                "Measure the model with this version: elude evaluate.",
             )
         try:
             dimensions = {name: DimensionResult.from_json(entry) for name, entry in data["dimensions"].items()}

@@ -12,7 +12,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions import HIGHER_IS_BETTER, RANGES
+from elude.quality.dimensions.measured_on import SAMPLED_NOWHERE, images_in, unlike
 from elude.quality.gate.evidence import Evidence, Measurement, mapping, number
 from elude.quality.gate.verdict import Check, Outcome
 from elude.quality.policies.policy import DimensionRule, Policy, ScoreRule, Tolerances
@@ -36,9 +37,35 @@ def check_limit(rule: DimensionRule, measured: Measurement | None) -> list[Check
         return [_no_interval(rule)]
     if rule.limit is None:
         return []
-    return [
-        _compare(rule, measured, observed, rule.limit, suffix="limit", against=f"the policy's limit {rule.limit:.4g}")
-    ]
+    return [_compare(rule, measured, observed, rule.limit, suffix="limit", against="the policy's limit {threshold}")]
+
+
+def check_images(rule: DimensionRule, candidate: Evidence, policy: Policy) -> list[Check]:
+    """Does the dimension rest on as many images as the policy asks for, each of its sets?"""
+    if rule.dimension in SAMPLED_NOWHERE or rule.dimension not in candidate.dimensions:
+        return []
+    name = f"{rule.name}.images"
+    images = images_in(candidate.measured_on(rule.dimension))
+    if images is None:
+        reason = "quality.json does not record which images it was measured on: evaluate the model again."
+        return [Check(name, "fail", f"{rule.name}: {reason}", rule.dimension)]
+    least = policy.min_images if rule.min_images is None else rule.min_images
+    words = f"{rule.name} rests on {images} images; the policy asks for {least} or more."
+    return [present(name, images >= least, words, words, rule.dimension)]
+
+
+def check_alike(rule: DimensionRule, candidate: Evidence, baseline: Evidence) -> Check:
+    """Were both measured on the same images, corruptions, severities and attacks?"""
+    records = candidate.measured_on(rule.dimension), baseline.measured_on(rule.dimension)
+    difference = unlike(rule.dimension, *records)
+    return present(
+        f"{rule.name}.alike",
+        not difference,
+        f"{rule.name} of both was measured alike.",
+        f"{rule.name} cannot be compared with the baseline's: {difference}. Evaluate both with the same suite, "
+        "--budget and --seed.",
+        rule.dimension,
+    )
 
 
 def check_drop(rule: DimensionRule, measured: Measurement | None, baseline: Measurement | None) -> list[Check]:
@@ -48,26 +75,32 @@ def check_drop(rule: DimensionRule, measured: Measurement | None, baseline: Meas
     observed = None if measured is None or measured.problem else _decisive(rule, measured)
     if measured is None or observed is None:
         return []  # check_limit has already said why
-    name = f"{rule.dimension}.drop"
+    name = f"{rule.name}.drop"
     if baseline is None:
-        return [
-            Check(name, "fail", f"The baseline has no {rule.dimension}, so the drop cannot be judged.", rule.dimension)
-        ]
+        return [Check(name, "fail", f"The baseline has no {rule.name}, so the drop cannot be judged.", rule.dimension)]
     if baseline.problem:
-        return [
-            Check(name, "fail", f"The baseline's {rule.dimension} cannot be used: {baseline.problem}.", rule.dimension)
-        ]
+        reason = f"The baseline's {rule.name} cannot be used: {baseline.problem}."
+        return [Check(name, "fail", reason, rule.dimension)]
     checks = []
     sign = -1.0 if HIGHER_IS_BETTER[rule.dimension] else 1.0
     for suffix, allowed in (
         ("drop", rule.max_drop),
         ("drop_relative", None if rule.max_drop_relative is None else rule.max_drop_relative * abs(baseline.value)),
     ):
-        if allowed is not None:
-            against = f"the baseline's {baseline.value:.4g} with {allowed:.4g} allowed"
-            checks.append(
-                _compare(rule, measured, observed, baseline.value + sign * allowed, suffix=suffix, against=against)
+        if allowed is None:
+            continue
+        threshold = baseline.value + sign * allowed
+        low, high = RANGES[rule.dimension]
+        if threshold <= low if sign < 0 else threshold >= high:
+            reason = (
+                f"{rule.name}: a drop of {allowed:.4g} from the baseline's {baseline.value:.4g} leaves the measure's "
+                f"range, so this rule cannot fail. Lower {'max_drop' if suffix == 'drop' else 'max_drop_relative'}, "
+                "or gate a factor."
             )
+            checks.append(Check(f"{rule.name}.{suffix}", rule.severity, reason, rule.dimension, threshold=threshold))
+            continue
+        against = f"the baseline's {baseline.value:.4g} with {allowed:.4g} allowed, {{threshold}}"
+        checks.append(_compare(rule, measured, observed, threshold, suffix=suffix, against=against))
     return checks
 
 
@@ -99,7 +132,8 @@ def check_score(rule: ScoreRule, quality: Mapping[str, Any]) -> list[Check]:
     good = observed >= rule.limit
     outcome: Outcome = "pass" if good else rule.severity
     words = "reaches" if good else "is below"
-    reason = f"The score {observed:.4g} {words} the policy's minimum {rule.limit:.4g}."
+    shown, limit = deciding_digits(observed, rule.limit)
+    reason = f"The score {shown} {words} the policy's minimum {limit}."
     return [Check("score.limit", outcome, reason, "score", observed, None, rule.limit, "point", rule.severity)]
 
 
@@ -125,7 +159,8 @@ def check_claims(policy: Policy, equivalence: Mapping[str, Any]) -> list[Check]:
             continue
         good = observed <= tolerance
         relation = "within" if good else "above"
-        reason = f"Largest absolute difference {observed:.3g}, {relation} the tolerance {tolerance:.3g}."
+        shown, limit = deciding_digits(observed, tolerance)
+        reason = f"Largest absolute difference {shown}, {relation} the tolerance {limit}."
         checks.append(Check(name, "pass" if good else "fail", reason, None, observed, None, tolerance, "point"))
     version = equivalence.get("schema_version")
     known = type(version) is int and version == EQUIVALENCE_SCHEMA_VERSION and equivalence.get("passed") is True
@@ -159,7 +194,12 @@ def check_lossless_quality(form: str, tolerances: Tolerances, quality: Mapping[s
         difference = abs(after - before)
         good = difference <= tolerance
         relation = "within" if good else "above"
-        reason = f"{after:.6g} against the original's {before:.6g}: {relation} the tolerance {tolerance:.3g}."
+        shown, shown_before = deciding_digits(after, before)
+        change, limit = deciding_digits(difference, tolerance)
+        reason = (
+            f"{shown} compared with the original's {shown_before}: the difference {change} is {relation} the tolerance "
+            f"{limit}."
+        )
         checks.append(Check(name, "pass" if good else "fail", reason, None, difference, None, tolerance, "point"))
     return checks
 
@@ -189,21 +229,15 @@ def _claim_passed(equivalence: Mapping[str, Any], claim: str) -> bool:
 
 
 def _measured(rule: DimensionRule, measured: Measurement | None) -> Check | None:
-    name = f"{rule.dimension}.measured"
+    name = f"{rule.name}.measured"
     if measured is None:
         if rule.required:
-            return Check(name, "fail", f"{rule.dimension} was not measured and the policy requires it.", rule.dimension)
-        return Check(
-            name,
-            "warn",
-            f"{rule.dimension} was not measured; the policy does not require it.",
-            rule.dimension,
-            severity="warn",
-        )
+            reason = f"{rule.name} was not measured and the policy requires it."
+            return Check(name, "fail", reason, rule.dimension)
+        reason = f"{rule.name} was not measured; the policy does not require it."
+        return Check(name, "warn", reason, rule.dimension, severity="warn")
     if measured.problem:  # a broken number is worse than none: it fails whatever the severity
-        return Check(
-            name, "fail", f"{rule.dimension} cannot be used: {measured.problem}.", rule.dimension, measured.value
-        )
+        return Check(name, "fail", f"{rule.name} cannot be used: {measured.problem}.", rule.dimension, measured.value)
     return None
 
 
@@ -222,10 +256,8 @@ def _decisive(rule: DimensionRule, measured: Measurement) -> float | None:
 
 
 def _no_interval(rule: DimensionRule) -> Check:
-    reason = f"{rule.dimension} is decided on its confidence bound, and it was measured without an interval."
-    return Check(
-        f"{rule.dimension}.limit", "fail", reason, rule.dimension, None, None, rule.limit, "bound", rule.severity
-    )
+    reason = f"{rule.name} is decided on its confidence bound, and it was measured without an interval."
+    return Check(f"{rule.name}.limit", "fail", reason, rule.dimension, None, None, rule.limit, "bound", rule.severity)
 
 
 def _compare(
@@ -234,14 +266,15 @@ def _compare(
     higher = HIGHER_IS_BETTER[rule.dimension]
     good = observed >= threshold if higher else observed <= threshold
     outcome: Outcome = "pass" if good else rule.severity
-    what = f"{rule.dimension} {observed:.4g}"
+    shown, limit = deciding_digits(observed, threshold)
+    what = f"{rule.name} {shown}"
     if rule.decide_on == "bound":
         what += f" ({'lower' if higher else 'upper'} bound of {measured.value:.4g})"
     words = "meets" if good else ("is below" if higher else "is above")
     return Check(
-        f"{rule.dimension}.{suffix}",
+        f"{rule.name}.{suffix}",
         outcome,
-        f"{what} {words} {against}.",
+        f"{what} {words} {against.format(threshold=limit)}.",
         rule.dimension,
         measured.value,
         measured.interval,
@@ -249,6 +282,15 @@ def _compare(
         rule.decide_on,
         rule.severity,
     )
+
+
+def deciding_digits(first: float, second: float) -> tuple[str, str]:
+    """Both numbers with four digits, or with as many more as tell them apart."""
+    for digits in range(4, 18):
+        texts = f"{first:.{digits}g}", f"{second:.{digits}g}"
+        if texts[0] != texts[1] or first == second:
+            return texts
+    return repr(first), repr(second)
 
 
 def _recomputed(parts: Mapping[str, Any], weights: Mapping[str, float] | None) -> float | None:

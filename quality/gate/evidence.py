@@ -13,9 +13,9 @@ from typing import Any
 
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.files import parse_json
-from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions import HIGHER_IS_BETTER, RANGES
 
-QUALITY_SCHEMA_VERSION = 1
+QUALITY_SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,21 @@ class Evidence:
     def dimensions(self) -> Mapping[str, Any]:
         return mapping((self.quality or {}).get("dimensions"))
 
-    def measurement(self, dimension: str) -> Measurement | None:
-        """The measurement of ``dimension``; None when it was not measured."""
+    def measurement(self, dimension: str, factor: str = "") -> Measurement | None:
+        """The measurement of ``dimension``, or of one of its factors; None when it was not measured."""
         if dimension not in self.dimensions:
             return None
-        return read_measurement(self.dimensions[dimension], HIGHER_IS_BETTER[dimension])
+        entry = mapping(self.dimensions[dimension])
+        if factor:
+            if factor not in mapping(entry.get("factors")):
+                return None
+            interval = mapping(entry.get("factor_intervals")).get(factor)
+            entry = {**entry, "value": mapping(entry["factors"])[factor], "interval": interval}
+        return read_measurement(entry, HIGHER_IS_BETTER[dimension], RANGES[dimension])
+
+    def measured_on(self, dimension: str) -> Mapping[str, Any]:
+        """Which images and changes of them ``dimension`` was measured on; empty if that is not recorded."""
+        return mapping(mapping(self.dimensions.get(dimension)).get("measured_on"))
 
 
 def essence(evidence: Evidence) -> dict[str, Any]:
@@ -89,6 +99,8 @@ def _plain(entry: object) -> dict[str, Any]:
         "value": number(found.get("value")),
         "interval": interval,
         "higher_is_better": found.get("higher_is_better"),
+        "factors": {name: number(value) for name, value in mapping(found.get("factors")).items()},
+        "measured_on": dict(mapping(found.get("measured_on"))),
     }
 
 
@@ -119,8 +131,10 @@ def gather(bundle: Bundle) -> Evidence:
     )
 
 
-def read_measurement(data: object, higher_is_better: bool) -> Measurement:
-    """Read one entry of ``dimensions``: a finite value inside a finite interval, measured on something, in the known
+def read_measurement(
+    data: object, higher_is_better: bool, measure: tuple[float, float] = (-math.inf, math.inf)
+) -> Measurement:
+    """Read one entry of ``dimensions``: a finite value and interval in the range of the ``measure``, in the known
     direction.
     """
     entry = mapping(data)
@@ -129,13 +143,27 @@ def read_measurement(data: object, higher_is_better: bool) -> Measurement:
         return Measurement(problem=f"its value is {entry.get('value')!r}, not a finite number")
     if entry.get("higher_is_better") is not higher_is_better:
         return Measurement(value, problem=f"it was recorded with higher_is_better = {entry.get('higher_is_better')!r}")
-    raw = entry.get("interval")
+    if not measure[0] <= value <= measure[1]:
+        return Measurement(value, problem=f"its value {value!r} cannot be: the measure goes {_from_to(measure)}")
+    interval, problem = _interval(entry.get("interval"), measure)
+    return Measurement(value, interval, problem)
+
+
+def _interval(raw: object, measure: tuple[float, float]) -> tuple[tuple[float, float] | None, str]:
+    """The interval, or what is wrong with it."""
     if raw is None:
-        return Measurement(value)
+        return None, ""
     ends = [number(end) for end in raw] if isinstance(raw, list) else []
     if len(ends) != 2 or ends[0] is None or ends[1] is None or not ends[0] <= ends[1]:
-        return Measurement(value, problem=f"its interval {raw!r} is not a pair of ascending finite numbers")
-    return Measurement(value, (ends[0], ends[1]))
+        return None, f"its interval {raw!r} is not a pair of ascending finite numbers"
+    if ends[0] < measure[0] or ends[1] > measure[1]:
+        return None, f"its interval {raw!r} cannot be: the measure goes {_from_to(measure)}"
+    return (ends[0], ends[1]), ""
+
+
+def _from_to(measure: tuple[float, float]) -> str:
+    low, high = measure
+    return f"from {low:g} to {high:g}" if math.isfinite(high) else f"from {low:g} upwards"
 
 
 def number(value: object) -> float | None:

@@ -10,8 +10,10 @@ from types import MappingProxyType
 from elude.handlers.admission import clock
 from elude.handlers.bundle.bundle import Bundle
 from elude.quality.gate.checks import (
+    check_alike,
     check_claims,
     check_drop,
+    check_images,
     check_limit,
     check_lossless_quality,
     check_score,
@@ -114,7 +116,8 @@ def _integrity(candidate: Evidence, policy: Policy) -> list[Check]:
             "quality.schema",
             known,
             "quality.json is of the known version.",
-            f"quality.json has schema_version {version!r}.",
+            f"quality.json has schema_version {version!r}, and this version reads {QUALITY_SCHEMA_VERSION}: "
+            "evaluate the bundle again.",
         )
     )
     measured = mapping(quality.get("subject")).get("artefact_sha256")
@@ -131,8 +134,9 @@ def _integrity(candidate: Evidence, policy: Policy) -> list[Check]:
     )
     images = candidate.suite.get("images")
     enough = type(images) is int and images >= policy.min_images
-    words = f"The suite has {images!r} images; the policy asks for at least {policy.min_images}."
+    words = f"The suite has {images!r} images; the policy asks for {policy.min_images} or more."
     checks.append(present("suite.images", enough, words, words))
+    checks += _same_settings(candidate, policy)
     if policy.suite_sha256 is not None:
         right = candidate.suite.get("sha256") == policy.suite_sha256
         checks.append(
@@ -143,6 +147,24 @@ def _integrity(candidate: Evidence, policy: Policy) -> list[Check]:
                 "Another suite was used than the policy names.",
             )
         )
+    return checks
+
+
+def _same_settings(candidate: Evidence, policy: Policy) -> list[Check]:
+    """Was the choice of images the policy's? Who may choose budget and seed can try until a lucky one passes."""
+    settings = mapping(mapping(candidate.quality).get("settings"))
+    checks = []
+    for key, asked in (("budget", policy.budget), ("seed", policy.seed)):
+        used: object = settings.get(key, "not recorded")
+        good = used == asked and type(used) is type(asked)
+        said = "all images" if used is None else str(used)
+        wanted = "all images" if asked is None else str(asked)
+        option = f"with --{key} {asked}" if asked is not None else f"without --{key}"
+        bad = (
+            f"Measured with {key} {said}; the policy's [suite] asks for {wanted}: evaluate {option}, "
+            f"or set {key} in the policy."
+        )
+        checks.append(present(f"suite.{key}", good, f"Measured with the policy's {key}, {wanted}.", bad))
     return checks
 
 
@@ -179,8 +201,8 @@ def _baseline(candidate: Evidence, baseline: Evidence | None, policy: Policy) ->
         present(
             "baseline.suite",
             same_suite(candidate, baseline),
-            "Both were measured on the same images.",
-            "Candidate and baseline were measured on different images, so a difference means nothing.",
+            "Both were measured with the same suite.",
+            "Candidate and baseline were measured with different suites, so a difference means nothing.",
         )
     )
     return baseline, checks
@@ -189,10 +211,16 @@ def _baseline(candidate: Evidence, baseline: Evidence | None, policy: Policy) ->
 def _dimensions(candidate: Evidence, baseline: Evidence | None, policy: Policy) -> list[Check]:
     checks: list[Check] = []
     for rule in policy.dimensions:
-        measured = candidate.measurement(rule.dimension)
+        measured = candidate.measurement(rule.dimension, rule.factor)
         checks += check_limit(rule, measured)
-        if rule.compares and baseline is not None:
-            checks += check_drop(rule, measured, baseline.measurement(rule.dimension))
+        checks += check_images(rule, candidate, policy)
+        if not rule.compares or baseline is None or measured is None:
+            continue
+        before = baseline.measurement(rule.dimension, rule.factor)
+        alike = check_alike(rule, candidate, baseline) if before is not None else None
+        checks += [alike] if alike is not None else []
+        if alike is None or alike.outcome == "pass":
+            checks += check_drop(rule, measured, before)
     return checks
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from elude.handlers.admission.admission import preset_hashes
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError
-from elude.quality.gate.checks import check_drop, check_limit, present, same_suite
+from elude.quality.gate.checks import check_alike, check_drop, check_images, check_limit, present, same_suite
 from elude.quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, mapping
 from elude.quality.gate.verdict import Check, PresetRuling
 from elude.quality.policies.policy import Policy, PresetRule
@@ -57,13 +57,13 @@ def rule_on(preset: PresetEvidence, candidate: Evidence, policy: Policy) -> Pres
             "preset.schema",
             known,
             "Its measurements are of the known version.",
-            f"They have schema_version {version!r}.",
+            f"They have schema_version {version!r}: evaluate the presets again.",
         ),
         present(
             "preset.artefact",
             subject.get("artefact_sha256") == candidate.artefact_sha256,
             "It was measured on exactly these bytes.",
-            "It was measured on other bytes than this bundle's.",
+            "It was measured on different bytes from this bundle's.",
         ),
         present(
             "preset.edits",
@@ -74,22 +74,27 @@ def rule_on(preset: PresetEvidence, candidate: Evidence, policy: Policy) -> Pres
         present(
             "preset.suite",
             same_suite(steered, candidate),
-            "It was measured on the same images as the model without it.",
-            "It was measured on other images than the model without it.",
+            "It was measured with the same suite as the model without it.",
+            "It was measured with a different suite from the model without it.",
         ),
     ]
     for rule in policy.dimensions:
         if rule.dimension in policy.presets.exempt:
             continue
-        measured = steered.measurement(rule.dimension)
+        measured = steered.measurement(rule.dimension, rule.factor)
         checks += check_limit(rule, measured)
-        if rule.compares:
-            checks += check_drop(rule, measured, candidate.measurement(rule.dimension))
+        if measured is None:
+            continue
+        checks += check_images(rule, steered, policy)
+        alike = check_alike(rule, steered, candidate)
+        checks.append(alike)
+        if rule.compares and alike.outcome == "pass":
+            checks += check_drop(rule, measured, candidate.measurement(rule.dimension, rule.factor))
     return PresetRuling(preset.edits_sha256, tuple(checks))
 
 
 def preset_outcomes(rulings: Mapping[str, PresetRuling], rule: PresetRule) -> list[Check]:
-    """One check a preset for the bundle's own verdict."""
+    """One check per preset for the bundle's own verdict."""
     checks = []
     for name, ruling in rulings.items():
         if ruling.passed:

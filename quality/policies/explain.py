@@ -14,7 +14,7 @@ _CLAIMS = {
 
 
 def explain(policy: Policy) -> str:
-    """The policy as a text of one sentence a line."""
+    """The policy as a text of one sentence per line."""
     lines = [
         f"Policy “{policy.name}” ({policy.sha256[:12]}).",
         policy.description if policy.description != "-" else "",
@@ -23,6 +23,8 @@ def explain(policy: Policy) -> str:
     suite = f"At least {policy.min_images} labelled images" + (
         f", the suite {policy.suite_sha256[:12]}" if policy.suite_sha256 else ""
     )
+    chosen = "all of them" if policy.budget is None else f"a choice of {policy.budget}"
+    suite += f"; the dimensions that need many passes on {chosen}, with seed {policy.seed}"
     lines += [f"Measured on: {suite}. The measurements must be of exactly the bytes that are released."]
     if not policy.compares:
         lines += ["Nothing is compared with an earlier release."]
@@ -61,11 +63,11 @@ def explain(policy: Policy) -> str:
         + (
             " served, and stops the release."
             if policy.presets.severity == "fail"
-            else " served; the release goes on without it."
+            else " served; the release continues without it."
         ),
         "",
         (
-            "Whatever is missing, broken, or of other bytes fails. A waiver lets a measured value through until "
+            "Whatever is missing, broken, or of different bytes fails. A waiver lets a measured value through until "
             "its day, nothing else."
         ),
     ]
@@ -86,6 +88,7 @@ def _dimension(rule: DimensionRule) -> list[str]:
     decided = (
         f", decided on the {'lower' if higher else 'upper'} end of its interval" if rule.decide_on == "bound" else ""
     )
+    least = "" if rule.min_images is None else f" It must rest on {rule.min_images} images or more."
     what = []
     if rule.limit is not None:
         what.append(f"must be {most} {rule.limit:g}")
@@ -94,7 +97,7 @@ def _dimension(rule: DimensionRule) -> list[str]:
     if rule.max_drop_relative is not None:
         what.append(f"may be {rule.max_drop_relative:.3g} of the baseline's value {worse} it")
     missing = "" if rule.required else " It need not be measured."
-    return [f"{rule.dimension} {' and '.join(what)}{decided}. {_violation(rule.severity)}{missing}"]
+    return [f"{rule.name} {' and '.join(what)}{decided}. {_violation(rule.severity)}{missing}{least}"]
 
 
 def _violation(severity: str) -> str:

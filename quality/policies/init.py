@@ -9,8 +9,9 @@ import math
 
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EvaluationError
-from elude.quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
-from elude.quality.gate.evidence import Measurement, gather
+from elude.quality.dimensions import DIMENSIONS, GATED_FACTORS, HIGHER_IS_BETTER, RANGES
+from elude.quality.dimensions.measured_on import SAMPLED_NOWHERE, images_in
+from elude.quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, Measurement, gather, mapping
 
 # half widths of the interval between the baseline's value and what is still allowed: an equal model
 # stays inside
@@ -26,6 +27,12 @@ def policy_init(baseline: Bundle, *, name: str = "release") -> str:
     evidence = gather(baseline)
     if evidence.quality is None or not evidence.dimensions:
         raise EvaluationError(f"{baseline.root} was not measured.", "Run 'elude evaluate' on it.")
+    if evidence.quality.get("schema_version") != QUALITY_SCHEMA_VERSION:
+        raise EvaluationError(
+            f"{baseline.root} was measured with an earlier version, which did not record what each dimension was "
+            "measured on.",
+            "Run 'elude evaluate' on it again.",
+        )
     parts = [
         (
             f"# What a release has to prove, made from the measurements of {evidence.model} (artefact "
@@ -42,22 +49,10 @@ def policy_init(baseline: Bundle, *, name: str = "release") -> str:
         "[baseline]",
         "required = true",
         "",
-        "# Fewer images, or others, and the numbers below mean something else. Remove sha256 to allow another suite.",
-        "[suite]",
-        f"min_images = {_images(evidence.suite.get('images'))}",
+        *_suite(evidence),
     ]
-    if isinstance(sha256 := evidence.suite.get("sha256"), str):
-        parts.append(f'sha256 = "{sha256}"')
     for dimension in DIMENSIONS:
-        measured = evidence.measurement(dimension)
-        if measured is None:
-            parts += ["", f"# [dimensions.{dimension}]  was not measured."]
-            continue
-        if measured.problem:
-            raise EvaluationError(
-                f"{dimension} of {baseline.root} cannot be used: {measured.problem}.", "Evaluate it again."
-            )
-        parts += ["", *_rule(dimension, measured)]
+        parts += ["", *_dimension(evidence, dimension)]
     parts += [
         "",
         "# Steering presets are judged by the rules above; adversarial robustness is not measured for them.",
@@ -71,7 +66,7 @@ def policy_init(baseline: Bundle, *, name: str = "release") -> str:
         "rewrite = 0.0    # bit for bit",
         "runtime = 1e-3",
         "",
-        "# Quality of the rewritten and of the served model against the original's.",
+        "# Quality of the rewritten and of the served model compared with the original's.",
         "[lossless.disentangled]",
         "default = 1e-6",
         "",
@@ -81,33 +76,69 @@ def policy_init(baseline: Bundle, *, name: str = "release") -> str:
     return "\n".join(parts) + "\n"
 
 
-def _rule(dimension: str, measured: Measurement) -> list[str]:
-    higher = HIGHER_IS_BETTER[dimension]
-    key, sign = ("min", -1.0) if higher else ("max", 1.0)
-    head = [f"[dimensions.{dimension}]  # {measured.value:.4g}"]
-    if measured.interval is None:
-        allowed = _away(measured.value * (1.1 if not higher else 0.9), higher)
-        return [*head, f"{key} = {allowed:g}  # within a tenth; there is no sampling in it"]
-    low, high = measured.interval
-    pessimistic = min(low, measured.value) if higher else max(high, measured.value)
-    room = _ROOM * abs(measured.value - pessimistic)
-    drop = _away(max(room, 0.001), False)
-    return [
-        head[0] + f", 95 % interval {low:.4g} to {high:.4g}",
-        (
-            f"{key} = {_away(pessimistic + sign * room, higher):g}  # one and a half half-widths beyond the "
-            "pessimistic end"
-        ),
-        f"max_drop = {drop:g}  # an equal model on the same images stays within one half-width",
-        'decide_on = "bound"',
+def _suite(evidence: Evidence) -> list[str]:
+    """The suite, and the choice of images that a release must be measured with, too."""
+    settings = mapping(mapping(evidence.quality).get("settings"))
+    budget, seed, sha256 = settings.get("budget"), settings.get("seed"), evidence.suite.get("sha256")
+    lines = [
+        "# Other images, or fewer, and the numbers below mean something else: releases are measured with this suite,",
+        "# budget and seed. Remove sha256 to allow another suite.",
+        "[suite]",
     ]
+    lines += [f'sha256 = "{sha256}"'] if isinstance(sha256, str) else []
+    lines += [f"budget = {budget}"] if type(budget) is int else []
+    return [*lines, f"seed = {seed if type(seed) is int else 0}"]
+
+
+def _dimension(evidence: Evidence, dimension: str) -> list[str]:
+    measured = evidence.measurement(dimension)
+    if measured is None:
+        return [f"# [dimensions.{dimension}]  was not measured."]
+    images = images_in(evidence.measured_on(dimension))
+    if measured.problem or (images is None and dimension not in SAMPLED_NOWHERE):
+        problem = measured.problem or "it is not recorded which images it was measured on"
+        raise EvaluationError(f"{dimension} of {evidence.model} cannot be used: {problem}.", "Evaluate it again.")
+    lines = _rule(f"dimensions.{dimension}", dimension, measured, images)
+    for factor in GATED_FACTORS.get(dimension, ()) if dimension == "adversarial_robustness" else ():
+        of_factor = evidence.measurement(dimension, factor)
+        if of_factor is not None and not of_factor.problem:
+            lines += ["", *_rule(f"dimensions.{dimension}.factors.{factor}", dimension, of_factor, images)]
+    return lines
+
+
+def _rule(table: str, dimension: str, measured: Measurement, images: int | None) -> list[str]:
+    """The rule of one dimension or factor, without what could not fail."""
+    higher = HIGHER_IS_BETTER[dimension]
+    key = "min" if higher else "max"
+    if measured.interval is None:
+        allowed = _away(measured.value * (0.9 if higher else 1.1), higher)
+        value = f"{key} = {allowed:g}  # within a tenth; there is no sampling in it"
+        lines = [f"[{table}]  # {measured.value:.4g}", value]
+        return lines if _can_fail(dimension, allowed) else [f"# {lines[0]}: no limit could fail."]
+    low, high = measured.interval
+    one_image = 0.0 if images is None else 1 / images
+    room = _ROOM * max(measured.value - low, high - measured.value, one_image)
+    sign = -1.0 if higher else 1.0
+    pessimistic = min(low, measured.value) if higher else max(high, measured.value)
+    head = f"[{table}]  # {measured.value:.4g}, 95 % interval {low:.4g} to {high:.4g}"
+    limit, drop = _away(pessimistic + sign * room, higher), _away(room, False)
+    lines = []
+    if _can_fail(dimension, limit):
+        lines.append(f"{key} = {limit:g}  # one and a half half-widths beyond the pessimistic end")
+    if _can_fail(dimension, measured.value + sign * drop):
+        lines.append(f"max_drop = {drop:g}  # an equal model on the same images stays within one half-width")
+    if not lines:
+        return [f"# {head}: too uncertain for a rule that can fail. Measure more images."]
+    least = [] if images is None else [f"min_images = {images}"]
+    return [head, *lines, 'decide_on = "bound"', *least]
+
+
+def _can_fail(dimension: str, threshold: float) -> bool:
+    low, high = RANGES[dimension]
+    return threshold > low if HIGHER_IS_BETTER[dimension] else threshold < high
 
 
 def _away(value: float, down: bool) -> float:
     """Three decimals, rounded so that the rule gets no stricter."""
     scaled = value * 1000
     return (math.floor(scaled) if down else math.ceil(scaled)) / 1000
-
-
-def _images(images: object) -> int:
-    return images if type(images) is int and images > 0 else 1

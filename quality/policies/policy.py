@@ -13,10 +13,11 @@ from typing import Literal
 from elude.handlers.errors import UsageError
 from elude.handlers.files import read_plain
 from elude.quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
+from elude.quality.policies import declaration
+from elude.quality.policies.declaration import CLAIMS, SCHEMA_VERSION, factors_of, limit_key, read, rule_keys
 from elude.quality.toml_tables import Table
 
-SCHEMA_VERSION = 1
-CLAIMS = ("sums", "rewrite", "runtime")
+__all__ = ["CLAIMS", "DEFAULT_POLICY", "Policy", "load_policy", "parse_policy"]
 DEFAULT_POLICY = Path(__file__).parent / "default.toml"
 
 Severity = Literal["fail", "warn"]
@@ -33,6 +34,8 @@ class DimensionRule:
         max_drop_relative: the same as a fraction of the baseline's value.
         required: a missing measurement fails; otherwise it warns.
         decide_on: the point estimate, or the pessimistic end of its confidence interval.
+        min_images: fewest images it may rest on; the policy's own number if None.
+        factor: of the dimension, that the rule is about; empty for the dimension itself.
     """
 
     dimension: str
@@ -42,6 +45,13 @@ class DimensionRule:
     severity: Severity = "fail"
     required: bool = True
     decide_on: DecideOn = "point"
+    min_images: int | None = None
+    factor: str = ""
+
+    @property
+    def name(self) -> str:
+        """``accuracy``, or ``adversarial_robustness.pgd_1`` for a factor: unique in its policy."""
+        return f"{self.dimension}.{self.factor}" if self.factor else self.dimension
 
     @property
     def compares(self) -> bool:
@@ -86,10 +96,12 @@ class PresetRule:
 
 @dataclass(frozen=True)
 class Policy:
-    """A whole policy;
+    """A whole policy.
 
-    ``text`` and its ``sha256`` are written into every verdict, so that the decision can be made
-    again.
+    Attributes:
+        text, sha256: written into every verdict, so that the decision can be made again.
+        min_images: fewest images that a dimension may rest on, unless its rule says another number.
+        budget, seed: that the measurements must have been made with; a budget of None is all images.
     """
 
     name: str
@@ -104,6 +116,8 @@ class Policy:
     baseline_required: bool = True
     min_images: int = 1
     suite_sha256: str | None = None
+    budget: int | None = None
+    seed: int = 0
     presets: PresetRule = PresetRule()
 
     @property
@@ -148,55 +162,70 @@ def parse_policy(content: bytes, file: str = "policy.toml") -> Policy:
         raise top.error(
             None, "no [dimensions.…] table: such a policy would pass anything", "Name at least one dimension."
         )
+    head, suite_values = read(top, declaration.TOP), read(suite, declaration.SUITE)
     policy = Policy(
-        name=top.text("name"),
-        description=top.text("description", "-"),
+        name=head["name"],
+        description=head["description"] or "-",
         text=text,
         sha256=hashlib.sha256(content).hexdigest(),
-        dimensions=tuple(_dimension(rules.table(key), key) for key in rules.keys),
+        dimensions=tuple(rule for key in rules.keys for rule in _rules(rules.table(key), key)),
         claims=_claims(lossless.table("claims")),
         disentangled=_tolerances(lossless.table("disentangled")),
         served=_tolerances(lossless.table("served")),
         score=_score(top.table("score")) if top.has("score") else None,
-        baseline_required=baseline.boolean("required", True),
-        min_images=suite.integer("min_images", 1, low=1),
-        suite_sha256=suite.sha256("sha256") if suite.has("sha256") else None,
-        presets=PresetRule(_severity(presets, "warn"), presets.texts("exempt", DIMENSIONS)),
+        baseline_required=read(baseline, declaration.BASELINE)["required"],
+        min_images=suite_values["min_images"],
+        suite_sha256=suite_values["sha256"],
+        budget=suite_values["budget"],
+        seed=suite_values["seed"],
+        presets=PresetRule(**read(presets, declaration.PRESETS)),
     )
     for table in (baseline, suite, lossless, presets, top):
         table.finish()
     return policy
 
 
-def _dimension(table: Table, dimension: str) -> DimensionRule:
+def _rules(table: Table, dimension: str) -> list[DimensionRule]:
+    """The rule of a dimension, and those of its factors."""
+    factors = table.table("factors") if factors_of(dimension) and table.has("factors") else None
+    rule = _rule(table, dimension)
+    rules = [] if rule is None else [rule]
+    for factor in factors_of(dimension) if factors is not None else ():
+        if factors is not None and factors.has(factor):
+            of_factor = _rule(factors.table(factor), dimension, factor)
+            rules += [] if of_factor is None else [of_factor]
+    if factors is not None:
+        factors.finish()
+        if not factors.keys:
+            raise factors.error(None, "names no factor", f"Name some of {', '.join(factors_of(dimension))}.")
+    if not rules or (rule is None and factors is None):
+        keys = ", ".join((limit_key(dimension), "max_drop"))
+        raise table.error(None, "this rule checks nothing", f"Set {keys} or max_drop_relative.")
+    return rules
+
+
+def _rule(table: Table, dimension: str, factor: str = "") -> DimensionRule | None:
+    """The rule of a table; None if it checks nothing itself, which only a dimension with factors may."""
     # A limit on the good side ("accuracy at most") would let a worse model pass where a better one fails.
     wanted, other = ("min", "max") if HIGHER_IS_BETTER[dimension] else ("max", "min")
     if table.has(other):
         better = "higher" if HIGHER_IS_BETTER[dimension] else "lower"
         raise table.error(other, f"{better} is better here, so only {wanted!r} can be set", f"Write {wanted} = ….")
-    rule = DimensionRule(
-        dimension,
-        limit=table.optional_number(wanted),
-        max_drop=table.optional_number("max_drop", low=0.0),
-        max_drop_relative=table.optional_number("max_drop_relative", low=0.0, high=1.0),
-        severity=_severity(table),
-        required=table.boolean("required", True),
-        decide_on="bound" if table.choice("decide_on", ("point", "bound"), "point") == "bound" else "point",
-    )
+    values = read(table, rule_keys(dimension))
+    rule = DimensionRule(dimension, values.pop(wanted), factor=factor, **values)
     table.finish()
-    if rule.limit is None and not rule.compares:
+    if rule.limit is not None or rule.compares:
+        return rule
+    if factor:
         raise table.error(None, "this rule checks nothing", f"Set {wanted}, max_drop or max_drop_relative.")
-    return rule
+    return None
 
 
 def _score(table: Table) -> ScoreRule:
     weights = table.table("weights")
-    rule = ScoreRule(
-        limit=table.number("min"),
-        severity=_severity(table),
-        allow_partial=table.boolean("allow_partial", False),
-        weights={key: weights.number(key, low=0.0) for key in DIMENSIONS if weights.has(key)} or None,
-    )
+    values = read(table, declaration.SCORE)
+    named = {key: value for key, value in read(weights, declaration.WEIGHTS).items() if value is not None}
+    rule = ScoreRule(values["min"], values["severity"], values["allow_partial"], named or None)
     weights.finish()
     table.finish()
     if rule.weights is not None and sum(rule.weights.values()) == 0:
@@ -205,23 +234,17 @@ def _score(table: Table) -> ScoreRule:
 
 
 def _claims(table: Table) -> dict[str, float]:
-    claims = {claim: table.number(claim, low=0.0) for claim in CLAIMS}
+    claims = read(table, declaration.CLAIM_KEYS)
     table.finish()
     return claims
 
 
 def _tolerances(table: Table) -> Tolerances:
-    tolerances = Tolerances(
-        named={key: table.number(key, low=0.0) for key in DIMENSIONS if table.has(key)},
-        default=table.optional_number("default", low=0.0) or 0.0,
-        exempt=table.texts("exempt", DIMENSIONS),
-    )
+    values = read(table, declaration.tolerance_keys())
+    default, exempt = values.pop("default"), values.pop("exempt")
+    tolerances = Tolerances({key: value for key, value in values.items() if value is not None}, default, exempt)
     table.finish()
     for key in tolerances.exempt:
         if key in tolerances.named:
             raise table.error("exempt", f"{key} is exempt and has a tolerance")
     return tolerances
-
-
-def _severity(table: Table, default: Severity = "fail") -> Severity:
-    return "warn" if table.choice("severity", ("fail", "warn"), default) == "warn" else "fail"

@@ -1,6 +1,6 @@
 """The policy's JSON Schema, for editors and other tools; ``docs/policy.schema.json`` is its published form.
 
-The reader in ``elude.quality.policies.policy`` is stricter in one thing that a schema cannot say: it names the line.
+It follows from the declaration that the reader uses too; the reader is stricter only in naming the line.
 """
 
 from __future__ import annotations
@@ -8,55 +8,33 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from elude.quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
-from elude.quality.policies.policy import CLAIMS, SCHEMA_VERSION
-
-_NUMBER: dict[str, Any] = {"type": "number"}
-_POSITIVE: dict[str, Any] = {"type": "number", "minimum": 0}
-_SEVERITY: dict[str, Any] = {"enum": ["fail", "warn"]}
-_NAMES: dict[str, Any] = {"type": "array", "items": {"enum": list(DIMENSIONS)}, "uniqueItems": True}
+from elude.quality.dimensions import DIMENSIONS
+from elude.quality.policies import declaration
+from elude.quality.policies.declaration import SCHEMA_VERSION, Keys, factors_of, limit_key, rule_keys
 
 
 def policy_schema() -> dict[str, Any]:
     """The schema (JSON Schema, draft 2020-12) of a policy read from TOML."""
+    tolerances = _table(declaration.tolerance_keys())
+    lossless = {
+        "claims": _table(declaration.CLAIM_KEYS),
+        "disentangled": tolerances,
+        "served": tolerances,
+    }
+    tables = {
+        "schema_version": {"const": SCHEMA_VERSION},
+        "baseline": _table(declaration.BASELINE),
+        "suite": _table(declaration.SUITE),
+        "dimensions": _object({name: _dimension(name) for name in DIMENSIONS}) | {"minProperties": 1},
+        "presets": _table(declaration.PRESETS),
+        "score": _table(declaration.SCORE, {"weights": _table(declaration.WEIGHTS)}),
+        "lossless": _object(lossless, ["claims"]),
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "elude gate policy",
         "description": "What a release has to prove. See docs/gate.md.",
-    } | _table(
-        {
-            "schema_version": {"const": SCHEMA_VERSION},
-            "name": {"type": "string", "pattern": r"\S"},
-            "description": {"type": "string", "pattern": r"\S"},
-            "baseline": _table({"required": {"type": "boolean", "default": True}}),
-            "suite": _table(
-                {
-                    "min_images": {"type": "integer", "minimum": 1, "default": 1},
-                    "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-                }
-            ),
-            "dimensions": _table({name: _dimension(name) for name in DIMENSIONS}) | {"minProperties": 1},
-            "presets": _table({"severity": _SEVERITY | {"default": "warn"}, "exempt": _NAMES}),
-            "score": _table(
-                {
-                    "min": _NUMBER,
-                    "severity": _SEVERITY | {"default": "fail"},
-                    "allow_partial": {"type": "boolean", "default": False},
-                    "weights": _table(dict.fromkeys(DIMENSIONS, _POSITIVE)),
-                },
-                ["min"],
-            ),
-            "lossless": _table(
-                {
-                    "claims": _table(dict.fromkeys(CLAIMS, _POSITIVE), list(CLAIMS)),
-                    "disentangled": _tolerances(),
-                    "served": _tolerances(),
-                },
-                ["claims"],
-            ),
-        },
-        ["schema_version", "name", "dimensions", "lossless"],
-    )
+    } | _table(declaration.TOP, tables, ["schema_version", "dimensions", "lossless"])
 
 
 def schema_bytes() -> bytes:
@@ -65,23 +43,21 @@ def schema_bytes() -> bytes:
 
 
 def _dimension(name: str) -> dict[str, Any]:
-    limit = "min" if HIGHER_IS_BETTER[name] else "max"
-    rules: dict[str, Any] = {
-        limit: _NUMBER,
-        "max_drop": _POSITIVE,
-        "max_drop_relative": {"type": "number", "minimum": 0, "maximum": 1},
-        "severity": _SEVERITY | {"default": "fail"},
-        "required": {"type": "boolean", "default": True},
-        "decide_on": {"enum": ["point", "bound"], "default": "point"},
-    }
-    return _table(rules) | {"anyOf": [{"required": [key]} for key in (limit, "max_drop", "max_drop_relative")]}
+    checks = [limit_key(name), "max_drop", "max_drop_relative"]
+    some_check = {"anyOf": [{"required": [key]} for key in checks]}
+    factors = {factor: _table(rule_keys(name)) | some_check for factor in factors_of(name)}
+    if not factors:
+        return _table(rule_keys(name)) | some_check
+    table = _table(rule_keys(name), {"factors": _object(factors) | {"minProperties": 1}})
+    return table | {"anyOf": [{"required": [key]} for key in (*checks, "factors")]}
 
 
-def _tolerances() -> dict[str, Any]:
-    return _table({**dict.fromkeys(DIMENSIONS, _POSITIVE), "default": _POSITIVE | {"default": 0}, "exempt": _NAMES})
+def _table(keys: Keys, more: dict[str, Any] | None = None, required: list[str] | None = None) -> dict[str, Any]:
+    needed = [*(required or []), *(name for name, key in keys.items() if key.required)]
+    return _object({name: key.schema() for name, key in keys.items()} | (more or {}), needed)
 
 
-def _table(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "additionalProperties": False} | (
         {"required": required} if required else {}
     )

@@ -73,10 +73,10 @@ def quality_section(quality: Mapping[str, Any], *, pool: Pool | None, baseline: 
 def comparison_page(comparison: Comparison, first: QualityReport, second: QualityReport) -> str:
     """A page without scripts or links elsewhere: the second of two results, drawn beside the first."""
     section = quality_section(second.to_json(), pool=None, baseline=first)
-    verdicts = [change.verdict for change in comparison.changes]
+    verdicts = [change.verdict for change in comparison.changes if not change.factor]
     counts = {
         verdict: verdicts.count(verdict)
-        for verdict in ("better", "worse", "within noise", "same", "unknown", "not measured")
+        for verdict in ("better", "worse", "within noise", "same", "unknown", "not comparable", "not measured")
     }
     return (
         environment()

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions import HIGHER_IS_BETTER, RANGES
+from elude.quality.dimensions.measured_on import images_in
 from elude.quality.gate.checks import claim_error
 from elude.quality.gate.evidence import Measurement, mapping, number, read_measurement
 from elude.quality.policies.policy import CLAIMS
@@ -48,7 +49,9 @@ class Mark:
 
 @dataclass(frozen=True)
 class DimensionLine:
-    """One dimension; positions are in percent of its axis, which goes from 0 to ``top``."""
+    """One dimension, with the number of images of its smallest set; positions are in percent of its axis, which goes
+    from 0 to ``top``.
+    """
 
     key: str
     title: str
@@ -117,15 +120,15 @@ def dimension_lines(
     """
     lossless = mapping(quality.get("lossless"))
     reasons = mapping(mapping(quality.get("settings")).get("not_measured"))
-    of_change = {change.dimension: change for change in changes}
+    of_change = {change.dimension: change for change in changes if not change.factor}
     lines = []
     for dimension, higher in HIGHER_IS_BETTER.items():
         entry = mapping(mapping(quality.get("dimensions")).get(dimension))
-        measured = read_measurement(entry, higher) if entry else None
+        measured = read_measurement(entry, higher, RANGES[dimension]) if entry else None
         usable = measured is not None and not measured.problem
         value = measured.value if measured is not None and usable else None
         interval = measured.interval if measured is not None and usable else None
-        images = entry.get("images")
+        images = images_in(mapping(entry.get("measured_on")))
         others = [v for values in pool.models.values() if (v := values.get(dimension)) is not None] if pool else []
         before = number(mapping(mapping(mapping(baseline).get("dimensions")).get(dimension)).get("value"))
         top = axis_end([value, before, *others, *(interval or ())], dimension)
@@ -135,7 +138,7 @@ def dimension_lines(
                 title=DEFINITIONS[dimension].title,
                 direction="higher is better" if higher else "lower is better",
                 measured=measured,
-                images=images if type(images) is int and images > 0 else None,
+                images=images,
                 position=None if value is None or top == 0 else _percent(value / top),
                 low=None if interval is None else _percent(interval[0] / top),
                 high=None if interval is None else _percent(interval[1] / top),

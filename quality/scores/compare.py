@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from elude.handlers.errors import UsageError
 from elude.handlers.files import read_json
-from elude.quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER
+from elude.quality.dimensions import DIMENSIONS, GATED_FACTORS, HIGHER_IS_BETTER
+from elude.quality.dimensions.measured_on import unlike
+from elude.quality.dimensions.result import DimensionResult
 from elude.quality.evaluation.quality_json import QualityReport
 
 
@@ -21,7 +23,10 @@ class Change:
         first, second: values, None where not measured.
         difference: second - first.
         interval: 95 % interval of the difference, None where a value has none.
-        verdict: ``better``, ``worse`` or ``within noise``; ``unknown`` without an interval; ``same``; ``not measured``.
+        verdict: ``better``, ``worse`` or ``within noise``; ``unknown`` without an interval; ``same``; ``not measured``;
+            ``not comparable`` where both were not measured on the same images in the same way.
+        reason: why it is not comparable.
+        factor: of the dimension, that this is about; empty for the dimension itself.
     """
 
     dimension: str
@@ -30,11 +35,18 @@ class Change:
     difference: float | None
     interval: tuple[float, float] | None
     verdict: str
+    reason: str = ""
+    factor: str = ""
+
+    @property
+    def name(self) -> str:
+        """``accuracy``, or ``adversarial_robustness.pgd_1`` for a factor."""
+        return f"{self.dimension}.{self.factor}" if self.factor else self.dimension
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of two reports; ``same_suite`` tells whether their numbers may be compared at all."""
+    """Of two reports; ``same_suite`` says whether both were measured with the same suite."""
 
     first: str
     second: str
@@ -60,30 +72,40 @@ def read_report(path: str | Path) -> QualityReport:
 
 
 def compare(first: QualityReport, second: QualityReport, names: tuple[str, str] | None = None) -> Comparison:
-    """How ``second`` differs from ``first``.
+    """How ``second`` differs from ``first``, in the dimensions that both measured on the same images in the same way.
 
     Both intervals are added as squares around their middles (Zou & Donner 2008), as if the images
     were other ones: on the same images the truth is more certain than this says.
     """
     changes = []
     for dimension in DIMENSIONS:
-        a, b = first.dimensions.get(dimension), second.dimensions.get(dimension)
-        if a is None or b is None:
-            changes.append(
-                Change(dimension, a.value if a else None, b.value if b else None, None, None, "not measured")
-            )
-            continue
-        difference = b.value - a.value
-        interval = None
-        if a.interval is not None and b.interval is not None:
-            middle = sum(b.interval) / 2 - sum(a.interval) / 2
-            half = math.hypot((a.interval[1] - a.interval[0]) / 2, (b.interval[1] - b.interval[0]) / 2)
-            interval = (middle - half, middle + half)
-        changes.append(
-            Change(dimension, a.value, b.value, difference, interval, _verdict(dimension, difference, interval))
-        )
+        before, after = first.dimensions.get(dimension), second.dimensions.get(dimension)
+        changes.append(_change(dimension, before, after))
+        for factor in GATED_FACTORS.get(dimension, ()) if dimension == "adversarial_robustness" else ():
+            if before is not None and after is not None and factor in before.factors and factor in after.factors:
+                changes.append(_change(dimension, _factor(before, factor), _factor(after, factor), factor))
     labels = names or (str(first.subject["model"]), str(second.subject["model"]))
     return Comparison(*labels, first.suite.get("sha256") == second.suite.get("sha256"), tuple(changes))
+
+
+def _factor(result: DimensionResult, factor: str) -> DimensionResult:
+    return replace(result, value=result.factors[factor], interval=result.factor_intervals.get(factor))
+
+
+def _change(dimension: str, before: DimensionResult | None, after: DimensionResult | None, factor: str = "") -> Change:
+    if before is None or after is None:
+        first, second = (None if result is None else result.value for result in (before, after))
+        return Change(dimension, first, second, None, None, "not measured", factor=factor)
+    if difference := unlike(dimension, before.measured_on, after.measured_on):
+        return Change(dimension, before.value, after.value, None, None, "not comparable", difference, factor)
+    change = after.value - before.value
+    interval = None
+    if before.interval is not None and after.interval is not None:
+        middle = sum(after.interval) / 2 - sum(before.interval) / 2
+        half = math.hypot(*((high - low) / 2 for low, high in (before.interval, after.interval)))
+        interval = (middle - half, middle + half)
+    verdict = _verdict(dimension, change, interval)
+    return Change(dimension, before.value, after.value, change, interval, verdict, factor=factor)
 
 
 def _verdict(dimension: str, difference: float, interval: tuple[float, float] | None) -> str:
@@ -101,16 +123,26 @@ def _verdict(dimension: str, difference: float, interval: tuple[float, float] | 
 
 def rows(comparison: Comparison) -> dict[str, str]:
     """Dimension to one line of text, for a terminal."""
-    found = {}
+    lines = {}
     for change in comparison.changes:
-        numbers = f"{_text(change.first)} → {_text(change.second)}"
+        first, second = _texts(change.first, change.second)
+        numbers = f"{first} → {second}"
         if change.difference is not None:
-            numbers += f"   {change.difference:+.4f}"
+            numbers += (
+                f"   {change.difference:+.4f}" if abs(change.difference) >= 1e-4 else f"   {change.difference:+.2g}"
+            )
         if change.interval is not None:
             numbers += f"   95 % in [{change.interval[0]:+.4f}, {change.interval[1]:+.4f}]"
-        found[change.dimension] = f"{numbers}   {change.verdict}"
-    return found
+        lines[change.name] = f"{numbers}   {change.verdict}{f': {change.reason}' if change.reason else ''}"
+    return lines
 
 
-def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+def _texts(first: float | None, second: float | None) -> tuple[str, str]:
+    """Both numbers, with as many decimals as tell them apart."""
+    if first is None or second is None:
+        return tuple("–" if value is None else f"{value:.4f}" for value in (first, second))  # type: ignore[return-value]
+    for decimals in range(4, 17):
+        texts = f"{first:.{decimals}f}", f"{second:.{decimals}f}"
+        if texts[0] != texts[1] or first == second:
+            return texts
+    return repr(first), repr(second)

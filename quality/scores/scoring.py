@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from elude.handlers.errors import UsageError
+from elude.quality.dimensions.measured_on import unlike
+from elude.quality.evaluation.quality_json import QualityReport
 from elude.quality.scores.compare import read_report
 from elude.quality.scores.pool import Pool
 from elude.quality.scores.quba import QUBA_2025, QubaScore, Standing, quba_score, standing
@@ -17,11 +19,10 @@ from elude.quality.scores.quba import QUBA_2025, QubaScore, Standing, quba_score
 
 @dataclass(frozen=True)
 class Scored:
-    """A score, where it stands, and what should be known about it."""
+    """A score and where it stands."""
 
     score: QubaScore
     standing: Standing
-    warning: str
 
     def to_json(self) -> dict[str, Any]:
         place = {
@@ -29,23 +30,40 @@ class Scored:
             "of": self.standing.of,
             "nearest": [list(item) for item in self.standing.nearest],
         }
-        return {**self.score.to_json(), **place, "warning": self.warning or None}
+        return {**self.score.to_json(), **place}
 
 
 def own_pool(paths: Sequence[str | Path], name: str = "own") -> Pool:
     """A pool of earlier results: ``quality.json`` files or bundles.
 
     Raises:
-        UsageError: fewer than two, one that cannot be read, or one of another suite than the first.
+        UsageError: fewer than two, one that cannot be read, or one that was measured on other images than the first.
     """
     reports = {str(path): read_report(path) for path in paths}
+    check_alike(reports)
+    return Pool.of(name, {path: report.values for path, report in reports.items()})
+
+
+def check_alike(reports: Mapping[str, QualityReport]) -> None:
+    """Whether all were measured on the same images in the same way.
+
+    Raises:
+        UsageError: one was not, with its path, the dimension and the difference.
+    """
     suites = {report.suite.get("sha256") for report in reports.values()}
     if len(suites) > 1:
         raise UsageError(
-            f"The {len(reports)} results of the pool were measured on {len(suites)} suites.",
-            "Use results of one suite.",
+            f"The {len(reports)} results were measured on {len(suites)} suites.", "Use results of one suite."
         )
-    return Pool.of(name, {path: report.values for path, report in reports.items()})
+    first_path, first = next(iter(reports.items()))
+    for path, report in reports.items():
+        for dimension in report.dimensions.keys() & first.dimensions.keys():
+            records = (result.dimensions[dimension].measured_on for result in (first, report))
+            if path != first_path and (difference := unlike(dimension, *records)):
+                raise UsageError(
+                    f"{dimension} of {path} cannot be compared with that of {first_path}: {difference}.",
+                    "Evaluate all of them with the same suite, --budget and --seed.",
+                )
 
 
 def score_of(
@@ -58,22 +76,24 @@ def score_of(
     """Score a ``quality.json``, a bundle or plain values.
 
     Args:
-        subject: path or values.
+        subject: path; or values, which the caller states were measured like the reference.
         weights: dimension to weight, or the name of a profile of ``elude.quality.scores.quba.PROFILES``.
         pool: earlier results to be relative to, instead of the published models.
         nearest: how many models with the closest score to name.
 
     Raises:
-        UsageError: something cannot be read or scored.
+        UsageError: something cannot be read or scored; or a report off the ImageNet-1k protocol is scored without a
+            pool: the published means and ranks say nothing about it.
     """
     report = None if isinstance(subject, Mapping) else read_report(subject)
     values = subject if isinstance(subject, Mapping) else read_report(subject).values
-    reference: Pool | str = own_pool(pool) if pool else QUBA_2025
-    score = quba_score(values, weights, reference)
-    warning = ""
-    if report is not None and not pool and report.suite.get("protocol") != "imagenet-1k":
-        warning = (
-            "Measured on another protocol than the published models: "
-            "only ImageNet-1k's makes this score and rank meaningful."
+    if report is not None and not pool and report.score is None:
+        raise UsageError(
+            f"{subject} has no score among the published models: {report.settings.get('no_score')}.",
+            "Compare it with your own: give two or more earlier results of the same suite with --pool.",
         )
-    return Scored(score, standing(score, reference if isinstance(reference, Pool) else None, weights, nearest), warning)
+    reference: Pool | str = own_pool(pool) if pool else QUBA_2025
+    if report is not None and pool:
+        check_alike({str(pool[0]): read_report(pool[0]), str(subject): report})
+    score = quba_score(values, weights, reference)
+    return Scored(score, standing(score, reference if isinstance(reference, Pool) else None, weights, nearest))

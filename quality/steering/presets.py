@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from elude.handlers.admission.admission import preset_hashes
@@ -23,6 +23,7 @@ from elude.handlers.requests.validation import read
 from elude.handlers.settings import Limits
 from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.evaluation.observe import Progress
+from elude.quality.evaluation.quality_json import QualityReport
 from elude.quality.gate.preset_checks import PRESETS_QUALITY
 from elude.quality.subjects.subject import Images, Outputs, check_outputs
 from elude.quality.suites.suite import Suite
@@ -122,31 +123,61 @@ def evaluate_presets(
     *,
     dimensions: Sequence[str] | None = None,
     budget: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Measure every preset and write presets_quality.json into the bundle.
+    """Measure every preset like the bundle itself and write presets_quality.json into it.
+
+    Corruptions, severities, budget and seed are those of the bundle's own measurements, if it has any: a preset is
+    compared with the model without it.
 
     Args:
         dimensions: by default those that were measured of the bundle itself, without adversarial robustness.
+        budget: only where the bundle was not measured, or the same.
+        seed: likewise; 0 by default.
 
     Raises:
-        UsageError: the bundle has no presets.
+        UsageError: the bundle has no presets, or was measured with another budget or seed.
     """
     edits, hashes = edits_of(bundle), preset_hashes(bundle)
     if not edits:
         raise UsageError(f"{bundle.root} has no presets.", "Add one, or find one with 'elude tune'.")
-    measured = bundle.json("quality.json")["dimensions"] if bundle.has("quality.json") else None
+    measured: Sequence[str] | None = None
+    if bundle.has("quality.json"):
+        report = QualityReport.from_json(bundle.json("quality.json"))
+        measured, suite = list(report.dimensions), _narrowed(suite, report)
+        budget = _same("budget", budget, report.settings["budget"])
+        seed = _same("seed", seed, report.settings["seed"])
     wanted = [d for d in (dimensions or measured or ()) if d not in NOT_FOR_PRESETS] or None
-    found = {}
+    reports = {}
     for name, subject in steered_subjects(bundle, edits).items():
-        report = evaluate(subject, suite, dimensions=wanted, budget=budget, seed=seed, progress=progress).to_json()
-        report["subject"] = {
+        content = evaluate(
+            subject, suite, dimensions=wanted, budget=budget, seed=seed or 0, progress=progress
+        ).to_json()
+        content["subject"] = {
             "kind": "preset",
             "model": name,
             "artefact_sha256": bundle.artefact_sha256,
             "edits_sha256": hashes[name],
         }
-        found[name] = report
-    content = json.dumps({"schema_version": 1, "presets": found}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    return bundle.add({PRESETS_QUALITY: content.encode()})
+        reports[name] = content
+    text = json.dumps({"schema_version": 1, "presets": reports}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return bundle.add({PRESETS_QUALITY: text.encode()})
+
+
+def _narrowed(suite: Suite, report: QualityReport) -> Suite:
+    """The suite with the corruptions that the bundle was measured with."""
+    names = tuple(name for name in suite.corruptions if name in report.settings["corruptions"])
+    severities = tuple(severity for severity in suite.severities if severity in report.settings["severities"])
+    corrupted = tuple(item for item in suite.corrupted if item[0] in names and item[1] in severities)
+    return replace(suite, corruptions=names, severities=severities or suite.severities, corrupted=corrupted)
+
+
+def _same(option: str, given: int | None, of_bundle: int | None) -> int | None:
+    if given is not None and given != of_bundle:
+        used = f"--{option} {of_bundle}" if of_bundle is not None else f"no --{option}"
+        raise UsageError(
+            f"The bundle itself was measured with {used}, and a preset is compared with it.",
+            f"Leave --{option} out, or evaluate the bundle again with --{option} {given}.",
+        )
+    return of_bundle

@@ -17,9 +17,12 @@ from elude.quality.scores.scoring import own_pool, score_of
 
 
 def report(accuracy: float, calibration: float = 0.05, *, suite: str = "s", model: str = "m") -> QualityReport:
+    on = {"sets": {"images": {"images": 100, "sha256": suite}}}
     results = {
-        "accuracy": DimensionResult(accuracy, True, 100, (accuracy - 0.03, accuracy + 0.03)),
-        "calibration_error": DimensionResult(calibration, False, 100, (calibration - 0.01, calibration + 0.01)),
+        "accuracy": DimensionResult(accuracy, True, 100, (accuracy - 0.03, accuracy + 0.03), measured_on=on),
+        "calibration_error": DimensionResult(
+            calibration, False, 100, (calibration - 0.01, calibration + 0.01), measured_on=on
+        ),
         "params_m": DimensionResult(5.0, False, 0),
     }
     return QualityReport(
@@ -64,13 +67,12 @@ def test_score_of_reports_and_own_pools(tmp_path: Path) -> None:
         path.write_bytes(report(value, 0.05 + i / 100).to_bytes())
         paths.append(path)
     assert read_report(paths[0]).values["accuracy"] == 0.7
-    plain = score_of(paths[2], weights={"accuracy": 1.0})
-    assert "ImageNet-1k" in plain.warning
-    assert plain.standing.of == 326
+    with pytest.raises(UsageError):  # off the protocol there is no rank among the published models
+        score_of(paths[2], weights={"accuracy": 1.0})
+    assert score_of({"accuracy": 0.8}, weights={"accuracy": 1.0}).standing.of == 326  # the caller states the protocol
     relative = score_of(paths[2], weights={"accuracy": 1.0}, pool=paths)
     assert relative.score.total == pytest.approx(0.1 / (0.02 / 3) ** 0.5)
     assert (relative.standing.rank, relative.standing.of) == (1, 3)
-    assert not relative.warning
     assert json.loads(json.dumps(relative.to_json()))["rank"] == 1
     assert score_of({"accuracy": 0.8}, weights="safety").score.partial
     paths[1].write_bytes(report(0.8, suite="other").to_bytes())

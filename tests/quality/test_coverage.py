@@ -18,11 +18,15 @@ from elude.quality.dimensions.corruption_robustness import corruption_robustness
 from elude.quality.dimensions.object_focus import object_focus
 from elude.quality.dimensions.ood_robustness import ood_robustness
 from elude.quality.dimensions.shape_bias import shape_bias
-from elude.quality.statistics.calibration_interval import estimates_of, sampler
 from elude.quality.statistics.intervals import paired_difference_interval, softmax
-from elude.quality.statistics.inversion import Family, invert
 
 Interval = tuple[float, float]
+
+
+def draw(probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Labels of a model that is right about its probabilities."""
+    ends = probabilities.cumsum(axis=1)
+    return np.minimum((rng.random(len(ends))[:, None] > ends).sum(axis=1), ends.shape[1] - 1)
 
 
 def held(case: Callable[[int], tuple[float, Interval]], repeats: int) -> float:
@@ -54,9 +58,7 @@ def balance_case(seed: int, rates: tuple[float, ...] = (0.8,) * 5, images: int =
 
 def calibrated_case(seed: int) -> tuple[float, Interval]:
     true = np.random.default_rng([3, seed]).dirichlet(np.full(5, 0.5), 400)
-    result = calibration_error(
-        true, sampler(true)(np.random.default_rng([4, seed]).random(len(true))), resamples=100, seed=seed
-    ).interval
+    result = calibration_error(true, draw(true, np.random.default_rng([4, seed])), resamples=100, seed=seed).interval
     assert result is not None
     return 0.0, result
 
@@ -130,23 +132,42 @@ def shape_case(seed: int) -> tuple[float, Interval]:
 
 CASES = (
     accuracy_case,
-    balance_case,
-    calibrated_case,
-    overconfident_case,
     focus_case,
     ratio_case,
     shape_case,
     attack_case,
     corruption_case,
     rare_case,
-    unequal_case,
 )
+# Noise makes these two look worse than they are, and the interval is about the measurement: the end that decides, upper
+# for the error and lower for the balance, holds the truth at least as often as it says; the other end does not.
+BIASED = ((balance_case, 0), (unequal_case, 0), (calibrated_case, 1), (overconfident_case, 1))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_cover_roughly(case: Callable[[int], tuple[float, Interval]]) -> None:
-    repeats = 40 if case in (balance_case, unequal_case, calibrated_case, overconfident_case) else 150
+    repeats = 150
     assert held(case, repeats) >= 0.95 - 3.5 * np.sqrt(0.05 * 0.95 / repeats)
+
+
+@pytest.mark.parametrize(("case", "end"), BIASED, ids=lambda item: getattr(item, "__name__", str(item)))
+def test_the_end_that_decides_covers(case: Callable[[int], tuple[float, Interval]], end: int) -> None:
+    repeats = 60
+    results = [case(seed) for seed in range(repeats)]
+    good = sum(interval[1] >= truth if end else interval[0] <= truth for truth, interval in results) / repeats
+    assert good >= 0.975 - 3.5 * np.sqrt(0.025 * 0.975 / repeats)
+
+
+def test_the_interval_of_a_biased_measure_holds_the_measurement() -> None:
+    rng = np.random.default_rng(0)
+    for images in (20, 250, 1000):
+        logits = rng.normal(size=(images, 5)) * 3
+        labels = draw(softmax(logits), rng)
+        for result in (calibration_error(logits, labels, resamples=100), class_balance(logits, labels, resamples=100)):
+            assert result.interval is not None
+            assert 0 <= result.interval[0] <= result.value <= result.interval[1] <= 1
+            for name, (low, high) in result.factor_intervals.items():
+                assert 0 <= low <= result.factors[name] <= high <= 1
 
 
 @pytest.mark.slow
@@ -185,47 +206,9 @@ def test_no_right_answer_is_not_certainty() -> None:
     assert 0.05 < ruined[1] < 0.1
 
 
-def test_inversion_of_a_folded_normal() -> None:
-    """|truth + noise| with noise of 1: at 0 the interval begins at 0, far out it is the normal one."""
-    truths = np.linspace(0, 12, 61)
-    simulated = np.abs(truths[:, None] + np.random.default_rng(0).standard_normal((61, 4000)))
-    family = Family(truths, simulated)
-    estimates = family.corrected(simulated)
-    assert invert(float(family.corrected(0.5)), truths, estimates)[0] == 0
-    low, high = invert(float(family.corrected(6.0)), truths, estimates)
-    assert low == pytest.approx(6 - 1.96, abs=0.15)
-    assert high == pytest.approx(6 + 1.96, abs=0.15)
-    assert family.corrected(0.1) == 0
-
-
-def test_reach_of_few_draws() -> None:
-    """The last of 20 equally likely draws is the farthest with probability 1/20: the reach of 19 is their farthest."""
-    truths, distances = np.array([0.0, 1.0]), np.arange(1.0, 20.0)
-    assert invert(0.0, np.array([-30.0, 30.0]), np.array([[-30.0], [30.0]]) + distances) == pytest.approx(
-        (-19, 19), abs=0.03
-    )
-    assert invert(0.5, truths, truths[:, None] + distances / 100) == pytest.approx((0.31, 0.69), abs=1e-3)
-
-
-def test_members_in_between_reach_as_far_as_simulated_ones() -> None:
-    """|truth + noise|, measured below what no effect gives: where the interval ends depends on a kink between two
-    members.
-    """
-
-    def end(members: int, finer: bool) -> float:
-        truths = np.linspace(0, 12, members)
-        family = Family(truths, np.abs(truths[:, None] + np.random.default_rng(0).standard_normal((members, 20_000))))
-        family = family.finer() if finer else family
-        return invert(float(estimates_of(family, 0.5)), family.truths, estimates_of(family, family.simulated))[1]
-
-    simulated = end(241, False)
-    assert end(13, True) == pytest.approx(simulated, abs=0.05)
-    assert abs(end(13, False) - simulated) > 0.1
-
-
 def test_wider_with_fewer_images() -> None:
     logits = np.random.default_rng(0).normal(size=(2000, 4)) * 2
-    labels = sampler(softmax(logits / 2))(np.random.default_rng(1).random(2000))
+    labels = draw(softmax(logits / 2), np.random.default_rng(1))
     widths = []
     for images in (200, 2000):
         interval = calibration_error(logits[:images], labels[:images], resamples=100).interval

@@ -146,14 +146,15 @@ def test_no_absolute_score_on_own_data() -> None:
 def test_report_round_trip_and_bytes() -> None:
     report = evaluate(subject(), suite(), resamples=10)
     data = json.loads(report.to_bytes())
-    assert data["schema_version"] == 1
+    assert data["schema_version"] == 2
     assert (
         QualityReport.from_json(data).to_bytes()
         == report.to_bytes()
         == evaluate(subject(), suite(), resamples=10).to_bytes()
     )
     for damaged in (
-        {**data, "schema_version": 2},
+        {**data, "schema_version": 1},
+        {**data, "schema_version": 3},
         {k: v for k, v in data.items() if k != "suite"},
         [],
         {**data, "dimensions": {"accuracy": {}}},
@@ -238,8 +239,8 @@ def test_progress_is_told() -> None:
     calls: list[tuple[str, int, int]] = []
     evaluate(subject(), suite(), resamples=0, batch_size=25, progress=lambda *call: calls.append(call))
     each = (
-        1 + 4 + 2 + 3 * 11
-    )  # clean, four corrupted, two attacked, and eleven gradients, which take three times as long
+        1 + 4 + 2 * (2 + 3 * 11)
+    )  # clean, four corrupted, and at two strengths two attacked and eleven gradients, which take three times as long
     assert {(stage, total) for stage, _, total in calls} == {("images × passes", 60 * each)}
     done = [number for _, number, _ in calls]
     assert done == sorted(done)

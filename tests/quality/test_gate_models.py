@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -46,11 +48,15 @@ def evidence(outputs: np.ndarray, labels: np.ndarray) -> Evidence:
         "calibration_error": calibration_error(outputs, labels, resamples=RESAMPLES),
         "class_balance": class_balance(outputs, labels, resamples=RESAMPLES),
     }
+    images = hashlib.sha256(labels.tobytes()).hexdigest()
+    on = {"sets": {"images": {"images": len(labels), "sha256": images}}}
+    dimensions = {name: replace(result, measured_on=on) for name, result in dimensions.items()}
     values = {name: result.value for name, result in dimensions.items()}
     size = {"value": 0.6, "interval": None, "higher_is_better": False}
     quality = {
-        "schema_version": 1,
+        "schema_version": 2,
         "subject": {"artefact_sha256": HASH},
+        "settings": {"budget": 200, "seed": 0},
         "suite": {"sha256": "c" * 64, "images": len(labels)},
         "dimensions": {name: result.to_json() for name, result in dimensions.items()} | {"params_m": size},
         "lossless": {"original": values} | {form: values for form in SHARED},

@@ -61,11 +61,16 @@ def at(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def accuracy(value: float, images: int = 1000) -> dict[str, Any]:
+    measured_on = {"sets": {"images": {"images": images, "sha256": "9" * 64}}}
+    return {"value": value, "interval": [value, value], "higher_is_better": True, "measured_on": measured_on}
+
+
 CHANGES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (lambda content: content.update(presets={}), "preset.measured"),
     (lambda content: content.update(presets=[]), "preset.measured"),
     (lambda content: content["presets"].update(bright={}), "preset.measured"),
-    (at("schema_version", value=2), "preset.schema"),
+    (at("schema_version", value=1), "preset.schema"),
     (at("schema_version", value=True), "preset.schema"),
     (at("subject", value={}), "preset.artefact"),
     (at("subject", "artefact_sha256", value="0" * 64), "preset.artefact"),
@@ -74,14 +79,10 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (at("suite", value={}), "preset.suite"),
     (at("dimensions", value={}), "accuracy.measured"),
     (at("dimensions", "accuracy", "value", value=None), "accuracy.measured"),
-    (
-        at("dimensions", "accuracy", value={"value": 0.5, "interval": [0.5, 0.5], "higher_is_better": True}),
-        "accuracy.limit",
-    ),
-    (
-        at("dimensions", "accuracy", value={"value": 0.86, "interval": [0.86, 0.86], "higher_is_better": True}),
-        "accuracy.drop",
-    ),
+    (at("dimensions", "accuracy", value=accuracy(0.5)), "accuracy.limit"),
+    (at("dimensions", "accuracy", value=accuracy(0.86)), "accuracy.drop"),
+    (at("dimensions", "accuracy", value=accuracy(0.9, images=999)), "accuracy.alike"),
+    (at("dimensions", "accuracy", value=accuracy(0.9, images=499)), "accuracy.images"),
 ]
 
 
