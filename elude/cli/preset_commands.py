@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elude.cli.embedded_defaults import policy_for, suite_for
 from elude.cli.terminal import AsJson, BundlePath, progress_bar, show
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.requests.edit_text import parse_edit
@@ -19,7 +20,8 @@ commands.add_typer(presets, name="preset")
 
 PresetName = Annotated[str, typer.Argument(help="The preset's name.", metavar="NAME")]
 SuiteName = Annotated[
-    str, typer.Option(help="'embedded', a suite that `elude suite build` made, or a folder or .tar of classes.")
+    str | None,
+    typer.Option(help="As --suite of `elude evaluate`: the one that the bundle was measured with."),
 ]
 
 
@@ -74,7 +76,7 @@ def preset_remove(bundle: BundlePath, name: PresetName) -> None:
 @presets.command("evaluate")
 def preset_evaluate(
     bundle: BundlePath,
-    suite: SuiteName = "embedded",
+    suite: SuiteName = None,
     dimensions: Annotated[
         str | None, typer.Option(help="Comma-separated; by default those that were measured of the bundle.")
     ] = None,
@@ -102,7 +104,7 @@ def preset_evaluate(
     from elude.quality.subjects.output_names import with_outputs
     from elude.quality.suites.suite import open_suite
 
-    data = with_outputs(open_suite(suite), outputs)
+    data = with_outputs(open_suite(suite_for(str(bundle), suite)), outputs)
     with progress_bar() as progress:
         written = evaluate_presets(
             Bundle.open(bundle),
@@ -129,7 +131,10 @@ def tune(
     tuning: Annotated[
         str, typer.Option(help="Images to search on: as --suite of `elude evaluate`; 'probe' for the embedded model's.")
     ],
-    held_out: Annotated[str, typer.Option(help="Other images, that the reported gain is measured on.")] = "embedded",
+    held_out: Annotated[
+        str | None,
+        typer.Option(help="Other images, that the reported gain is measured on; the embedded model brings its own."),
+    ] = None,
     policy: Annotated[
         Path | None, typer.Option(help="Its allowed drops hold for the others; default the embedded model's.")
     ] = None,
@@ -139,7 +144,7 @@ def tune(
     dark_background: Annotated[
         bool, typer.Option(help="In the tuning images objects lie on black: masks are made from that.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the split, the controls and the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Search gains of a few sub-units that raise one dimension, and say what holds on other images, beside random
@@ -147,22 +152,20 @@ def tune(
 
     Example: elude tune build/bundle class_balance --tuning probe --preset fairer
     """
-    from elude.quality.policies.policy import DEFAULT_POLICY, load_policy
     from elude.quality.steering.presets import add_preset
     from elude.quality.steering.tune import TuneSettings
     from elude.quality.steering.tune import tune as run
     from elude.quality.suites.suite import EMBEDDED, open_suite
 
     opened = Bundle.open(bundle)
+    rules, final = policy_for(opened, policy), open_suite(suite_for(str(bundle), held_out))
     if tuning == "probe":
         search = open_suite(EMBEDDED.with_name("probe.tar"), dark_background=True)
     else:
         search = open_suite(tuning, dark_background=dark_background)
     settings = TuneSettings(pool=pool, images=images, seed=seed)
     with progress_bar() as progress:
-        found = run(
-            opened, dimension, search, open_suite(held_out), load_policy(policy or DEFAULT_POLICY), settings, progress
-        )
+        found = run(opened, dimension, search, final, rules, settings, progress)
     if preset and found.edits:
         add_preset(opened, preset, found.edits)
     rows: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from elude.cli.embedded_defaults import policy_for, suite_for
 from elude.cli.terminal import AsJson, BundlePath, progress_bar, show
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError, GateError, UsageError
@@ -26,8 +28,11 @@ QUICK = ("accuracy", "calibration_error", "class_balance", "corruption_robustnes
 def evaluate(
     subject: Annotated[str, typer.Argument(help="A bundle, an .onnx file, http(s)://HOST:PORT, or a model's name.")],
     suite: Annotated[
-        str, typer.Option(help="'embedded', a suite.toml, or a folder or .tar with one sub-folder per class.")
-    ] = "embedded",
+        str | None,
+        typer.Option(
+            help="A suite.toml, or a folder or .tar with one sub-folder per class; the embedded model brings its own."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where to write the report; by default into the bundle, else quality.json here.")
     ] = None,
@@ -86,11 +91,19 @@ def evaluate(
     from elude.quality.subjects.output_names import with_outputs
     from elude.quality.suites.suite import open_suite
 
-    where = resolve(device)
     if precision not in PRECISIONS:
         raise UsageError(f"{precision!r} is not a precision.", f"Use one of {', '.join(PRECISIONS)}.")
+    budget, seed = chosen_images(policy, budget, seed)
+    data = with_outputs(open_suite(suite_for(subject, suite, described_by)), outputs)
+    others = own_pool(pool) if pool else None
+    written = None if out is None and (Path(subject) / "manifest.json").is_file() else out or Path("quality.json")
+    if written is not None:
+        check_place(written)
+        if out is None and written.exists():
+            raise UsageError(f"{written} exists already.", "Name another file with --out, or the same to replace it.")
+    where = resolve(device)
     opened = open_subject(
-        str(subject),
+        subject,
         described_by=described_by,
         token=token,
         model=model,
@@ -98,9 +111,6 @@ def evaluate(
         device=where,
         precision=precision,
     )
-    data = with_outputs(open_suite(suite), outputs)
-    budget, seed = chosen_images(policy, budget, seed)
-    others = own_pool(pool) if pool else None
     with progress_bar() as progress:
         report = run(
             opened,
@@ -120,10 +130,10 @@ def evaluate(
             precision=precision,
             before=partial(_print_plan, stop=dry_run, as_json=as_json),
         )
-    if out is None and isinstance(opened, Bundle):
+    if written is None and isinstance(opened, Bundle):
         opened.add({"quality.json": report.to_bytes()})
-    else:
-        write_file(out or Path("quality.json"), report.to_bytes())
+    elif written is not None:
+        write_file(written, report.to_bytes())
     of = "the served model" if isinstance(opened, Bundle) else report.subject["model"]
     show(
         f"Quality of {of} on {report.suite['name']}, {report.suite['images']} images",
@@ -162,21 +172,22 @@ def gate(
     from elude.quality.gate import verdict_formats
     from elude.quality.gate.judge import judge
     from elude.quality.gate.waivers import load_waivers
-    from elude.quality.policies.policy import DEFAULT_POLICY, load_policy
 
-    rules = load_policy(policy or DEFAULT_POLICY)
+    for place in filter(None, (junit, markdown)):
+        check_place(place)
     try:
         opened = Bundle.open(bundle) if bundle.exists() else None
     except BundleError as error:  # fails closed: what is not what its manifest says has not passed
         raise GateError(error.message, error.remedy) from error
+    rules = policy_for(opened, policy)
     before = Bundle.open(baseline) if baseline else None
     verdict = judge(opened, rules, baseline=before, waivers=load_waivers(waivers) if waivers else ())
     if opened is not None:
         opened.add({"verdict.json": verdict_formats.verdict_json(verdict)})
     if junit:
-        junit.write_bytes(verdict_formats.junit_xml(verdict))
+        write_file(junit, verdict_formats.junit_xml(verdict))
     if markdown:
-        markdown.write_text(verdict_formats.markdown(verdict), encoding="utf-8")
+        write_file(markdown, verdict_formats.markdown(verdict).encode())
     if as_json:
         typer.echo(json.dumps(verdict.to_json(), indent=1))
     else:
@@ -307,6 +318,18 @@ def chosen_images(policy: Path | None, budget: int | None, seed: int | None) -> 
                 f"Leave --{option} out, or change the policy.",
             )
     return rules.budget, rules.seed
+
+
+def check_place(path: Path) -> None:
+    """Before a long computation: could a file be written there?
+
+    Raises:
+        UsageError: not.
+    """
+    folder = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        reason = "it is a folder" if path.is_dir() else f"{folder} is not a folder that can be written to"
+        raise UsageError(f"{path} cannot be written: {reason}.", "Choose another place.")
 
 
 def write_file(path: Path, data: bytes) -> None:

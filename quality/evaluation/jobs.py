@@ -21,8 +21,8 @@ from elude.quality.suites.suite import ShiftedSet
 Attack = Callable[[Images, NDArray[np.int64], NDArray[np.int64]], Mapping[str, Images]]
 CLEAN, CORRUPTED, ATTACKED = "images", "corrupted", "attacked"
 GRADIENT_PASSES = 3  # what a gradient costs beside a forward pass
-# at each of two strengths, two sets of adversarial images, and eleven gradients to make them
-_ATTACK_PASSES = 2 * (2 + GRADIENT_PASSES * 11)
+ATTACKED_SETS = 4  # FGSM and PGD, each at two strengths
+_ATTACK_PASSES = ATTACKED_SETS + GRADIENT_PASSES * 2 * 11  # one gradient for FGSM and ten for PGD make them
 # Images at once follow from these, so that memory does not depend on the model's input size: 32 images of 224 x 224
 # in a forward pass or while they are corrupted, 8 in a gradient, which keeps every layer's output.
 FORWARD_PIXELS, GRADIENT_PIXELS = 32 * 224**2, 8 * 224**2

@@ -1,4 +1,4 @@
-"""The gate as a pytest plugin: ``pytest --elude-bundle build/bundle`` makes one test of each check of the gate.
+"""The gate as a pytest plugin: ``pytest --elude-bundle build/bundle`` makes each check of the gate a test.
 
 With ``--elude-policy``, ``--elude-baseline`` and ``--elude-waivers`` as in ``elude gate``. Without
 ``--elude-bundle`` it does nothing.
@@ -53,9 +53,9 @@ class Gate(pytest.Collector):
         self.bundle = path
 
     def collect(self) -> list[pytest.Item]:
-        """One item a check, and one that says whether it could be judged at all."""
+        """One item per check, and one that says whether it could be judged at all."""
         from elude.handlers.bundle.bundle import Bundle
-        from elude.handlers.errors import EludeError
+        from elude.handlers.errors import EludeError, UsageError
         from elude.quality.gate.judge import judge
         from elude.quality.gate.waivers import load_waivers
         from elude.quality.policies.policy import DEFAULT_POLICY, load_policy
@@ -63,8 +63,14 @@ class Gate(pytest.Collector):
         given = self.config.getoption
         baseline, waivers = given("--elude-baseline"), given("--elude-waivers")
         try:
+            bundle = Bundle.open(self.bundle) if self.bundle.exists() else None
+            if bundle is not None and not given("--elude-policy") and bundle.manifest.source.model != "embedded":
+                raise UsageError(
+                    f"The default policy belongs to the embedded model, not to {bundle.manifest.source.model}.",
+                    f"Write one: elude policy init {bundle.root} --out policy.toml; and give it with --elude-policy.",
+                )
             verdict = judge(
-                Bundle.open(self.bundle) if self.bundle.exists() else None,
+                bundle,
                 load_policy(given("--elude-policy") or DEFAULT_POLICY),
                 baseline=Bundle.open(baseline) if baseline else None,
                 waivers=load_waivers(waivers) if waivers else (),

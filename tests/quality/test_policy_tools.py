@@ -83,7 +83,8 @@ def test_a_policy_made_from_a_baseline_is_valid_and_passes_it(tmp_path: Path):
     assert "# [dimensions.shape_bias]  was not measured." in text
     quality = bundle.json("quality.json")
     quality["dimensions"]["accuracy"] |= {"value": 0.5, "interval": [0.5, 0.5]}
-    assert not judge(bundle.add({"quality.json": json.dumps(quality).encode()}), policy, baseline=bundle).passed
+    baseline = make(tmp_path / "baseline", verdict=False)
+    assert not judge(bundle.add({"quality.json": json.dumps(quality).encode()}), policy, baseline=baseline).passed
 
 
 def test_an_unmeasured_baseline_makes_no_policy(tmp_path: Path):
