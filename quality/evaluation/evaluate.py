@@ -173,7 +173,9 @@ def evaluate(
     seen = gather(work, jobs, run(work, jobs, **how))
     extra, passes, undefined = _extra(work, suite, wanted, seen, paired, how)
     wanted = [d for d in wanted if d not in undefined]
-    attacks = {} if attack is None else {"as published": attack.settings} if published else attack.settings
+    attacks: dict[str, Any] = (
+        {} if attack is None else {"as published": attack.settings} if published else attack.settings
+    )
     records = Measured(suite, plan.subset, plan.corruptions, ready, attacks, seed).records(wanted)
     results: dict[str, dict[str, DimensionResult]] = {}
     for name, one in subjects.items():

@@ -44,7 +44,7 @@ class Measured:
     subset: NDArray[np.int64]
     conditions: Sequence[tuple[str, int]]
     ready: Mapping[str, ShiftedSet]
-    attacks: Mapping[str, Mapping[str, float]]
+    attacks: Mapping[str, Mapping[str, Any]]
     seed: int
 
     def records(self, dimensions: Sequence[str]) -> dict[str, Record]:
