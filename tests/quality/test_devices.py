@@ -107,7 +107,7 @@ def test_attacks_are_planned() -> None:
     plans: list[Forecast] = []
     subject = TorchSubject(model(), PREPROCESS, labels=("dark", "light"))
     report = evaluate(subject, suite(), budget=6, resamples=0, before=lambda work: plans.append(forecast(work)))
-    assert (plans[0].attacked, plans[0].gradients) == (12, 66)
+    assert (plans[0].attacked, plans[0].gradients) == (24, 132)
     assert plans[0].clean + plans[0].corrupted + plans[0].attacked == report.settings["forward_passes"]
 
 
@@ -118,5 +118,5 @@ def test_dry_run_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     plan = json.loads(result.stdout)
     assert plan["clean"] == 1000
     assert plan["corrupted"] == 20 * 75
-    assert plan["gradients"] == 20 * 11
+    assert plan["gradients"] == 20 * 22
     assert not list(tmp_path.iterdir())
