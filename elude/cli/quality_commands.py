@@ -48,8 +48,12 @@ def evaluate(
         Path | None, typer.Option(help="Take budget and seed from this policy, as the gate will ask for them.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Processes that corrupt images; with --engine ray, of the cluster started here.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            help="Processes that corrupt images, or the cluster's with --engine ray; by default none, and several if "
+            "the model runs on another device."
+        ),
+    ] = None,
     engine: Annotated[str, typer.Option(help="local, or ray for a cluster (RAY_ADDRESS names one).")] = "local",
     cache: Annotated[
         Path | None, typer.Option(help="Folder of finished batches: a stopped evaluation resumes from there.")
@@ -86,7 +90,7 @@ def evaluate(
     from elude.quality.dimensions import DIMENSIONS
     from elude.quality.evaluation.evaluate import evaluate as run
     from elude.quality.scores.scoring import own_pool
-    from elude.quality.subjects.devices import PRECISIONS, resolve
+    from elude.quality.subjects.devices import PRECISIONS, corrupting_workers, resolve
     from elude.quality.subjects.open_subject import open_subject
     from elude.quality.subjects.output_names import with_outputs
     from elude.quality.suites.suite import open_suite
@@ -121,7 +125,7 @@ def evaluate(
             seed=seed,
             progress=progress,
             pool=others,
-            workers=workers,
+            workers=corrupting_workers(where) if workers is None else workers,
             engine=engine,
             cache=cache,
             threads=threads,

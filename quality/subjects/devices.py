@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from elude.handlers.errors import UsageError
@@ -9,6 +10,7 @@ from elude.handlers.errors import UsageError
 CPU, AUTO = "cpu", "auto"
 PRECISIONS = ("float32", "bfloat16", "float16")
 _NAMES = re.compile(r"^(auto|cpu|mps|cuda(:\d+)?)$")
+_MOST_WORKERS = 8
 AT_ONCE = {"cuda": 8, "mps": 4}  # how many times more images pass at once there
 
 
@@ -59,3 +61,8 @@ def providers(device: str) -> tuple[str, ...]:
 def at_once(device: str) -> int:
     """How many times more images pass at once than on the processor."""
     return AT_ONCE.get(device.partition(":")[0], 1)
+
+
+def corrupting_workers(device: str) -> int:
+    """How many processes corrupt images: none beside a model that needs the processor itself."""
+    return 0 if device == CPU else min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) - 1))

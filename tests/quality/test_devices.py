@@ -16,7 +16,7 @@ from elude.handlers.images.preprocess import Preprocess
 from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.evaluation.forecast import Forecast, forecast
 from elude.quality.evaluation.jobs import Work
-from elude.quality.subjects.devices import at_once, providers, resolve
+from elude.quality.subjects.devices import at_once, corrupting_workers, providers, resolve
 from elude.quality.subjects.subject import CallableSubject
 from elude.quality.subjects.torch_subject import TorchSubject
 from elude.quality.suites.image_sets import PixelSet
@@ -46,6 +46,8 @@ def test_names() -> None:
     assert resolve("auto") in ("cpu", "cuda", "mps")
     assert providers("cpu") == ("CPUExecutionProvider",)
     assert at_once("cpu") == 1
+    assert corrupting_workers("cpu") == 0
+    assert corrupting_workers("cuda") >= 1
     assert at_once("cuda:1") == at_once("cuda") > 1
     with pytest.raises(UsageError, match="gpu"):
         resolve("gpu")
