@@ -99,7 +99,7 @@ class EncodedSet(InBatches):
         if missing:
             raise EvaluationError(
                 f"{len(missing)} images of {self.source.name} have no class, the first is {missing[0]}.",
-                "Put each into a folder named for its class.",
+                "Put each into a folder named for its class, or let `elude suite init` look for a list of classes.",
             )
 
     def __len__(self) -> int:

@@ -56,11 +56,11 @@ class Suite:
         shifted: further sets for out-of-distribution robustness.
         mixed: ready images with backgrounds of the same and of other classes, in the same order;
             used instead of made ones.
-        cue_conflict: ready files in a folder a shape, named SHAPE-TEXTURE; used instead of made ones.
+        cue_conflict: ready files in a folder per shape, named SHAPE-TEXTURE; used instead of made ones.
         corrupted: ready corrupted images, (corruption, severity) to the same images in the same
             order; used instead of made ones.
-        outputs: the names of the model's outputs in order, where the sets call them otherwise than
-            the model does (synsets).
+        outputs: the names of the model's outputs in order, where the sets name them differently from
+            the model (synsets).
     """
 
     name: str
@@ -80,7 +80,7 @@ class Suite:
         if unknown:
             raise UsageError(f"{unknown[0]!r} is not a corruption.", f"Use some of {', '.join(CORRUPTIONS)}.")
         if not set(self.severities) <= set(SEVERITIES) or not self.severities:
-            raise UsageError(f"Severities are of 1 to 5, not {self.severities}.", "Name at least one.")
+            raise UsageError(f"Severities are 1 to 5, not {self.severities}.", "Name at least one.")
         if self.protocol not in (OWN, IMAGENET_1K):
             raise UsageError(f"There is no protocol {self.protocol!r}.", f"Use {OWN!r} or {IMAGENET_1K!r}.")
         if len(self.images) == 0:
@@ -120,7 +120,7 @@ def open_suite(path: str | Path, *, name: str | None = None, dark_background: bo
     Args:
         path: ``embedded``, the one shipped with the project; a ``suite.toml`` or a folder that
             holds one; else images as for ``elude.quality.suites.sources.open_source``, with one
-            sub-folder a class.
+            sub-folder per class.
         name: for reports, of plain images.
         dark_background: of plain images, see :class:`Suite`.
 

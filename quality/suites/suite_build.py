@@ -1,11 +1,10 @@
 """``elude suite build``: from a labelled folder, and masks if there are any, all the sets that the nine dimensions
 need.
 
-A suite is a folder: ``suite.toml``, a tar for each set, and ``manifest.json`` with how it was built
-    and the hash of every file. Each tar is
-written beside its place and renamed when it is whole, and the manifest keeps what is done: a build
-    that was stopped goes on, one that is
-complete changes nothing, and ``suite.toml`` comes last, so that a half-built suite cannot be opened.
+A suite is a folder: ``suite.toml``, a tar for each set, and ``manifest.json`` with how it was built and the hash of
+every file. Each tar is written beside its place and renamed when it is whole, and the manifest keeps what is done: a
+build that was stopped resumes, one that is complete changes nothing, and ``suite.toml`` comes last, so that a
+half-built suite cannot be opened.
 """
 
 from __future__ import annotations
@@ -189,7 +188,7 @@ def _begin(out: Path, recipe: Mapping[str, Any]) -> dict[str, str]:
     different = [key for key in recipe if manifest["recipe"].get(key) != json.loads(json.dumps(recipe[key]))]
     if different:
         raise UsageError(
-            f"{out} holds a suite with other {', '.join(different)}.", "Give a new folder, or delete that one."
+            f"{out} holds a suite with different {', '.join(different)}.", "Give a new folder, or delete that one."
         )
     return dict(manifest["files"])
 

@@ -77,7 +77,7 @@ def load_suite(path: str | Path) -> Suite:
 
 
 def _outputs(file: Table, base: Path) -> tuple[str, ...] | None:
-    """``outputs``: "imagenet-1k", or a file with one name a line."""
+    """``outputs``: "imagenet-1k", or a file with one name per line."""
     if not file.has("outputs"):
         return None
     text = file.text("outputs")
