@@ -24,7 +24,7 @@ MODEL = "fashion"
 class Web:
     """The second front end in a process of its own, with the part of ``Server`` that the shared tests use."""
 
-    def __init__(self, bundle: Path) -> None:
+    def __init__(self, bundle: Path, workers: int = 1) -> None:
         (self.inference_port,) = free_ports(1)
         command = [
             sys.executable,
@@ -35,6 +35,8 @@ class Web:
             MODEL,
             "--port",
             str(self.inference_port),
+            "--workers",
+            str(workers),
         ]
         environment = os.environ | {"ELUDE_TOKEN": "key of the tests", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(command, env=environment)

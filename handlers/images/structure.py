@@ -105,14 +105,23 @@ def _jpeg(data: bytes) -> Structure:
                 raise StructureError("only baseline and progressive JPEGs of 8 bits are accepted")
             frame = segment
         if marker == 0xFFDA:
-            pixels = b"".join([kept[0], exif, *kept[1:], data[at:]])
-            return _jpeg_frame(frame, segment, data.count(b"\xff\xda", at), orientation(exif[10:]) > 1, pixels)
+            scans = data[at : _end_of_image(data, at)]  # up to the end of the image
+            if scans.count(b"\xff\xff") > _MAX_SEGMENTS:
+                raise StructureError("the scans of the JPEG are padded")
+            pixels = b"".join([kept[0], exif, *kept[1:], scans])
+            return _jpeg_frame(frame, segment, scans.count(b"\xff\xda"), orientation(exif[10:]) > 1, pixels)
         if marker == 0xFFE1 and not exif and segment[4:10] == b"Exif\0\0":
             exif = segment
         elif marker in _JPEG_KEPT:
             kept.append(segment)
         at = end
     raise StructureError(f"the JPEG has more than {_MAX_SEGMENTS} segments before its pixels")
+
+
+def _end_of_image(data: bytes, at: int) -> int:
+    """Where the image ends; other pictures and films may follow. All of the file if it is cut off."""
+    end = data.find(b"\xff\xd9", at)
+    return len(data) if end < 0 else end + 2
 
 
 def _jpeg_frame(frame: bytes, scan: bytes, scans: int, turned: bool, data: bytes) -> Structure:

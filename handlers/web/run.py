@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -24,6 +26,7 @@ from elude.handlers.web.metrics import SHARED_FOLDER
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+_M_MMAP_THRESHOLD = -3  # malloc.h
 TOKEN, _SERVED = "ELUDE_TOKEN", "ELUDE_WEB"
 
 
@@ -91,8 +94,18 @@ def worker() -> Starlette:
     return application(open_service(settings), token, version=settings.version, batch_size=settings.batch_size)
 
 
+def _give_memory_back() -> None:
+    """Let large blocks go back to the system when they are freed.
+
+    glibc would keep up to 64 MiB per thread after it saw an image of that size (mallopt(3), M_MMAP_THRESHOLD).
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library, which has no such call
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 4 * 2**20)
+
+
 def open_service(settings: WebSettings) -> Service:
     """The service, with settings and requirements from ``ELUDE_SETTINGS`` and ``ELUDE_ADMISSION``."""
+    _give_memory_back()
     requirements = Requirements.load()
     if requirements.archives is not None:
         raise GateError(

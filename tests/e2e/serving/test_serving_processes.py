@@ -1,0 +1,75 @@
+"""The web front end in several processes: one that dies or hangs is replaced, metrics are of all, SIGTERM ends all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from _fronts import Web
+from _serving import images
+
+from elude.handlers.errors import EludeError
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def several(archive: Path) -> Iterator[Web]:
+    web = Web(archive.parent / "b", workers=2)
+    yield web
+    begin = time.monotonic()
+    children = psutil.Process(web.pids()[0]).children(recursive=True)
+    assert web.stop() in (0, -signal.SIGTERM)
+    print(f"stopped in {time.monotonic() - begin:.1f} s")
+    assert time.monotonic() - begin < 10
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+def processes(web: Web) -> list[int]:
+    """The workers that listen."""
+    listening = []
+    for child in psutil.Process(web.pids()[0]).children():
+        with contextlib.suppress(psutil.Error):  # it has ended, or is about to
+            if "resource_tracker" not in " ".join(child.cmdline()):
+                listening.append(child.pid)
+    return listening
+
+
+def answered(web: Web) -> int:
+    """Requests that the metrics count, of all processes."""
+    lines = web.client().send("/metrics").decode().splitlines()
+    return sum(int(float(line.split()[-1])) for line in lines if line.startswith("elude_requests_total"))
+
+
+def test_metrics_are_of_all_processes(several: Web) -> None:
+    before = answered(several)
+    for _ in range(40):
+        several.client().predict(images(1)[0])
+    assert answered(several) == before + 40
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_dies_or_hangs_is_replaced(several: Web, number: int) -> None:
+    victim, *_ = before = processes(several)
+    assert len(before) == 2
+    begin = time.monotonic()
+    os.kill(victim, number)
+    client, failed, longest = several.client(), 0, 0.0
+    while len(set(processes(several)) - {victim}) < 2 or time.monotonic() < begin + 2:
+        asked = time.monotonic()
+        with contextlib.suppress(EludeError):
+            client.predict(images(1)[0])
+            failed -= 1
+        failed += 1
+        longest = max(longest, time.monotonic() - asked)
+        assert time.monotonic() < begin + 60
+    print(
+        f"{signal.Signals(number).name}: replaced after {time.monotonic() - begin:.1f} s, longest wait {longest:.1f} s"
+    )
+    assert failed == 0
