@@ -32,7 +32,9 @@ YEAR = 365 * 24 * 60.0  # minutes
 
 @commands.command()
 def serve(
-    archives: Annotated[list[Path], typer.Argument(help="One or several .mar files.", metavar="ARCHIVE...")],
+    archives: Annotated[
+        list[Path], typer.Argument(help="One or several .mar files, or one bundle.", metavar="ARCHIVE...|BUNDLE")
+    ],
     port: Annotated[
         int,
         typer.Option(min=0, max=65533, help="For inference; management and metrics use the next two. 0: any."),
@@ -44,11 +46,23 @@ def serve(
     store: Annotated[
         str | None, typer.Option(help="Serve only what this model store admitted; no other code runs.")
     ] = None,
+    front: Annotated[
+        str | None,
+        typer.Option(help="torchserve for archives, web for a bundle; the one that fits by default."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="For a bundle: its name in URLs.")] = "elude",
 ) -> None:
-    """Serve archives with TorchServe on loopback until Ctrl-C.
+    """Serve archives with TorchServe, or a bundle with the web front end, on loopback until Ctrl-C.
 
-    Example: elude serve build/elude.mar --port 8080
+    Examples: elude serve build/elude.mar --port 8080
+
+    elude serve BUNDLE --workers 2
     """
+    if chosen_front(archives, front, store) == "web":
+        from elude.cli.web_command import serve_bundle
+
+        serve_bundle(archives[0], model, port, workers)
+        return
     from elude.handlers.torchserve.server import Server, ServerSettings
     from elude.handlers.torchserve.server import serve as run
 
@@ -60,6 +74,22 @@ def serve(
         admission = Store(store, Requirements.load()).requirements_for(archives)
     settings = ServerSettings(workers=workers, token_minutes=token_minutes, admission=admission)
     run(Server(list(archives), settings, ports=(port, port + 1, port + 2) if port else None), announce)
+
+
+def chosen_front(served: list[Path], front: str | None, store: str | None) -> str:
+    """The front end to use; UsageError if it cannot serve what was given."""
+    folder = any(path.is_dir() for path in served)
+    front = front or ("web" if folder else "torchserve")
+    if front not in ("torchserve", "web"):
+        raise UsageError(f"There is no front end {front!r}.", "Choose torchserve or web.")
+    if front == "web" and (len(served) != 1 or not folder or store is not None):
+        raise UsageError(
+            "The web front end serves one bundle.",
+            "Give it the bundle's folder; what must be admitted is set by ELUDE_ADMISSION instead of --store.",
+        )
+    if front == "torchserve" and folder:
+        raise UsageError("TorchServe serves archives, not bundles.", "Make one with: elude package BUNDLE --out build/")
+    return front
 
 
 def announce(server: Server) -> None:

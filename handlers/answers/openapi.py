@@ -15,6 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from elude.handlers.answers.openapi_paths import paths, ref
 from elude.handlers.answers.schema import ANSWERS, SHARED
 from elude.handlers.requests.schema import OPERATIONS, EditRequest
 from elude.handlers.settings import Limits
@@ -34,60 +35,17 @@ def openapi(limits: Limits = Limits()) -> _Schema:
         schema["required"] = ([] if name == "predict" else ["op"]) + schema["required"]
         schemas[f"{kind.__name__}Request"], schemas[f"{kind.__name__}Answer"] = schema, ANSWERS[name]
     schemas |= SHARED | _kserve(limits)
-    asked = {
-        "oneOf": [_ref(f"{kind.__name__}Request") for kind in OPERATIONS.values()]
-        + [_ref("V1Request"), _ref("V2Request")]
-    }
-    answered = {
-        "anyOf": [_ref(f"{kind.__name__}Answer") for kind in OPERATIONS.values()] + [_ref("V1Answer"), _ref("V2Answer")]
-    }
-    image = {"schema": {"type": "string", "contentMediaType": "image/*", "maxLength": limits.max_bytes}}
-    bodies = {"application/octet-stream": image, "image/*": image}
-    predict = _operation("predict", "Any operation; raw image bytes are 'predict'.", bodies | _json(asked), answered)
-    explain = _operation(
-        "explain", "The sub-units behind a prediction.", bodies | _json(_ref("InspectRequest")), _ref("InspectAnswer")
-    )
-    model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-    version = {
-        "name": "version",
-        "in": "path",
-        "required": True,
-        "schema": {"type": "string"},
-        "description": "one of several side by side",
-    }
-    v1 = _operation("predictV1", "KServe V1 inference.", _json(_ref("V1Request")), _ref("V1Answer"))
-    v2 = _operation("inferV2", "KServe V2 (open inference).", _json(_ref("V2Request")), _ref("V2Answer"))
-    paths = {
-        "/predictions/{model}": {"parameters": [model], "post": predict},
-        "/predictions/{model}/{version}": {
-            "parameters": [model, version],
-            "post": predict | {"operationId": "predictVersion"},
-        },
-        "/explanations/{model}": {"parameters": [model], "post": explain},
-        "/explanations/{model}/{version}": {
-            "parameters": [model, version],
-            "post": explain | {"operationId": "explainVersion"},
-        },
-        "/v1/models/{model}:predict": {"parameters": [model], "post": v1},
-        "/v2/models/{model}/infer": {"parameters": [model], "post": v2},
-        "/ping": {
-            "get": {
-                "operationId": "ping",
-                "responses": {"200": {"description": "healthy"}, "500": {"description": "unhealthy"}},
-            }
-        },
-    }
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "elude: an image model that explains itself",
             "version": "1",
-            "description": "Limits are the defaults; 'describe' tells a server's own.",
+            "description": "Limits are the defaults; 'describe' gives a server's own.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "http://127.0.0.1:8080"}],
         "security": [{"token": []}],
-        "paths": paths,
+        "paths": paths(limits.max_bytes),
         "components": {"schemas": schemas, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }
 
@@ -128,7 +86,7 @@ def _kind(kind: Any, rules: Mapping[str, Any], limits: Limits) -> _Schema:
     if get_origin(kind) is tuple:
         return {"type": "array", "items": _kind(get_args(kind)[0], {}, limits), "maxItems": maximum}
     if is_dataclass(kind):
-        return _ref("Edit")
+        return ref("Edit")
     if kind is bytes:
         return {"type": "string", "contentEncoding": "base64", "maxLength": int(maximum / 3 * 4 + 4)}
     schema: _Schema = {"type": _KINDS[kind]}
@@ -147,7 +105,10 @@ def _kserve(limits: Limits) -> _Schema:
         "anyOf": [
             image,
             encoded,
-            {"type": "object", "description": "one of the requests above; 'image' may be {'b64': …}"},
+            {
+                "type": "object",
+                "description": "one of the requests above; 'image' (or 'data', 'image_bytes') may be {'b64': …}",
+            },
         ]
     }
     instances = {"type": "array", "items": instance, "minItems": 1, "maxItems": limits.max_instances}
@@ -189,26 +150,6 @@ def _kserve(limits: Limits) -> _Schema:
         "V2Request": {"type": "object", "properties": asked, "required": ["inputs"], "additionalProperties": False},
         "V2Answer": {"type": "object", "properties": given, "required": ["model_name", "outputs"]},
     }
-
-
-def _operation(name: str, summary: str, content: _Schema, answer: _Schema) -> _Schema:
-    refused = {"description": "refused; the message says what to change", "content": _json(_ref("Refusal"))}
-    broken = {"description": "the model or its worker failed", "content": _json(_ref("Refusal"))}
-    responses = {"200": {"description": "answered", "content": _json(answer)}, "4XX": refused, "5XX": broken}
-    return {
-        "operationId": name,
-        "summary": summary,
-        "requestBody": {"required": True, "content": content},
-        "responses": responses,
-    }
-
-
-def _json(schema: _Schema) -> _Schema:
-    return {"application/json": {"schema": schema}}
-
-
-def _ref(name: str) -> _Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
 
 
 if __name__ == "__main__":

@@ -153,7 +153,9 @@ def base64_bytes(text: str, maximum: float) -> bytes:
         ValueError: it is not base64.
     """
     if text.startswith("data:"):
-        _, _, text = text.partition(";base64,")
+        _, encoding, text = text.partition(";base64,")
+        if not encoding:
+            raise ValueError("the data URL is not in base64")
     if len(text) > 2 * maximum + _WRAPPING:
         raise OverflowError
     if any(space in text for space in " \n\r\t"):

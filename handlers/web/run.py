@@ -8,8 +8,9 @@ import ctypes
 import json
 import logging
 import os
+import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,16 +54,40 @@ class WebSettings:
     batch_size: int = 8
 
 
-def serve(settings: WebSettings, token: str) -> None:
+def serve(settings: WebSettings, token: str, ready: Callable[[str], None] = lambda address: None) -> None:
     """Serve until Ctrl-C or SIGTERM; requests that are being answered then have some seconds to end.
 
+    Args:
+        settings: see ``WebSettings``.
+        token: key that callers must send.
+        ready: gets the address once it accepts connections.
+
     Raises:
-        BundleError, GateError, UsageError: the bundle cannot be served; said before any worker starts.
+        BundleError: the bundle is damaged; found before any worker starts, like the others.
+        GateError: it may not be served here.
+        UsageError: the port is taken.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    service = open_service(settings)
+    with _listener(settings) as listener:
+        host, port = listener.getsockname()[:2]
+        ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        _run(settings, service, token, listener)
+
+
+def _listener(settings: WebSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    except OSError as error:
+        raise UsageError(
+            f"Cannot listen on {settings.host}, port {settings.port}: {error.strerror}.", "Choose another with --port."
+        ) from error
+
+
+def _run(settings: WebSettings, service: Service, token: str, listener: socket.socket) -> None:
     options: dict[str, Any] = {
-        "host": settings.host,
-        "port": settings.port,
+        "fd": listener.fileno(),
         "http": BoundedProtocol,
         "ws": "none",
         "log_level": "warning",
@@ -71,14 +96,12 @@ def serve(settings: WebSettings, token: str) -> None:
         "timeout_graceful_shutdown": int(BoundedProtocol.limits.stop_s),
         "server_header": False,
     }
-    service = open_service(settings)
     if settings.workers == 1:
         from elude.handlers.web.app import application
 
         app = application(service, token, version=settings.version, batch_size=settings.batch_size)
         uvicorn.run(app, **options)
         return
-    del service  # it was opened to find out whether it can be
     with tempfile.TemporaryDirectory(prefix="elude-metrics-") as folder:
         os.environ |= {_SERVED: json.dumps(asdict(settings)), TOKEN: token, SHARED_FOLDER: folder}
         uvicorn.run("elude.handlers.web.run:worker", factory=True, workers=settings.workers, **options)
@@ -134,8 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def checked(settings: WebSettings) -> WebSettings:
     """The settings; UsageError names what cannot be used."""
-    if not 0 < settings.port < 65_536:
-        raise UsageError(f"Port {settings.port} cannot be used.", "Use one from 1 to 65535.")
+    if not 0 <= settings.port < 65_536:
+        raise UsageError(f"Port {settings.port} cannot be used.", "Use one from 1 to 65535, or 0 for any.")
     if min(settings.workers, settings.batch_size) < 1:
         raise UsageError("The number of workers and the size of batches must be at least 1.")
     if not Path(settings.bundle).is_dir():

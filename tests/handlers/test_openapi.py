@@ -17,6 +17,7 @@ from elude.handlers.answers.openapi import openapi, text
 from elude.handlers.errors import RequestError
 from elude.handlers.requests.calls import Call
 from elude.handlers.requests.forms import parse
+from elude.handlers.requests.routes import ROUTES
 from elude.handlers.service import Service
 from elude.handlers.settings import Limits
 
@@ -98,3 +99,10 @@ def test_refusals_fit_and_limits_are_the_given_ones(tmp_path: Path) -> None:
     against("Refusal", json.loads(service.answer([Call(PICTURE[:30])])[0].body))
     schemas = openapi(Limits(max_edits=3))["components"]["schemas"]
     assert schemas["SteerRequest"]["properties"]["edits"]["anyOf"][0]["maxItems"] == 3
+
+
+def test_every_route_is_in_the_document() -> None:
+    paths = openapi()["paths"]
+    assert {(route.path, route.method.lower()) for route in ROUTES} == {
+        (path, method) for path, item in paths.items() for method in item if method != "parameters"
+    }

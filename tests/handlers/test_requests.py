@@ -140,6 +140,52 @@ def test_long_and_deep_lists_are_read_too() -> None:
         parse(edit(value=deep))
 
 
+def test_base64_may_be_wrapped_or_a_data_url() -> None:
+    image = bytes(range(256))
+    text = base64.encodebytes(image).decode()
+    url = f"data:image/png;base64,{base64.b64encode(image).decode()}"
+    after_mark = "\ufeff" + json.dumps({"image": text})
+    for body in (text, text.encode(), url, url.encode(), {"image": text}, {"image": url}, after_mark):
+        assert parse(body) == Predict(image)
+    with pytest.raises(RequestError, match="not base64"):
+        parse({"image": "data:image/png,plain"})
+
+
+def test_what_json_would_blow_up_is_refused_before_it_is_read() -> None:
+    wide = json.dumps({"op": "search", "query": "x" * 2**20 + "\N{CAT}"})
+    raw = json.dumps({"query": "\N{CAT}" * 2**18}, ensure_ascii=False)
+    for body in (b"[" + b"[]," * 100_001 + b"1]", wide.encode(), raw.encode()):
+        with pytest.raises(RequestError) as caught:
+            parse(body)
+        assert caught.value.status == 413
+    text = json.dumps({"image": base64.b64encode(bytes([251, 239]) * 2**19).decode()}).replace("+", "\\u002B")
+    assert parse(text.encode()) == Predict(bytes([251, 239]) * 2**19)  # as .NET writes it
+
+
+def form(**fields: Any) -> Request:
+    (request,) = forms.parse_form(fields).requests
+    return request
+
+
+def test_forms() -> None:
+    assert form(data=IMAGE) == form(anything=IMAGE) == form(data=TEXT.encode()) == Predict(IMAGE)
+    assert form(image=IMAGE, top_k=b"2") == Predict(IMAGE, 2)
+    assert form(body=IMAGE, op=b"inspect", layer=b"7", heat_map="none") == Inspect(IMAGE, layer="7", heat_map="none")
+    edits = json.dumps([{"id": ID, "action": "ablate"}])
+    assert form(data=IMAGE, op="steer", edits=edits) == Steer(IMAGE, (EditRequest(id=ID, action="ablate"),))
+    assert form(op="search", query=b"5") == Search("5")
+    for wrong, message in (
+        ({"data": IMAGE, "image": IMAGE}, "two images"),
+        ({"data": IMAGE, "topk": b"2"}, "'topk' is unknown"),
+        ({"data": IMAGE, "other": IMAGE}, "'other' is unknown"),
+        ({"data": IMAGE, "top_k": b"two"}, "'top_k' must be a whole number"),
+        ({"top_k": b"2"}, "'image' is missing"),
+        ({}, "'image' is missing"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            form(**wrong)
+
+
 def test_minus_zero_is_zero() -> None:
     assert str([entry.value for entry in parse(edit(value=-0.0)).edits or ()]) == "[0.0]"  # type: ignore[union-attr]
 

@@ -1,0 +1,49 @@
+"""``elude serve BUNDLE``: the web front end from the command line."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from _fronts import MODEL
+from _serving import images
+from typer.testing import CliRunner
+
+from elude.cli import app
+from elude.handlers.errors import EludeError
+from elude.handlers.torchserve.client import Client
+
+pytestmark = pytest.mark.server
+
+
+def test_it_prints_what_a_caller_needs_and_stops_when_told(archive: Path) -> None:
+    command = [sys.executable, "-m", "elude", "serve", str(archive.parent / "b"), "--port", "0", "--model", MODEL]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        url, model, token = re.findall(r"ELUDE_\w+=(\S+)", process.stdout.readline())
+        assert len(Client(url, token, model=model).predict(images(1)[0])) == 5
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) in (0, -signal.SIGTERM)
+
+
+def test_what_cannot_be_served_is_said_in_a_sentence(archive: Path, tmp_path: Path) -> None:
+    bundle = archive.parent / "b"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for arguments, words in (
+            ([bundle, "--port", taken.getsockname()[1]], "Cannot listen"),
+            ([bundle, "--front", "torchserve"], "archives, not bundles"),
+            ([archive, "--front", "web"], "one bundle"),
+            ([bundle, bundle], "one bundle"),
+            ([bundle, "--front", "apache"], "no front end"),
+            ([tmp_path], "manifest.json"),
+        ):
+            error = CliRunner().invoke(app, ["serve", *map(str, arguments)]).exception
+            assert isinstance(error, EludeError)
+            assert error.exit_code == 2
+            assert words in str(error)
