@@ -27,7 +27,7 @@ from benchmarks.method.variants import TOKENS, TOP_ROWS, Made, exact
 from elude.exporter.splitting.contributions import contributions, top_rows
 from elude.exporter.splitting.hdbscan import Clusters, representatives
 from elude.exporter.splitting.margin import MARGINS, winning_masks
-from elude.exporter.splitting.split_layer import separation
+from elude.exporter.splitting.split_unit import separation
 
 RULES = ("literal", "signed")
 SAME = "chosen, shuffled, same rules"

@@ -23,7 +23,7 @@ import numpy as np
 
 import elude.exporter.splitting.hdbscan
 from benchmarks.method.fetch import cache
-from elude.exporter.splitting.split_layer import SplitSettings, split_unit
+from elude.exporter.splitting.split_unit import SplitSettings, split_unit
 
 WAYS = ("reference", "brute", "projected")
 TOKENS, SEED = 64, 0

@@ -27,7 +27,8 @@ from elude.exporter.splitting.contributions import contributions, normalise, top
 from elude.exporter.splitting.hdbscan import Clusters, cluster_unit, representatives
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.splitting.margin import MARGINS, winning_masks
-from elude.exporter.splitting.split_layer import random_control, separation
+from elude.exporter.splitting.split_layer import random_control
+from elude.exporter.splitting.split_unit import separation
 
 TOKENS, TOP_ROWS, SMALLEST = 16, 2_400, 12
 Vectors = NDArray[np.float32]

@@ -39,11 +39,16 @@ def export(
     tokens: Annotated[int, typer.Option(help="Tokens kept per image.")] = 8,
     top_k: Annotated[int | None, typer.Option(help="Instances clustered per unit.")] = None,
     min_cluster_size: Annotated[int | None, typer.Option(help="Fewest instances of a sub-unit's cluster.")] = None,
-    method: Annotated[str, typer.Option(help="'default', or 'paper': exact HDBSCAN, slower.")] = "default",
+    method: Annotated[
+        str, typer.Option(help="'default', or 'paper': the paper's rule on exact HDBSCAN, slower.")
+    ] = "default",
     margin_rule: Annotated[
         str | None, typer.Option(help="Instead of the method's: literal, smallest or signed.")
     ] = None,
-    clusterer: Annotated[str | None, typer.Option(help="Instead of the method's: hdbscan or projected.")] = None,
+    clusterer: Annotated[
+        str | None, typer.Option(help="Instead of the method's: hdbscan, projected or pictures.")
+    ] = None,
+    expansion: Annotated[float, typer.Option(help="Sub-units per unit of a layer, at most.")] = 5.0,
     names: Annotated[str, typer.Option(help="'labels': after the classes of the strongest images; 'none'.")] = "labels",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 64,
@@ -95,6 +100,7 @@ def export(
         method=method,
         margin_rule=margin_rule,
         clusterer=clusterer,
+        expansion=expansion,
         seed=seed,
         names=names,
         batch_size=batch_size,

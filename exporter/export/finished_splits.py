@@ -12,8 +12,10 @@ from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.weights import load_splits, save_splits
 
 
-def split_once(path: Path, key: dict[str, Any], split: Callable[[], LayerSplit]) -> LayerSplit:
-    """The split that lies at ``path`` if it was made for the same ``key``, else a new one, which is put there.
+def split_once(
+    path: Path, key: dict[str, Any], split: Callable[[], tuple[LayerSplit, LayerSplit]]
+) -> tuple[LayerSplit, LayerSplit]:
+    """The split at ``path`` and its control, if made for the same ``key``; else new ones, which are put there.
 
     Args:
         path: a ``.safetensors`` file; its key lies beside it as ``.json``.
@@ -21,11 +23,13 @@ def split_once(path: Path, key: dict[str, Any], split: Callable[[], LayerSplit])
         split: makes it.
     """
     text, beside = json.dumps(key, sort_keys=True), path.with_suffix(".json")
-    if beside.is_file() and path.is_file() and beside.read_text("utf-8") == text:
-        return load_splits(path)[0]
+    control = path.with_suffix(".control")
+    if beside.is_file() and path.is_file() and control.is_file() and beside.read_text("utf-8") == text:
+        return load_splits(path)[0], load_splits(control)[0]
     beside.unlink(missing_ok=True)
     result = split()
-    save_splits([result], path)
+    save_splits(result[:1], path)
+    save_splits(result[1:], control)
     partial = beside.with_suffix(".partial")
     partial.write_text(text, "utf-8")
     os.replace(partial, beside)

@@ -35,9 +35,11 @@ from elude.exporter.probing.probe import Probe, collect
 from elude.exporter.probing.probe_store import collection_key
 from elude.exporter.scoring.activity import scan
 from elude.exporter.scoring.measures import SUB_UNITS, TOP, Measures, ms_scores
+from elude.exporter.splitting.hdbscan import PICTURES
 from elude.exporter.splitting.layer_split import LayerSplit
-from elude.exporter.splitting.split_layer import SplitSettings, random_control, split_layer
-from elude.exporter.splitting.weights import bundle_splits, save_splits
+from elude.exporter.splitting.split_layer import split_with_control
+from elude.exporter.splitting.split_unit import SplitSettings
+from elude.exporter.splitting.weights import CONTROL, bundle_splits, save_splits
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
 from elude.handlers.bundle.output_kinds import EMBEDDING, OUTPUT_NAMES
 from elude.handlers.errors import EludeError, EquivalenceError, UsageError
@@ -45,9 +47,10 @@ from elude.handlers.images.preprocess import Preprocess
 
 Progress = Callable[[str, int, int], None]  # step, done, of how many
 FEWEST_INSTANCES = 100
+SMALLEST, SMALLEST_BY_PICTURES = 0.01, 0.004  # smallest cluster, part of the instances of a unit
 IDENTIFIERS = "identifiers.json"
 METHODS = {
-    "default": ("literal", "projected"),
+    "default": ("signed", "pictures"),
     "paper": ("literal", "hdbscan"),
 }  # margin rule, clusterer; docs/method.md says why
 _LIBRARIES = (
@@ -73,12 +76,16 @@ class ExportSettings:
             ``elude.exporter.probing.probe``.
         tokens_per_image: instances kept of each probing image.
         top_k: instances per unit that are clustered; None: a twelfth of all, between 100 and 2,000.
-        min_cluster_size: fewest instances of a sub-unit's cluster; None: 1 % of ``top_k``, at least 5.
+        min_cluster_size: fewest instances of a sub-unit's cluster; None: 1 % of ``top_k``, with the
+            clusterer ``pictures`` 0.4 %, at least 5.
         method: one of ``METHODS``, which names margin rule and clusterer: ``default``, or ``paper``
             for the paper's own.
-        margin_rule: instead of the method's: ``literal``, ``smallest`` or ``signed`` (elude.exporter.splitting.margin).
-        clusterer: instead of the method's: ``hdbscan`` or ``projected`` (elude.exporter.splitting.hdbscan).
-        seed: of the choice of tokens, the clusterer and the random control.
+        margin_rule: instead of the method's: ``literal``, ``smallest`` or ``signed``
+            (elude.exporter.splitting.margin).
+        clusterer: instead of the method's: ``hdbscan``, ``projected`` or ``pictures``
+            (elude.exporter.splitting.hdbscan).
+        expansion: sub-units per unit of a layer, at most; of the clusterer ``pictures`` only.
+        seed: of the choice of tokens, the clusterer and the control.
         batch_size: images per forward pass; changes speed and rounding only.
         verify_images: real images that the checks of equality run on, beside made-up ones.
         atlas_images: images whose strongest are shown in the catalogue, at most.
@@ -99,6 +106,7 @@ class ExportSettings:
     method: str = "default"
     margin_rule: str | None = None
     clusterer: str | None = None
+    expansion: float = 5.0
     seed: int = 0
     batch_size: int = 64
     verify_images: int = 32
@@ -147,8 +155,11 @@ class ExportSettings:
                 "Give more images, or raise tokens_per_image if the layer has more tokens.",
             )
         top_k = min(self.top_k or min(max(count // 12, FEWEST_INSTANCES), 2_000), count)
-        smallest = self.min_cluster_size or max(round(top_k / 100), 5)
-        return SplitSettings(top_k, smallest, **self.resolved(), seed=self.seed)
+        chosen = self.resolved()
+        part = SMALLEST_BY_PICTURES if chosen["clusterer"] == PICTURES else SMALLEST
+        smallest = self.min_cluster_size or max(round(top_k * part), 5)
+        rule, clusterer = chosen["margin_rule"], chosen["clusterer"]
+        return SplitSettings(top_k, smallest, rule, clusterer, self.seed, self.expansion)
 
 
 def export(
@@ -228,8 +239,9 @@ def export(
         if note:
             (notify or logging.getLogger("elude").warning)(f"{job.loaded.source.model}: {note}.")
     with work_folder(Path(out)) as folder, _kept(folder):
-        splits, carried = _identified(_split(job, readable[0].images, folder), older)
-        _write_bundle(Path(out), job, splits, readable, held_out, carried, overwrite)
+        made, controls = _split(job, readable[0].images, folder)
+        splits, carried = _identified(made, older)
+        _write_bundle(Path(out), job, (splits, controls), readable, held_out, carried, overwrite)
     return Bundle.open(out)
 
 
@@ -305,13 +317,13 @@ def _kept(folder: Path) -> Iterator[None]:
 def _write_bundle(
     out: Path,
     job: _Job,
-    splits: list[LayerSplit],
+    made: tuple[list[LayerSplit], list[LayerSplit]],
     readable: tuple[Screened, Screened],
     held_out: bool,
     carried: dict[str, Any] | None,
     overwrite: bool,
 ) -> None:
-    loaded, settings = job.loaded, job.settings
+    loaded, settings, (splits, controls) = job.loaded, job.settings, made
     probing, judging = (screened.images for screened in readable)
     parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
     infos = layer_infos(job.layers, splits)
@@ -319,7 +331,8 @@ def _write_bundle(
         out, source=loaded.source, layers=infos, parameters=parameters, versions=versions(), overwrite=overwrite
     ) as folder:
         _write_graph(folder, job, splits, probing.limited(settings.verify_images))
-        measures = _measure(job, splits, judging, held_out)
+        save_splits(controls, folder / CONTROL)
+        measures = _measure(job, splits, controls, judging, held_out)
         _write_catalogue(folder, job, splits, measures, probing.limited(settings.atlas_images))
         facts = {"probing_images": len(probing), **asdict(settings), **settings.resolved()}
         unreadable = {"probing": readable[0].unreadable, "evaluation": readable[1].unreadable}
@@ -370,7 +383,8 @@ class _Job:
         return lambda done, total: self.report(step, done, total)
 
 
-def _split(job: _Job, probing: ImageSource, folder: Path) -> list[LayerSplit]:
+def _split(job: _Job, probing: ImageSource, folder: Path) -> tuple[list[LayerSplit], list[LayerSplit]]:
+    """The splits of all layers, and their controls."""
     settings, engine, workers = job.settings, job.engine, job.workers
     probes = collect(
         job.loaded.module,
@@ -388,17 +402,18 @@ def _split(job: _Job, probing: ImageSource, folder: Path) -> list[LayerSplit]:
 
     collection = collection_key(folder / "probe")
 
-    def split(layer: Layer, probe: Probe) -> LayerSplit:
+    def split(layer: Layer, probe: Probe) -> tuple[LayerSplit, LayerSplit]:
         chosen, progress = settings.for_instances(len(probe.z), layer.name), job.progress(f"split {layer.name}")
         key = {"collection": collection, "layer": layer.name, "settings": asdict(chosen), "versions": versions()}
         return split_once(
             folder / f"{layer.name}.split.safetensors",
             key,
-            lambda: split_layer(layer, probe, chosen, progress, workers=workers, engine=engine),
+            lambda: split_with_control(layer, probe, chosen, progress, workers=workers, engine=engine),
         )
 
     # pop: a layer's probe is freed once it is split
-    return [split(layer, probes.pop(layer.name)) for layer in job.layers]
+    both = [split(layer, probes.pop(layer.name)) for layer in job.layers]
+    return [split for split, _ in both], [control for _, control in both]
 
 
 def _write_graph(folder: Path, job: _Job, splits: list[LayerSplit], images: ImageSource) -> None:
@@ -432,12 +447,14 @@ def _write_graph(folder: Path, job: _Job, splits: list[LayerSplit], images: Imag
     write_json(folder / "labels.json", None if job.loaded.labels is None else list(job.loaded.labels))
 
 
-def _measure(job: _Job, splits: list[LayerSplit], images: ImageSource, held_out: bool) -> Measures:
+def _measure(
+    job: _Job, splits: list[LayerSplit], controls: list[LayerSplit], images: ImageSource, held_out: bool
+) -> Measures:
     return ms_scores(
         job.loaded.module,
         job.layers,
         {split.layer: split for split in splits},
-        {split.layer: random_control(split, job.settings.seed) for split in splits},
+        {control.layer: control for control in controls},
         images=images,
         preprocess=job.loaded.preprocess,
         held_out=held_out,

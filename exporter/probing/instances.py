@@ -29,11 +29,13 @@ class Kept:
         q: float32 (instances, groups * inputs, window), the layer's input.
         z: float32 (instances, units), its output.
         token: int64 (instances,), position within the image.
+        pictures: float32 (images, groups * inputs), the mean of the layer's whole input over each image.
     """
 
     q: NDArray[np.float32]
     z: NDArray[np.float32]
     token: NDArray[np.int64]
+    pictures: NDArray[np.float32]
 
 
 def keep(layer: Layer, call: tuple[Tensor, Tensor], hashes: Sequence[str], per_image: int, seed: int) -> Kept:
@@ -54,7 +56,15 @@ def keep(layer: Layer, call: tuple[Tensor, Tensor], hashes: Sequence[str], per_i
     ]
     tokens = np.sort(np.stack(choice), axis=1).ravel()
     image, token = torch.arange(batch).repeat_interleave(kept), torch.from_numpy(tokens)
-    return Kept(gather_inputs(layer, x, image, token, batch).numpy(), z[image, token].numpy(), tokens)
+    inputs = gather_inputs(layer, x, image, token, batch).numpy()
+    return Kept(inputs, z[image, token].numpy(), tokens, mean_input(layer, x, batch).numpy())
+
+
+def mean_input(layer: Layer, x: Tensor, batch: int) -> Tensor:
+    """(batch, groups * inputs), the mean of a layer's input (N, ..., inputs) or (N, channels, h, w) over an image."""
+    if isinstance(layer.module, nn.Linear):
+        return x.reshape(batch, -1, layer.inputs).mean(dim=1)
+    return x.mean(dim=(2, 3))
 
 
 def gather_inputs(layer: Layer, x: Tensor, image: Tensor, token: Tensor, batch: int) -> Tensor:

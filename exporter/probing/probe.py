@@ -5,10 +5,10 @@ Which tokens are kept depends on the seed and the image's content only, never on
 the engine; layers with as many tokens as each other keep the same ones.
 
 Memory is bounded, and taken at the first batch: ``collected_bytes`` in sum over the layers, that is
-    ``min(tokens_per_image, T) * images *
-((groups * inputs * window + units) * 4 + 16)`` bytes a layer with T tokens, beside two batches of
-images and what the model and the layers make of one. With a ``folder`` this is its size on disk,
-and in memory is only what the system caches of it.
+``min(tokens_per_image, T) * images * ((groups * inputs * window + units) * 4 + 16)
++ images * groups * inputs * 4`` bytes per layer with T tokens, beside two batches of images and
+what the model and the layers make of one. With a ``folder`` this is its size on disk, and in memory
+is only what the system caches of it.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Probe:
         z: float32 (instances, units), its output before any nonlinearity.
         image: int64 (instances,), position of the image in the source.
         token: int64 (instances,), position of the token within the image.
+        pictures: float32 (images, groups * inputs), the mean of the layer's whole input over each image.
     """
 
     layer: str
@@ -53,6 +54,7 @@ class Probe:
     z: NDArray[np.float32]
     image: NDArray[np.int64]
     token: NDArray[np.int64]
+    pictures: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,10 @@ def collect(
 
 
 def collected_bytes(layer: Layer, tokens: int, images: int, tokens_per_image: int) -> int:
-    """Bytes of the probe of a layer with ``tokens`` tokens per image: its four arrays."""
-    return (
-        min(tokens_per_image, tokens) * images * ((layer.groups * layer.inputs * layer.window + layer.units) * 4 + 16)
-    )
+    """Bytes of the probe of a layer with ``tokens`` tokens per image: its five arrays."""
+    inputs = layer.groups * layer.inputs
+    instances = min(tokens_per_image, tokens) * images
+    return instances * ((inputs * layer.window + layer.units) * 4 + 16) + images * inputs * 4
 
 
 def _keep(work: _Work, start: int, batch: int, calls: Calls) -> tuple[int, int, dict[str, Kept]]:
@@ -180,7 +182,7 @@ def _probes(work: _Work, store: Store) -> Iterator[tuple[str, Probe]]:
         arrays = store.arrays(layer.name)
         count = len(work.images)
         image = np.repeat(np.arange(count), len(arrays["z"]) // count)
-        yield layer.name, Probe(layer.name, arrays["q"], arrays["z"], image, arrays["token"])
+        yield layer.name, Probe(layer.name, arrays["q"], arrays["z"], image, arrays["token"], arrays["pictures"])
 
 
 def _key(work: _Work, given: ImageSource) -> str:

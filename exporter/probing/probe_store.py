@@ -1,9 +1,9 @@
 """Where a collection grows: in memory, or in a folder that survives a kill.
 
-In a folder there are, for the layer number i, the arrays ``i.q.npy``, ``i.z.npy`` and
-``i.token.npy``, and ``state.json``: what the collection depends on and how many images are in. It
-is replaced in one step after each batch, when the arrays have been written. A collection that
-resumes where another ended computes the same batches, so the arrays get the same bytes.
+In a folder there are, for the layer number i, the arrays ``i.q.npy``, ``i.z.npy``, ``i.token.npy``
+and ``i.pictures.npy``, and ``state.json``: what the collection depends on and how many images are
+in. It is replaced in one step after each batch, when the arrays have been written. A collection
+that resumes where another ended computes the same batches, so the arrays get the same bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from elude.exporter.probing.instances import Kept
 
-PARTS = ("q", "z", "token")
+PARTS = ("q", "z", "token", "pictures")
 _STATE = "state.json"
 
 
@@ -55,25 +55,27 @@ class Store:
         """Take in the instances of the ``batch`` images from ``start`` on, which must be the next ones."""
         assert start == self.done
         for name, of in kept.items():
-            each = len(of.z) // batch
+            arrays = {part: getattr(of, part) for part in PARTS}
             if name not in self._arrays:
-                self._arrays[name] = {part: self._allocate(name, part, getattr(of, part), each) for part in PARTS}
-            for part in PARTS:
-                self._arrays[name][part][each * start : each * (start + batch)] = getattr(of, part)
+                allocated = {part: self._allocate(name, part, array, batch) for part, array in arrays.items()}
+                self._arrays[name] = allocated
+            for part, array in arrays.items():
+                per_image = len(array) // batch
+                self._arrays[name][part][per_image * start : per_image * (start + batch)] = array
         self.done = start + batch
         if self.folder is not None:
             self._commit(self.folder)
 
     def arrays(self, layer: str) -> dict[str, NDArray[Any]]:
-        """``q``, ``z`` and ``token`` of one layer, when all images are in."""
+        """``q``, ``z``, ``token`` and ``pictures`` of one layer, when all images are in."""
         assert self.done == self.images
         return self._arrays[layer]
 
     def _path(self, folder: Path, layer: str, part: str) -> Path:
         return folder / f"{self.layers.index(layer)}.{part}.npy"
 
-    def _allocate(self, layer: str, part: str, like: NDArray[Any], each: int) -> NDArray[Any]:
-        shape = (each * self.images, *like.shape[1:])
+    def _allocate(self, layer: str, part: str, like: NDArray[Any], batch: int) -> NDArray[Any]:
+        shape = (len(like) // batch * self.images, *like.shape[1:])
         if self.folder is None:
             return np.empty(shape, like.dtype)
         return np.lib.format.open_memmap(self._path(self.folder, layer, part), mode="w+", dtype=like.dtype, shape=shape)

@@ -26,7 +26,7 @@ from elude.exporter.scoring.measures import ms_scores
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.split_layer import random_control, split_layer
 from elude.exporter.splitting.stability import stability
-from elude.exporter.splitting.weights import bundle_splits
+from elude.exporter.splitting.weights import CONTROL, bundle_splits, load_splits
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EvaluationError, UsageError
 from elude.handlers.images.preprocess import Preprocess
@@ -106,7 +106,7 @@ def measure_bundle(
         loaded.module,
         layers,
         {split.layer: split for split in splits},
-        {split.layer: random_control(split, export.seed) for split in splits},
+        _controls(bundle, splits, export.seed),
         images=images,
         preprocess=loaded.preprocess,
         held_out=settings.held_out,
@@ -159,6 +159,13 @@ _TITLES = {
     "external_centred": "MS-Score by the encoder, centred",
     "purity": "class purity",
 }
+
+
+def _controls(bundle: Bundle, splits: Sequence[LayerSplit], seed: int) -> dict[str, LayerSplit]:
+    """The fair controls that were made with the splits; of an older bundle, which has none, permuted masks."""
+    if bundle.has(CONTROL):
+        return {control.layer: control for control in load_splits(bundle.path(CONTROL))}
+    return {split.layer: random_control(split, seed) for split in splits}
 
 
 def _export_settings(stored: Mapping[str, Any]) -> ExportSettings:

@@ -68,6 +68,20 @@ def top_rows(activations: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate([above, equal])).astype(np.int64)
 
 
+def top_rows_of_pictures(
+    activations: NDArray[np.float32], count: int, image: NDArray[np.int64], per_image: int
+) -> NDArray[np.int64]:
+    """As ``top_rows``, with at most ``per_image`` instances of one image, so that no image makes a cluster alone."""
+    if not np.isfinite(activations).all():
+        return top_rows(activations, count)
+    falling = np.argsort(-activations, kind="stable")
+    by_image = np.argsort(image[falling], kind="stable")
+    sizes = np.unique(image, return_counts=True)[1]
+    rank = np.empty(len(falling), np.int64)  # of each instance within its image, strongest first
+    rank[by_image] = np.arange(len(falling)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(falling[rank < per_image][:count])
+
+
 def normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """float32 (rows, inputs): each row over its Euclidean length; rows of zeros stay zero.
 

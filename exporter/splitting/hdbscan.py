@@ -4,6 +4,13 @@
 the L2-normalised vectors. ``projected`` first maps the normalised vectors to 64 dimensions with one
 Gaussian matrix, the same for every unit of a layer; by the Johnson-Lindenstrauss lemma distances
 keep within some ten percent, and the quadratic number of distances no longer costs `inputs` each.
+``pictures`` clusters by contribution and picture: the projected vectors and, beside them, the
+projected places of the instances' pictures (elude.exporter.splitting.pictures), with equal weight.
+
+Pairs of instances grow with the square of their number. Above ``SAMPLED`` instances the two cluster
+a sample of that many, with the smallest cluster in proportion, and another instance joins the
+cluster whose mean direction is nearest, if it is as near as nine of ten members are: the scores
+stay (docs/method.md), and the cost grows linearly.
 """
 
 from __future__ import annotations
@@ -22,7 +29,10 @@ from elude.handlers.errors import UsageError
 
 NOISE = -1
 PROJECTED_SIZE = 64
-CLUSTERERS = ("hdbscan", "projected")
+SAMPLED = 4_000
+NEAR_ENOUGH = 0.1  # quantile of the members' cosines with their mean, from which on another instance joins
+PICTURES = "pictures"
+CLUSTERERS = ("hdbscan", "projected", PICTURES)
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,12 @@ class Clusters:
 
 
 def cluster_unit(
-    vectors: NDArray[np.float32], *, min_cluster_size: int, clusterer: str = "hdbscan", seed: int = 0
+    vectors: NDArray[np.float32],
+    *,
+    min_cluster_size: int,
+    clusterer: str = "hdbscan",
+    seed: int = 0,
+    places: NDArray[np.float32] | None = None,
 ) -> Clusters:
     """Cluster the contribution vectors of one unit.
 
@@ -53,16 +68,19 @@ def cluster_unit(
         min_cluster_size: fewest rows that make a cluster, at least 2.
         clusterer: one of ``CLUSTERERS``.
         seed: of the projection; the exact clusterer has no randomness.
+        places: float32 (rows, D), of each row's picture, for ``pictures``.
 
     Returns:
         At most 64 clusters (the bits of a mask): of more, the largest stay and the others become
         noise. Rows of zeros point nowhere: they are noise.
 
     Raises:
-        UsageError: for an unknown ``clusterer``.
+        UsageError: for an unknown ``clusterer``, or ``pictures`` without ``places``.
     """
     if clusterer not in CLUSTERERS:
         raise UsageError(f"There is no clusterer {clusterer!r}.", f"Choose one of {', '.join(CLUSTERERS)}.")
+    if (clusterer == PICTURES) != (places is not None):
+        raise UsageError(f"The clusterer {clusterer!r} does not go with what was given.", "Give places to 'pictures'.")
     rows = len(vectors)
     labels, probabilities = np.full(rows, NOISE, np.int64), np.zeros(rows, np.float32)
     unit_vectors = normalise(vectors)
@@ -70,10 +88,11 @@ def cluster_unit(
     if len(some) < max(2, min_cluster_size):
         return Clusters(labels, probabilities)
     points = unit_vectors[some]
-    if clusterer == "projected":
-        if points.shape[1] > PROJECTED_SIZE:
-            points = points @ _projection(points.shape[1], seed)
-        labels[some], probabilities[some] = leaf_clusters(reach(points, min_cluster_size), min_cluster_size)
+    if clusterer != "hdbscan":
+        points = _projected(points, seed)
+        if places is not None:
+            points = np.concatenate([points, _projected(places[some], seed)], axis=1)
+        labels[some], probabilities[some] = _leaves(points, min_cluster_size, seed)
     else:
         fitted = HDBSCAN(
             min_cluster_size=min_cluster_size, algorithm="brute", cluster_selection_method="leaf", copy=True
@@ -92,9 +111,61 @@ def representatives(vectors: NDArray[np.float32], clusters: Clusters) -> NDArray
     return normalise(weights @ normalise(vectors))
 
 
+def _leaves(
+    points: NDArray[np.float32], min_cluster_size: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Labels and probabilities of the leaves of HDBSCAN, of a sample where there are many points."""
+    count = len(points)
+    if count <= SAMPLED:
+        return leaf_clusters(reach(points, min_cluster_size), min_cluster_size)
+    sample = np.sort(np.random.default_rng([seed, count]).choice(count, SAMPLED, replace=False))
+    smallest = max(3, round(min_cluster_size * SAMPLED / count))
+    drawn, weights = leaf_clusters(reach(points[sample], smallest), smallest)
+    labels, probabilities = _nearest(normalise(points), sample, drawn)
+    labels[sample], probabilities[sample] = drawn, weights
+    return labels, probabilities
+
+
+def _nearest(
+    points: NDArray[np.float32], sample: NDArray[np.int64], drawn: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """For each point of length 1 the cluster of the sample that it joins, and 1; or noise, and 0."""
+    found = int(drawn.max(initial=NOISE)) + 1
+    if not found:
+        return np.full(len(points), NOISE, np.int64), np.zeros(len(points))
+    means = normalise(np.stack([points[sample[drawn == number]].sum(axis=0) for number in range(found)]))
+    cosines = points @ means.T
+    near = np.array([np.quantile(cosines[sample[drawn == number], number], NEAR_ENOUGH) for number in range(found)])
+    best = cosines.argmax(axis=1)
+    joins = cosines[np.arange(len(points)), best] >= near[best]
+    return np.where(joins, best, NOISE), joins.astype(np.float64)
+
+
+def _projected(points: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """At most ``PROJECTED_SIZE`` dimensions of the points."""
+    return points @ _projection(points.shape[1], seed) if points.shape[1] > PROJECTED_SIZE else points
+
+
 def _projection(inputs: int, seed: int) -> NDArray[np.float32]:
     matrix = np.random.default_rng([seed, inputs]).standard_normal((inputs, PROJECTED_SIZE), dtype=np.float32)
     return matrix / np.float32(np.sqrt(PROJECTED_SIZE))
+
+
+def keep_clusters(clusters: Clusters, kept: NDArray[np.int64]) -> Clusters:
+    """Only the clusters ``kept``, renumbered in their order; the rest becomes noise."""
+    renumbered = np.full(clusters.count + 1, NOISE, np.int64)  # the last entry is noise's, reached by the label -1
+    renumbered[kept] = np.arange(len(kept))
+    labels = renumbered[clusters.labels]
+    return Clusters(labels, np.where(labels == NOISE, np.float32(0), clusters.probabilities))
+
+
+def shuffled(clusters: Clusters, seed: list[int]) -> Clusters:
+    """The fair control: labels and probabilities permuted over the rows together.
+
+    No row keeps what it knew of its cluster, neither its label nor the 0 that noise has; the sizes stay.
+    """
+    order = np.random.default_rng(seed).permutation(len(clusters.labels))
+    return Clusters(clusters.labels[order], clusters.probabilities[order])
 
 
 def _largest(clusters: Clusters, limit: int) -> Clusters:
@@ -102,8 +173,4 @@ def _largest(clusters: Clusters, limit: int) -> Clusters:
     if clusters.count <= limit:
         return clusters
     sizes = np.bincount(clusters.labels[clusters.labels != NOISE], minlength=clusters.count)
-    kept = np.sort(np.argsort(-sizes, kind="stable")[:limit])
-    renumbered = np.full(clusters.count + 1, NOISE, np.int64)  # the last entry is noise's, reached by the label -1
-    renumbered[kept] = np.arange(limit)
-    labels = renumbered[clusters.labels]
-    return Clusters(labels, np.where(labels == NOISE, np.float32(0), clusters.probabilities))
+    return keep_clusters(clusters, np.sort(np.argsort(-sizes, kind="stable")[:limit]))

@@ -16,7 +16,8 @@ all representatives are 0) all clusters share under both.
 ``signed`` is not the paper's and knows no margin: the input goes to the cluster with the largest
 r_c[j], sign and all (of equal ones the first). The choice maximises the sum over c of w^c . (own
 mean - mean of the others), as that sum is linear in the shares: an input that holds the unit back
-goes to the cluster that it holds back least. docs/method.md has what it gains and what it costs.
+goes to the cluster that it holds back least. docs/method.md has what it gains and
+what it costs.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from elude.handlers.errors import UsageError
 
 MarginRule = Literal["literal", "smallest", "signed"]
 MARGIN_RULES: tuple[str, ...] = get_args(MarginRule)
+WITHOUT_MARGIN = ("signed",)  # rules that no rho changes
 MARGINS: NDArray[np.float64] = np.arange(1, 21) / 20  # 0.05, 0.10, … 1.00
 
 

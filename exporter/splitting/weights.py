@@ -34,6 +34,7 @@ from elude.handlers.errors import BundleError, UnsupportedLayerError
 
 Float = TypeVar("Float", bound=np.floating)
 SCHEMA_VERSION = 1
+CONTROL = "control.safetensors"  # of a bundle: the controls of its splits, in the form of a split
 _FIELDS = ("parts", "masks", "rho", "representatives")
 
 

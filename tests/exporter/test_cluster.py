@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from elude.exporter.splitting.contributions import normalise
-from elude.exporter.splitting.hdbscan import CLUSTERERS, Clusters, cluster_unit, representatives
+from elude.exporter.splitting.hdbscan import Clusters, cluster_unit, representatives
 from elude.handlers.errors import UsageError
 
 
@@ -18,7 +18,7 @@ def planted(rows: int, inputs: int, count: int, noise: float = 0.02, seed: int =
     return (vectors * rng.gamma(2, 10, (rows, 1))).astype(np.float32), truth
 
 
-@pytest.mark.parametrize("clusterer", CLUSTERERS)
+@pytest.mark.parametrize("clusterer", ["hdbscan", "projected"])
 def test_planted_directions_are_found_whatever_their_length(clusterer: str) -> None:
     vectors, truth = planted(240, 200, 4, noise=0.3)
     clusters = cluster_unit(vectors, min_cluster_size=20, clusterer=clusterer)
@@ -30,7 +30,7 @@ def test_planted_directions_are_found_whatever_their_length(clusterer: str) -> N
     assert clusters.probabilities.max() <= 1
 
 
-@pytest.mark.parametrize("clusterer", CLUSTERERS)
+@pytest.mark.parametrize("clusterer", ["hdbscan", "projected"])
 def test_clustering_is_deterministic_and_leaves_its_input_alone(clusterer: str) -> None:
     vectors, _ = planted(200, 100, 3, noise=1.5)
     before = vectors.copy()
@@ -91,3 +91,23 @@ def test_representatives_are_weighted_mean_directions() -> None:
 def test_an_unknown_clusterer_is_refused() -> None:
     with pytest.raises(UsageError, match="kmeans"):
         cluster_unit(np.ones((9, 2), np.float32), min_cluster_size=2, clusterer="kmeans")
+
+
+@pytest.mark.parametrize("rows", [4_000, 4_001, 9_000])
+def test_many_rows_are_clustered_by_a_sample_and_give_the_same_clusters(rows: int) -> None:
+    vectors, truth = planted(rows, 40, 4)
+    clusters = cluster_unit(vectors, min_cluster_size=rows // 20, clusterer="projected")
+    assert clusters.count == 4
+    member = clusters.labels >= 0
+    assert member.mean() > 0.8
+    assert adjusted_rand_score(truth[member], clusters.labels[member]) == 1
+
+
+def test_a_row_that_is_far_from_all_clusters_of_the_sample_is_noise() -> None:
+    vectors, _ = planted(6_000, 40, 2)
+    rng = np.random.default_rng(0)
+    alone = rng.standard_normal((600, 40)).astype(np.float32)
+    clusters = cluster_unit(np.concatenate([vectors, alone]), min_cluster_size=300, clusterer="projected")
+    assert clusters.count == 2
+    assert (clusters.labels[6_000:] == -1).mean() > 0.95
+    assert (clusters.labels[:6_000] >= 0).mean() > 0.8

@@ -69,7 +69,7 @@ def same(one: dict[str, Probe], other: dict[str, Probe]) -> bool:
     return all(
         getattr(one[name], part).tobytes() == getattr(other[name], part).tobytes()
         for name in one
-        for part in ("q", "z", "image", "token")
+        for part in ("q", "z", "image", "token", "pictures")
     ) and list(one) == list(other)
 
 
@@ -98,7 +98,7 @@ def test_a_killed_collection_goes_on_and_gives_the_same_bytes(images: ImageSourc
         [*command, str(tmp_path / "whole"), "0"], stdout=subprocess.DEVNULL, check=True, cwd=ROOT, env=environment
     )
     assert files(tmp_path / "killed") == files(tmp_path / "whole") != left
-    assert len(left) == 3 * 3 + 1
+    assert len(left) == 3 * 4 + 1
 
 
 def test_in_memory_or_in_a_folder_and_twice_it_is_the_same(images: ImageSource, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_memory_is_within_the_stated_bound(tmp_path: Path) -> None:
     batch = 16 * (
         3 * 32 * 32 * (2 + 4 + 4) + 4 * 4 * (2 * 2000 + 2 * 500)
     )  # pixels of two batches; input and output, and their copies
-    assert bound == 4000 * 3 * (2500 * 4 + 16)
+    assert bound == 4000 * 3 * (2500 * 4 + 16) + 4000 * 2000 * 4
     assert 0.9 * bound < used < bound + batch + 8_000_000  # the rest is the allocator's
 
 
@@ -196,7 +196,7 @@ def test_the_bound_counts_every_array(images: ImageSource) -> None:
     model = Convolutions().eval()
     for layer, tokens in zip(find_layers(model, LAYERS), (36, 36, 1), strict=True):
         probe = found[layer.name]
-        used = sum(array.nbytes for array in (probe.q, probe.z, probe.image, probe.token))
+        used = sum(array.nbytes for array in (probe.q, probe.z, probe.image, probe.token, probe.pictures))
         assert collected_bytes(layer, tokens, len(images), 3) == used
 
 

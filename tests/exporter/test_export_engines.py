@@ -19,7 +19,8 @@ from elude.exporter import engines
 from elude.exporter.models.layers import find_layers
 from elude.exporter.probing.probe import collect
 from elude.exporter.splitting.layer_split import LayerSplit
-from elude.exporter.splitting.split_layer import SplitSettings, split_layer
+from elude.exporter.splitting.split_layer import split_layer
+from elude.exporter.splitting.split_unit import SplitSettings
 from elude.handlers.errors import ImageError, UsageError
 
 SETTINGS = SplitSettings(200, 8)

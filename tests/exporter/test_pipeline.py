@@ -33,6 +33,7 @@ SETTINGS = ExportSettings(tokens_per_image=9, top_k=150, min_cluster_size=5, top
 FILES = {
     "README.md",
     "catalogue.sqlite",
+    "control.safetensors",
     "disentangled.safetensors",
     "equivalence.json",
     "labels.json",
@@ -235,11 +236,13 @@ def test_what_cannot_be_used_is_refused_before_any_work(model: str, images: Path
 
 @pytest.mark.parametrize(
     ("instances", "top_k", "smallest"),
-    [(100, 100, 5), (1200, 100, 5), (12_000, 1000, 10), (24_000, 2000, 20), (10**6, 2000, 20)],
+    [(100, 100, 5), (1200, 100, 5), (12_000, 1000, 5), (24_000, 2000, 8), (10**6, 2000, 8)],
 )
 def test_default_sizes_follow_the_instances(instances: int, top_k: int, smallest: int) -> None:
     chosen = ExportSettings().for_instances(instances)
     assert (chosen.top_k, chosen.min_cluster_size) == (top_k, smallest)
+    paper = ExportSettings(method="paper").for_instances(instances)
+    assert (paper.top_k, paper.min_cluster_size) == (top_k, max(round(top_k / 100), 5))
 
 
 def test_a_method_names_rule_and_clusterer() -> None:
@@ -248,8 +251,10 @@ def test_a_method_names_rule_and_clusterer() -> None:
         "margin_rule": "signed",
         "clusterer": "hdbscan",
     }
-    chosen = ExportSettings(clusterer="projected").for_instances(5000)
-    assert (chosen.margin_rule, chosen.clusterer) == ("literal", "projected")
+    chosen = ExportSettings().for_instances(5000)
+    assert (chosen.margin_rule, chosen.clusterer) == ("signed", "pictures")
+    with pytest.raises(UsageError, match="does not go with"):
+        ExportSettings(margin_rule="literal").for_instances(5000)
     with pytest.raises(UsageError, match=r"no method 'mine'.*default, paper"):
         ExportSettings(method="mine")
 

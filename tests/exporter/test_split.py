@@ -11,7 +11,8 @@ from elude.exporter.models.layers import find_layers
 from elude.exporter.splitting.contributions import contributions, layer_bias, top_rows
 from elude.exporter.splitting.hdbscan import Clusters, cluster_unit, representatives
 from elude.exporter.splitting.margin import MARGINS, winning_masks
-from elude.exporter.splitting.split_layer import SplitSettings, random_control, separation, split_layer, split_unit
+from elude.exporter.splitting.split_layer import random_control, split_layer
+from elude.exporter.splitting.split_unit import SplitSettings, separation, split_unit
 from elude.handlers.errors import UsageError
 
 SETTINGS = SplitSettings(top_k=600, min_cluster_size=50)

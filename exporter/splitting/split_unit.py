@@ -1,0 +1,231 @@
+"""The split of one unit: its clusters, the margin that tells them apart best, masks, and the fair control.
+
+The margin is the one at which each sub-unit fires most on its own cluster and least on the others:
+the largest mean over clusters c of (own_c - other_c) / (own_c + other_c), with own_c and other_c
+the mean ReLU activation of sub-unit c on its own cluster's instances and on those of all other
+clusters together, and 0 where both are 0. Of equal margins the smallest is taken. The paper
+describes the aim but not the measure (ELUDe, arXiv 2605.31304, section 3); this one is bounded and
+free of the unit's scale.
+
+A unit stays whole when it has fewer than two clusters, or when the best margin leaves every input
+shared by all: its sub-units would all be the same fraction of the unit and follow no concept of
+their own.
+
+Every split has a fair control: the same rule on the same unit with its instances' labels and
+probabilities permuted together, so with as many sub-units that know nothing of the clusters. What a
+split gains over its control is what the clusters add beyond mere expansion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elude.exporter.splitting.hdbscan import (
+    CLUSTERERS,
+    PICTURES,
+    Clusters,
+    cluster_unit,
+    keep_clusters,
+    representatives,
+    shuffled,
+)
+from elude.exporter.splitting.layer_split import MAX_PARTS, full_masks
+from elude.exporter.splitting.margin import MARGIN_RULES, MARGINS, WITHOUT_MARGIN, winning_masks
+from elude.exporter.splitting.pictures import coherence
+from elude.handlers.errors import UsageError
+
+FEWEST_PICTURES = 3  # of a cluster, with the clusterer ``pictures``
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """How units are split.
+
+    Attributes:
+        top_k: instances per unit, those with its largest activations; the paper takes 4 to 16 % of all.
+        min_cluster_size: fewest instances of a cluster; 0.25 to 1 % of ``top_k``.
+        margin_rule: ``literal``, ``smallest`` or ``signed`` (elude.exporter.splitting.margin).
+        clusterer: ``hdbscan``, ``projected`` or ``pictures`` (elude.exporter.splitting.hdbscan).
+        seed: of whatever is random in the clusterer, and of the control.
+        expansion: with ``pictures``, sub-units per unit of the layer, at most.
+    """
+
+    top_k: int
+    min_cluster_size: int
+    margin_rule: str = "literal"
+    clusterer: str = "hdbscan"
+    seed: int = 0
+    expansion: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.min_cluster_size < 2:
+            raise UsageError(f"min_cluster_size is {self.min_cluster_size}.", "Give at least 2.")
+        if self.top_k < 2 * self.min_cluster_size:
+            raise UsageError(
+                f"top_k is {self.top_k}, too few for two clusters of {self.min_cluster_size}.",
+                "Give at least twice min_cluster_size.",
+            )
+        if self.margin_rule not in MARGIN_RULES:
+            raise UsageError(
+                f"There is no margin rule {self.margin_rule!r}.", f"Choose one of {', '.join(MARGIN_RULES)}."
+            )
+        if self.clusterer not in CLUSTERERS:
+            raise UsageError(f"There is no clusterer {self.clusterer!r}.", f"Choose one of {', '.join(CLUSTERERS)}.")
+        if self.clusterer == PICTURES and self.margin_rule not in WITHOUT_MARGIN:
+            raise UsageError(
+                f"The clusterer 'pictures' does not go with the margin rule {self.margin_rule!r}.",
+                f"Choose one of {', '.join(WITHOUT_MARGIN)}.",
+            )
+        if not 2 <= self.expansion <= MAX_PARTS:
+            raise UsageError(f"expansion is {self.expansion}.", f"Give 2 to {MAX_PARTS}.")
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The top instances of one unit: all that its split depends on, so that a job may run anywhere.
+
+    Attributes:
+        unit: its number.
+        vectors: float32 (rows, inputs), contributions.
+        bias: of the unit.
+        places: float32 (rows, D), of each row's picture, for the clusterer ``pictures`` only.
+        pictures: int64 (rows,), numbers of the rows' pictures.
+    """
+
+    unit: int
+    vectors: NDArray[np.float32]
+    bias: float = 0.0
+    places: NDArray[np.float32] | None = None
+    pictures: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class UnitSplit:
+    """The split of one unit.
+
+    Attributes:
+        masks: uint64 (inputs,).
+        rho: the margin, NaN of a rule without one.
+        representatives: float32 (parts, inputs).
+        control: uint64 (inputs,), masks of the fair control, None where none was asked for.
+    """
+
+    masks: NDArray[np.uint64]
+    rho: float
+    representatives: NDArray[np.float32]
+    control: NDArray[np.uint64] | None = None
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Clusters of one unit before the layer chooses: representatives (clusters, inputs), the same of the control, and
+    coherence (clusters,).
+    """
+
+    representatives: NDArray[np.float32]
+    control: NDArray[np.float32]
+    coherence: NDArray[np.float64]
+
+
+def split_unit(
+    vectors: NDArray[np.float32], bias: float, settings: SplitSettings, *, control: int | None = None
+) -> UnitSplit | None:
+    """Split one unit by a rule that needs no other unit; None when it stays whole.
+
+    Args:
+        vectors: float32 (rows, inputs), contributions.
+        bias: of the unit.
+        settings: see ``SplitSettings``, any clusterer but ``pictures``.
+        control: the unit's number, to make the fair control too; None: without.
+    """
+    _check_finite(vectors)
+    clusters = cluster_unit(
+        vectors, min_cluster_size=settings.min_cluster_size, clusterer=settings.clusterer, seed=settings.seed
+    )
+    if clusters.count < 2:
+        return None
+    split = _by_margin(vectors, bias, clusters, settings.margin_rule)
+    if np.all(split.masks == full_masks(np.array([clusters.count]))):
+        return None
+    if control is None:
+        return split
+    mixed = shuffled(clusters, [settings.seed, control])
+    return replace(split, control=_by_margin(vectors, bias, mixed, settings.margin_rule).masks)
+
+
+def _by_margin(vectors: NDArray[np.float32], bias: float, clusters: Clusters, rule: str) -> UnitSplit:
+    """The masks at the margin that tells the clusters apart best."""
+    means = representatives(vectors, clusters)
+    masks = winning_masks(means, MARGINS, rule)
+    tried, first = np.unique(masks, axis=0, return_index=True)
+    # margins that give the same masks are the same split: each is tried once, smallest margin first
+    tried = tried[np.argsort(first)]
+    best = int(separation(vectors, clusters, bias, tried).argmax())
+    rho = np.nan if rule in WITHOUT_MARGIN else float(MARGINS[np.sort(first)[best]])
+    return UnitSplit(tried[best], rho, means)
+
+
+def candidates_of(instances: Instances, settings: SplitSettings) -> Candidates:
+    """The clusters of one unit by contribution and picture, with the coherence of their pictures."""
+    assert instances.places is not None
+    assert instances.pictures is not None
+    vectors, places, pictures = instances.vectors, instances.places, instances.pictures
+    _check_finite(vectors)
+    clusters = cluster_unit(
+        vectors, min_cluster_size=settings.min_cluster_size, clusterer=PICTURES, seed=settings.seed, places=places
+    )
+    members = [np.flatnonzero(clusters.labels == number) for number in range(clusters.count)]
+    enough = [number for number, rows in enumerate(members) if len(np.unique(pictures[rows])) >= FEWEST_PICTURES]
+    clusters = keep_clusters(clusters, np.array(enough, np.int64))
+    scores = [coherence(places[members[number]], pictures[members[number]]) for number in enough]
+    mixed = shuffled(clusters, [settings.seed, instances.unit])
+    return Candidates(representatives(vectors, clusters), representatives(vectors, mixed), np.array(scores))
+
+
+def split_candidates(unit: Candidates, rows: NDArray[np.int64], rule: str) -> UnitSplit | None:
+    margin = np.ones(1)  # the rules used here know none
+    means = unit.representatives[rows]
+    masks, control = (winning_masks(each, margin, rule)[0] for each in (means, unit.control[rows]))
+    return None if np.all(masks == full_masks(np.array([len(rows)]))) else UnitSplit(masks, np.nan, means, control)
+
+
+def _check_finite(vectors: NDArray[np.float32]) -> None:
+    if not np.isfinite(vectors).all():
+        raise UsageError(
+            "A contribution of the layer is NaN or infinite.",
+            "Check the model's weights and the images' preprocessing.",
+        )
+
+
+def separation(
+    vectors: NDArray[np.float32], clusters: Clusters, bias: float, masks: NDArray[np.uint64]
+) -> NDArray[np.float64]:
+    """float64 (candidates,): how well each candidate's sub-units tell the clusters apart, from -1 to 1 (the module's
+    measure).
+
+    Args:
+        vectors: (rows, inputs), contributions, not normalised.
+        clusters: of the rows, at least two.
+        bias: of the unit.
+        masks: (candidates, inputs).
+    """
+    member = np.flatnonzero(clusters.labels >= 0)
+    count = clusters.count
+    order = member[np.argsort(clusters.labels[member], kind="stable")]
+    sizes = np.bincount(clusters.labels[order], minlength=count)
+    starts = np.cumsum(sizes) - sizes
+    rows = vectors[order]
+    scores = np.empty(len(masks))
+    for i, mask in enumerate(masks):
+        shared = ((mask >> np.arange(count, dtype=np.uint64)[:, None]) & np.uint64(1)).astype(np.float32)
+        shares = shared / shared.sum(axis=0)
+        activations = np.maximum(rows @ shares.T + np.float32(bias) * shares.mean(axis=1), 0)
+        sums = np.add.reduceat(activations, starts, axis=0, dtype=np.float64)  # (cluster, sub-unit)
+        total, own = sums.sum(axis=0), np.diagonal(sums)
+        own_mean, other_mean = own / sizes, (total - own) / (len(order) - sizes)
+        level = own_mean + other_mean
+        scores[i] = np.divide(own_mean - other_mean, level, out=np.zeros(count), where=level > 0).mean()
+    return scores
