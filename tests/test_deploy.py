@@ -54,3 +54,6 @@ def test_the_container_s_torchserve_listens_as_the_documents_say() -> None:
     properties = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     assert properties["management_address"].startswith("http://127.0.0.1")
     assert "disable_token_authorization" not in properties
+    # TorchServe decodes %2e%2e after it has compared: a pattern of a folder allows every file.
+    assert re.fullmatch(properties["allowed_urls"], "file:///home/serve/store/elude.mar")
+    assert not re.fullmatch(properties["allowed_urls"], "file:///home/serve/store/%2e%2e/evil.mar")

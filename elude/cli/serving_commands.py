@@ -204,7 +204,7 @@ def call(
     try:
         answer = Client(url, token, model=model, version=version).call(operation, **fields)
     except RequestError as error:
-        if error.status in (400, 401, 403) and "token" in error.message.lower():
+        if error.status == 401 or "Token Authorization failed" in error.message:
             raise RequestError(error.message, NEW_KEY, error.status) from error
         raise
     typer.echo(pretty(answer))

@@ -165,3 +165,19 @@ def test_what_the_server_refuses_is_told_in_its_words(url: str, image: str, argu
 
 def test_a_concept_may_hold_signs() -> None:
     assert parse_edit("a = b: c@d=scale:2", "concept") == {"concept": "a = b: c@d", "action": "scale", "value": 2.0}
+
+
+def test_an_answer_is_short_to_read_and_leaves_nothing_out(url: str, image: str) -> None:
+    done = CliRunner().invoke(app, ["call", "inspect", image, "--heat-map", "grid", "--url", url, "--token", KEY])
+    answer = json.loads(done.stdout)
+    assert answer["sub_units"][0]["heat_map"]["values"]
+    assert len(done.stdout.splitlines()) < 20 * len(answer["sub_units"]) + 30
+    without = call(url, "inspect", image)
+    assert all("heat_map" not in row or row["heat_map"] is None for row in without["sub_units"])
+
+
+def test_a_wrong_key_is_answered_with_the_way_to_the_right_one(url: str, image: str) -> None:
+    done = CliRunner().invoke(app, ["call", "predict", image, "--url", url, "--token", "of yesterday"])
+    assert isinstance(done.exception, RequestError)
+    assert "ELUDE_TOKEN" in done.exception.remedy
+    assert "--token-minutes" in done.exception.remedy
