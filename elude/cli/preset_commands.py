@@ -50,15 +50,16 @@ def preset_list(bundle: BundlePath, as_json: AsJson = False) -> None:
     """The presets of a bundle, and what the gate said of each."""
     from elude.handlers.admission.admission import admit
     from elude.handlers.admission.requirements import Requirements
+    from elude.quality.gate.evidence import mapping
     from elude.quality.gate.preset_checks import PRESETS_QUALITY
     from elude.quality.steering.presets import edits_of
 
     opened = Bundle.open(bundle)
     found = admit(opened, Requirements())
-    measured = opened.json(PRESETS_QUALITY)["presets"] if opened.has(PRESETS_QUALITY) else {}
+    measured = mapping(opened.json(PRESETS_QUALITY)).get("presets") if opened.has(PRESETS_QUALITY) else {}
     rows: dict[str, Any] = {}
     for name, edits in edits_of(opened).items():
-        state = "measured, not judged" if name in measured else "not measured"
+        state = "measured, not judged" if name in mapping(measured) else "not measured"
         if found.admitted:
             state = "passed" if name in found.presets else f"refused: {found.refused[name]}"
         rows[name] = f"{len(edits)} edits; {state}"

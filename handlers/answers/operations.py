@@ -15,6 +15,7 @@ from elude.handlers.bundle.bundle import LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue, ConceptRow
 from elude.handlers.bundle.output_kinds import EMBEDDING, REGRESSION
 from elude.handlers.errors import RequestError
+from elude.handlers.requests.identifiers import UnitId, named_sub_units
 from elude.handlers.requests.schema import Inspect
 from elude.handlers.requests.steering import Steered
 
@@ -87,16 +88,8 @@ def parts_of(unit: str, layers: Sequence[LayerInfo]) -> range:
 
     RequestError 404 if there is no such unit.
     """
-    for layer in layers:
-        number = unit.removeprefix(f"{layer.name}/u")
-        if (
-            number.isdecimal()
-            and len(number) < 10
-            and int(number) < layer.units
-            and unit == f"{layer.name}/u{int(number)}"
-        ):
-            start = layer.first + layer.starts[int(number)]
-            return range(start, start + layer.parts[int(number)])
+    if parts := named_sub_units(unit, layers, UnitId):
+        return parts
     raise RequestError(
         f"Field 'unit' is {unit!r}: there is no such unit here.", "Units are named in the answers of 'inspect'.", 404
     )

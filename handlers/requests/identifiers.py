@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from elude.handlers.bundle.manifest import LayerInfo
 from elude.handlers.errors import UsageError
 
 _PATTERN = re.compile(r"(?P<layer>[A-Za-z0-9_.]+)/u(?P<unit>0|[1-9]\d{0,8})(\.s(?P<part>0|[1-9]\d{0,8}))?")
@@ -46,3 +48,20 @@ def parse_id(text: str) -> UnitId | SubUnitId:
         )
     layer, unit, part = match["layer"], int(match["unit"]), match["part"]
     return UnitId(layer, unit) if part is None else SubUnitId(layer, unit, int(part))
+
+
+def named_sub_units(text: str, layers: Sequence[LayerInfo], kind: type[UnitId] | type[SubUnitId]) -> range:
+    """Indices over all layers of what an identifier of that kind names: of a unit, its parts. Empty if the text is
+    not one, or there is no such unit or sub-unit.
+    """
+    match = _PATTERN.fullmatch(text)
+    if match is None or (match["part"] is None) != (kind is UnitId):
+        return range(0)
+    unit = int(match["unit"])
+    layer = next((layer for layer in layers if layer.name == match["layer"] and unit < layer.units), None)
+    if layer is None:
+        return range(0)
+    parts = range(layer.parts[unit])
+    chosen = parts if kind is UnitId else parts[int(match["part"]) : int(match["part"]) + 1]
+    first = layer.first + layer.starts[unit]
+    return range(first + chosen.start, first + chosen.stop)

@@ -13,6 +13,7 @@ from elude.handlers.bundle.bundle import Bundle, LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue
 from elude.handlers.errors import BundleError, RequestError
 from elude.handlers.requests.edits import Edit
+from elude.handlers.requests.identifiers import SubUnitId, named_sub_units
 from elude.handlers.requests.schema import EditRequest
 from elude.handlers.requests.validation import read
 from elude.handlers.settings import Limits
@@ -99,13 +100,8 @@ def _edit(entry: EditRequest, index: int, where: str) -> Edit:
 
 def index_of(identifier: str, layers: Sequence[LayerInfo], where: str) -> int:
     """Index over all layers of ``LAYER/u31.s4``; RequestError naming ``where`` if there is none."""
-    layer_name, _, rest = identifier.partition("/u")
-    unit, _, part = rest.partition(".s")
-    for layer in layers:
-        if layer.name == layer_name and unit.isdecimal() and part.isdecimal() and len(unit) < 10 and len(part) < 10:
-            u, p = int(unit), int(part)
-            if u < layer.units and p < layer.parts[u] and identifier == f"{layer.name}/u{u}.s{p}":
-                return layer.first + layer.starts[u] + p
+    for index in named_sub_units(identifier, layers, SubUnitId):
+        return index
     raise RequestError(
         f"Field '{where}' is {identifier!r}: there is no such sub-unit.", "Find one with 'inspect' or 'search'.", 404
     )

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Literal, get_args
 
 from elude.quality.statistics.intervals import LEVEL
@@ -209,4 +210,21 @@ class Verdict:
             raise ValueError("its policy does not match the hash")
         if data.get("passed") is not verdict.passed:
             raise ValueError(f"it says passed = {data.get('passed')!r}, its checks say {verdict.passed}")
+        verdict._require_types()
         return verdict
+
+    def _require_types(self) -> None:
+        """ValueError if a field is of another type than its readers expect."""
+        texts = (self.policy_name, self.policy_sha256, self.policy_text, self.model, self.artefact_sha256)
+        texts += (self.quality_sha256, self.equivalence_sha256)
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("not a verdict: a name or hash is not a text")
+        if not all(isinstance(waiver, dict) for waiver in self.waivers):
+            raise ValueError("not a verdict: a waiver is not an object")
+        if self.baseline is not None and not (
+            isinstance(self.baseline, dict) and isinstance(self.baseline.get("artefact_sha256"), str)
+        ):
+            raise ValueError("not a verdict: its baseline is not an object with a hash")
+        for day in (self.judged_on, self.valid_until):
+            if day is not None:
+                date.fromisoformat(day if isinstance(day, str) else "")
