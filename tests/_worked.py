@@ -16,6 +16,7 @@ from PIL import Image
 
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
 from elude.handlers.bundle.catalogue import ConceptRow, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.handlers.files import file_sha256
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.requests.calls import Call
 from elude.handlers.requests.edits import Edit
@@ -107,3 +108,11 @@ PRESET = {
 
 def with_presets(path: Path, presets: Any = PRESET) -> Bundle:
     return make_bundle(path).add({"presets.json": json.dumps(presets).encode()})
+
+
+def hashed_again(path: Path) -> Bundle:
+    """A bundle whose files were changed in place, as its exporter would have written it with them."""
+    manifest = Bundle.open(path, verify=False).manifest
+    files = {name: file_sha256(path / name) for name in manifest.files}
+    (path / "manifest.json").write_bytes(manifest.with_files(files).to_bytes())
+    return Bundle.open(path)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import BundleError
 from elude.handlers.files import parse_json
 from elude.quality.dimensions import HIGHER_IS_BETTER, RANGES
 
@@ -113,11 +114,11 @@ def gather(bundle: Bundle) -> Evidence:
         if not bundle.has(name):
             problems.append(f"{name} is missing")
             continue
-        content = bundle.read(name)
         try:
+            content = bundle.read(name)
             parsed = parse_json(content)
-        except ValueError as error:
-            problems.append(f"{name} cannot be parsed: {error}")
+        except (BundleError, ValueError) as error:
+            problems.append(f"{name} cannot be used: {error}")
             continue
         if not isinstance(parsed, dict):
             problems.append(f"{name} is not a JSON object")

@@ -7,9 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _worked import LABELS, PICTURE, PRESET, TEXT, WorkedSession, ask, make_bundle, softmax, with_presets
+from _worked import (
+    LABELS,
+    PICTURE,
+    PRESET,
+    TEXT,
+    WorkedSession,
+    ask,
+    hashed_again,
+    make_bundle,
+    softmax,
+    with_presets,
+)
 
-from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError, UsageError
 from elude.handlers.service import Service
 from elude.handlers.settings import Limits, Settings
@@ -67,7 +77,7 @@ def test_a_concept_of_many_sub_units_counts_each(tmp_path: Path) -> None:
     connection.execute("UPDATE sub_units SET name='thing'")
     connection.commit()
     connection.close()
-    bundle = Bundle.open(path, verify=False)
+    bundle = hashed_again(path)
     body = {"op": "steer", "image": TEXT, "edits": [{"concept": "thing", "action": "ablate"}]}
     status, answer = ask(Service(bundle, WorkedSession()), body)
     assert (status, [edit["id"] for edit in answer["edits"]]) == (200, ["fc/u0.s0", "fc/u1.s0", "fc/u1.s1"])
