@@ -215,8 +215,8 @@ class Verdict:
 
     def _require_types(self) -> None:
         """ValueError if a field is of another type than its readers expect."""
-        texts = (self.policy_name, self.policy_sha256, self.policy_text, self.model, self.artefact_sha256)
-        texts += (self.quality_sha256, self.equivalence_sha256)
+        texts = [self.policy_name, self.policy_sha256, self.policy_text, self.model, self.artefact_sha256]
+        texts += [self.quality_sha256, self.equivalence_sha256]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("not a verdict: a name or hash is not a text")
         if not all(isinstance(waiver, dict) for waiver in self.waivers):
