@@ -16,7 +16,7 @@ import numpy as np
 
 from elude.handlers.errors import EvaluationError
 from elude.quality.subjects.subject import Subject
-from elude.quality.suites.imagenet import synsets
+from elude.quality.suites.imagenet import readable, synsets
 from elude.quality.suites.sources import read_lines
 from elude.quality.suites.suite import IMAGENET_1K, ShiftedSet, Suite
 
@@ -32,7 +32,7 @@ class OutputNames:
 
     Attributes:
         keys: as the suite calls them; outputs that the suite does not name have names of their own.
-        titles: for people.
+        titles: for people: the model's own names, with words for synsets.
     """
 
     keys: tuple[str, ...]
@@ -72,7 +72,7 @@ def output_names(subject: Subject, suite: Suite) -> OutputNames:
                     "Name each class in one way in all sets of the suite.",
                 )
             keys[output] = name
-    return OutputNames(tuple(keys), distinct(labels) if labels is not None else unique)
+    return OutputNames(tuple(keys), distinct(readable(labels if labels is not None else unique)))
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from elude.handlers.errors import UsageError
 
+_SYNSET = re.compile(r"n\d{8}$")
 Categories = tuple[tuple[str, tuple[str, ...]], ...]
 
 
@@ -71,15 +72,30 @@ def synsets(name: str = "imagenet") -> tuple[str, ...]:
     Raises:
         UsageError: timm, which has the lists, is not installed.
     """
+    return tuple(_list_of_timm(f"{name}_synsets.txt").split())
+
+
+def readable(names: Sequence[str]) -> tuple[str, ...]:
+    """The words of WordNet for names that are synsets; others stay as they are."""
+    return tuple(_words().get(name, name) if _SYNSET.match(name) else name for name in names)
+
+
+@cache
+def _words() -> dict[str, str]:
+    lines = _list_of_timm("imagenet_synset_to_lemma.txt").splitlines()
+    return {synset: words.strip() for synset, _, words in (line.partition("\t") for line in lines)}
+
+
+def _list_of_timm(name: str) -> str:
     spec = find_spec("timm")  # found, not imported: that would load torch
     if spec is None or spec.origin is None:
         raise UsageError(
             "The names of ImageNet's classes come with timm, which is not installed.", "Run: pip install timm"
         )
-    path = Path(spec.origin).parent / "data" / "_info" / f"{name}_synsets.txt"
+    path = Path(spec.origin).parent / "data" / "_info" / name
     if not path.is_file():
         raise UsageError(f"This version of timm has no {path.name}.", "Install timm 1.0.20 or newer.")
-    return tuple(path.read_text("utf-8").split())
+    return path.read_text("utf-8")
 
 
 def sixteen_categories() -> Categories:

@@ -68,6 +68,14 @@ def test_imagenet_in_class_folders(tmp_path: Path) -> None:
     written = init(tmp_path)
     assert [item.part for item in written.used] == ["images"]
     assert accuracy(tmp_path) == 0.75
+    table = measured(tmp_path, "accuracy").dimensions["accuracy"].tables["accuracy_per_class"]
+    assert {name: value for name, value in table.items() if value is not None} == {  # words, not synsets
+        "tench, Tinca tinca": 1.0,
+        "goldfish, Carassius auratus": 1.0,
+        "Chihuahua": 1.0,
+        "cock": 0.0,
+    }
+    assert len(table) == 1000  # the two cranes are two
 
 
 def test_splits_measure_on_validation_only(tmp_path: Path) -> None:
