@@ -136,7 +136,7 @@ class Work:
         return int(end - first)
 
     def at_once(self, pixels: int) -> int:
-        """How many images make so many pixels, at least one and at most a batch."""
+        """How many images make up to ``pixels`` pixels, at least one and at most a batch."""
         height, width = self.preprocess.input_size[1:]
         return max(1, min(self.plan.batch_size, self.plan.wider * pixels // (height * width)))
 
