@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GATE = [
     f"tests/quality/test_{name}.py" for name in ("gate", "gate_baseline", "gate_waivers", "verdict", "presets_gate")
 ]
+GATE += ["tests/quality/test_measured_on.py", "tests/quality/test_rules_that_can_fail.py"]
 GATE.append("tests/quality/test_gate_properties.py")  # last, as it takes longest
 STORE = [f"tests/model_store/test_{name}.py" for name in ("admission_rules", "signing", "store")]
 STORE_TESTS = (
@@ -48,6 +49,7 @@ TARGETS = {
     "elude.quality.gate.evidence": (GATE, ""),
     "elude.quality.gate.verdict": (GATE, ""),
     "elude.quality.gate.preset_checks": (GATE, ""),
+    "elude.quality.dimensions.measured_on": (["tests/quality/test_measured_on.py"], ""),
     "elude.handlers.admission.admission": (
         ["tests/quality/test_presets_gate.py", *STORE],
         STORE_TESTS + " or presets or ruling",
@@ -107,7 +109,7 @@ def mutants(source: str) -> Iterator[Mutant]:
             )
 
 
-def _changes(node: ast.AST) -> Iterator[tuple[str, Any]]:  # noqa: PLR0912  # one branch a kind of fault
+def _changes(node: ast.AST) -> Iterator[tuple[str, Any]]:  # noqa: PLR0912  # one branch per kind of fault
     if isinstance(node, ast.Compare):
         for i, operator in enumerate(node.ops):
             for other in TURNED.get(type(operator), []):

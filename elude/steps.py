@@ -116,7 +116,7 @@ def export(
 
 def evaluate(
     subject: BundleLike | Subject,
-    suite: PathLike | Suite = "embedded",
+    suite: PathLike | Suite | None = None,
     *,
     quick: bool = False,
     dimensions: Sequence[str] | None = None,
@@ -135,11 +135,12 @@ def evaluate(
     Args:
         subject: a bundle (path or object), a loaded model, an ``.onnx`` file, ``http(s)://HOST:PORT``, a model's
             name, or a ``Subject``.
-        suite: ``embedded``, a ``suite.toml``, images with one sub-folder per class, or a ``Suite``.
+        suite: a ``suite.toml``, images with one sub-folder per class, or a ``Suite``; only the embedded model brings
+            its own.
         quick: five dimensions on five of the fifteen corruptions; no attacks and no made images.
         dimensions: which; by default all that subject and suite allow.
         budget: images for the dimensions that need many passes.
-        seed: of corruptions, attacks and intervals.
+        seed: random seed.
         pool: earlier results to score against, two or more paths, or a ``Pool``.
         threads: of ONNX Runtime.
         workers: processes that corrupt images.
@@ -156,19 +157,21 @@ def evaluate(
         >>> elude.evaluate("build/bundle", quick=True).dimensions["accuracy"].value  # doctest: +SKIP
         0.896
     """
+    from elude.cli.embedded_defaults import suite_for
     from elude.cli.quality_commands import QUICK
     from elude.quality.dimensions import DIMENSIONS
     from elude.quality.evaluation.evaluate import evaluate as run
     from elude.quality.scores.scoring import own_pool
     from elude.quality.suites.suite import Suite, open_suite
 
+    if not isinstance(suite, Suite):
+        suite = open_suite(suite_for(_address(subject), None if suite is None else os.fspath(suite)))
     opened = _subject(subject, threads)
-    data = suite if isinstance(suite, Suite) else open_suite(Path(suite) if isinstance(suite, os.PathLike) else suite)
     others: Any = own_pool([Path(path) for path in pool]) if isinstance(pool, (list, tuple)) else pool
     with _shown(progress) as shown:
         report = run(
             opened,
-            data.quick() if quick else data,
+            suite.quick() if quick else suite,
             dimensions=dimensions,
             among=QUICK if quick else DIMENSIONS,
             budget=budget,
@@ -198,7 +201,7 @@ def judge(
 
     Args:
         bundle: a path or an object; where there is none, the verdict is ``candidate_missing``.
-        policy: a TOML file or a ``Policy``; by default the embedded model's.
+        policy: a TOML file or a ``Policy``; only the embedded model brings its own.
         baseline: an earlier release to compare with.
         waivers: a TOML file, or waivers.
         today: the day that waivers are compared with; by default today (UTC).
@@ -212,14 +215,15 @@ def judge(
         >>> elude.judge("build/bundle", "policy.toml").passed  # doctest: +SKIP
         True
     """
+    from elude.cli.embedded_defaults import policy_for
     from elude.quality.gate import verdict_formats
     from elude.quality.gate.judge import judge as run
     from elude.quality.gate.waivers import load_waivers
-    from elude.quality.policies.policy import DEFAULT_POLICY, Policy, load_policy
+    from elude.quality.policies.policy import Policy
 
-    rules = policy if isinstance(policy, Policy) else load_policy(DEFAULT_POLICY if policy is None else Path(policy))
     missing = isinstance(bundle, (str, os.PathLike)) and not Path(bundle).exists()
     candidate = None if missing else open_bundle(bundle)
+    rules = policy if isinstance(policy, Policy) else policy_for(candidate, None if policy is None else Path(policy))
     before = None if baseline is None else open_bundle(baseline)
     allowed = load_waivers(Path(waivers)) if isinstance(waivers, (str, os.PathLike)) else waivers
     verdict = run(candidate, rules, baseline=before, waivers=allowed, today=today)
@@ -308,6 +312,17 @@ def admit(
 
 def _text(images: PathLike | ImageSource | None) -> str | ImageSource | None:
     return os.fspath(images) if isinstance(images, os.PathLike) else images
+
+
+def _address(subject: Any) -> str:
+    """How a subject is called in a message, and by which the embedded model is known."""
+    from elude.model import Model
+
+    if isinstance(subject, (Bundle, Model)):
+        return str(open_bundle(subject).root)
+    if isinstance(subject, (str, os.PathLike)):
+        return os.fspath(subject)
+    return str(getattr(subject, "name", type(subject).__name__))
 
 
 def _subject(subject: Any, threads: int) -> Any:
