@@ -141,7 +141,7 @@ class _Search:
         self, bundle: Bundle, dimension: str, policy: Policy, settings: TuneSettings, progress: Progress | None
     ) -> None:
         self.bundle, self.dimension, self.settings, self.progress = bundle, dimension, settings, progress
-        self.allowed = {rule.dimension: rule.max_drop or 0.0 for rule in policy.dimensions}
+        self.allowed = {rule.dimension: rule.max_drop or 0.0 for rule in policy.dimensions if not rule.factor}
         self.evaluated = 0
 
     def answers(self, edits: Mapping[str, Sequence[Edit]], images: Images) -> dict[str, Answers]:

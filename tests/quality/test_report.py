@@ -168,6 +168,16 @@ def unlike(bundle: Bundle, **values: float) -> dict[str, Any]:
     return {"dimensions": dimensions}
 
 
+def test_each_number_says_on_how_many_images_it_rests(tmp_path: Path):
+    bundle = measured(make(tmp_path / "b"))
+    quality = bundle.json("quality.json")
+    quality["dimensions"]["corruption_robustness"]["measured_on"]["sets"]["images"]["images"] = 217
+    page = render(bundle.add({"quality.json": json.dumps(quality).encode()}))
+    rows = re.findall(r'<td class="num" data-label="Images">([^<]*)</td>', page)
+    assert ">Images</th>" in page
+    assert (rows.count("1000"), rows.count("217")) == (4, 1)
+
+
 def test_the_terms_of_the_score_and_the_tables(tmp_path: Path):
     bundle = measured(make(tmp_path / "b"))
     quality = bundle.json("quality.json")
