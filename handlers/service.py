@@ -17,6 +17,7 @@ from elude.handlers.answers.forward_pass import Row, Session, effects_of, run_ro
 from elude.handlers.answers.json_writing import compact, indented
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.catalogue import CATALOGUE, Catalogue
+from elude.handlers.bundle.device import providers_of
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import BundleError, GateError, ImageError, RequestError, UsageError
 from elude.handlers.images.decode import decode_all
@@ -87,20 +88,23 @@ class Service:
         settings: Settings = Settings(),
         *,
         model: str = "elude",
-        providers: tuple[str, ...] = ("CPUExecutionProvider",),
+        providers: tuple[str, ...] | None = None,
         requirements: Requirements = Requirements(),
     ) -> Service:
         """Open a bundle, compare every hash, ask whether it may be served, and load its graph with one thread.
 
+        It runs on ``settings.device`` unless ``providers`` are given.
+
         Raises:
             BundleError: something in the bundle does not match its manifest.
+            UsageError: the device is not there.
             GateError: it does not fulfil the requirements.
         """
         bundle = Bundle.open(path, verify=True)
         admission = admit(bundle, requirements)
         return cls(
             bundle,
-            GraphSession.of(bundle, providers=providers),
+            GraphSession.of(bundle, providers=providers or providers_of(settings.device)),
             settings,
             model=model,
             admission=admission,

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from elude.handlers.bundle.device import check_device
 from elude.handlers.errors import UsageError
 from elude.handlers.files import read_json
 from elude.handlers.images.decode import Limits as ImageLimits
@@ -75,6 +76,8 @@ class Settings:
         log: which requests get a line in the log.
         recheck_s: seconds between two comparisons of the archive's files with their hashes while serving; 0 for never.
         formats: of images that are accepted; each is a decoder that a stranger's bytes reach.
+        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``. With ``cuda`` each worker of TorchServe takes the GPU that
+            the server gives it. A GPU that cannot be used is an error, never replaced by the CPU.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -83,6 +86,7 @@ class Settings:
     log: str = "refused"
     recheck_s: float = 300
     formats: tuple[str, ...] = FORMATS
+    device: str = "cpu"
 
     @property
     def image_limits(self) -> ImageLimits:
@@ -103,6 +107,7 @@ class Settings:
         for name, found, choices in (("steering", made.steering, STEERING), ("log", made.log, LOG)):
             if found not in choices:
                 raise UsageError(f"Setting {name} is {found!r}.", f"Use one of {', '.join(choices)}.")
+        check_device(made.device)
         formats = made.formats
         if not isinstance(formats, (list, tuple)) or not formats or not set(map(str, formats)) <= set(FORMATS):
             raise UsageError(f"Setting formats is {formats!r}.", f"List one or more of {', '.join(FORMATS)}.")

@@ -81,6 +81,10 @@ def export(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse images that cannot be read, instead of leaving them out.")
     ] = False,
+    device: Annotated[
+        str,
+        typer.Option(help="Where torch collects and measures: cpu, cuda, cuda:1, or auto for a GPU if there is one."),
+    ] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Split a model's units into sub-units, check that nothing changed, and write the bundle.
@@ -108,6 +112,7 @@ def export(
         opset=opset,
         dynamic_size=dynamic_size,
         strict=strict,
+        device=device,
     )
     options: dict[str, Any] = {"evaluation": evaluation, "overwrite": overwrite, "engine": engine, "workers": workers}
     options |= {"kind": output_kind, "output": output, "pool": pool, "like": like}
@@ -219,6 +224,9 @@ def verify(
     images: Annotated[str | None, typer.Option(help=f"Real images: {_IMAGES}.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with every comparison here.")] = None,
     model: Annotated[str | None, typer.Option(help=_ORIGINAL)] = None,
+    device: Annotated[
+        str, typer.Option(help="Where it is run beside the CPU: cuda, cuda:1, auto for a GPU if there is one, or cpu.")
+    ] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Compare an exported file with the model it was made from. Exit code 1 if they differ.
@@ -229,7 +237,7 @@ def verify(
     from elude.exporter.verify.verify_bundle import verify_file
 
     try:
-        found = verify_file(path, images, model=model).to_json()
+        found = verify_file(path, images, model=model, device=device).to_json()
     except EquivalenceError as error:
         if html and error.report:
             html.write_text(page.html(error.report, f"{path}: not equal"), encoding="utf-8")

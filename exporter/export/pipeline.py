@@ -25,6 +25,7 @@ from elude.exporter.export.work_folder import work_folder
 from elude.exporter.graph.prepare import Prepared, prepare_graph
 from elude.exporter.images import ImageSource, open_images
 from elude.exporter.images.screen import Screened, screen
+from elude.exporter.models.device import AUTO, choose_device, on_device
 from elude.exporter.models.layers import Layer, find_layers, splittable
 from elude.exporter.models.load import EMBEDDED, EMBEDDED_FOLDER, LoadedModel, ModelOptions, load_any
 from elude.exporter.models.trial import try_out
@@ -97,6 +98,8 @@ class ExportSettings:
         dtype: of the graph's weights and arithmetic: ``float32``, ``float16`` or ``bfloat16``.
         dynamic_size: leave the image's height and width open in the graph; the model must allow it.
         strict: refuse images that cannot be read, naming all of them, instead of leaving them out.
+        device: where torch collects and measures: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for a GPU if there is one.
+            The graph is written and compared with torch on the CPU.
     """
 
     max_images: int = 20_000
@@ -119,6 +122,7 @@ class ExportSettings:
     dtype: str = "float32"
     dynamic_size: bool = False
     strict: bool = False
+    device: str = AUTO
 
     def __post_init__(self) -> None:
         if self.names not in ("labels", "none"):
@@ -232,6 +236,7 @@ def export(
     chosen = None if output is None else str(output)
     options = ModelOptions(output=chosen, kind=kind, pool=pool, preprocess=preprocess, labels=labels)
     report = progress or (lambda step, done, total: None)
+    device = choose_device(settings.device)
     number = min(len(probing), settings.max_images)
     job = _prepare(load_any(model, options), layers, number, settings, report, engine, workers)
     readable = _readable(job, probing, judging)
@@ -239,7 +244,8 @@ def export(
         if note:
             (notify or logging.getLogger("elude").warning)(f"{job.loaded.source.model}: {note}.")
     with work_folder(Path(out)) as folder, _kept(folder):
-        made, controls = _split(job, readable[0].images, folder)
+        with on_device(job.loaded.module, device):
+            made, controls = _split(job, readable[0].images, folder)
         splits, carried = _identified(made, older)
         _write_bundle(Path(out), job, (splits, controls), readable, held_out, carried, overwrite)
     return Bundle.open(out)
@@ -332,8 +338,9 @@ def _write_bundle(
     ) as folder:
         _write_graph(folder, job, splits, probing.limited(settings.verify_images))
         save_splits(controls, folder / CONTROL)
-        measures = _measure(job, splits, controls, judging, held_out)
-        _write_catalogue(folder, job, splits, measures, probing.limited(settings.atlas_images))
+        with on_device(loaded.module, choose_device(settings.device)):
+            measures = _measure(job, splits, controls, judging, held_out)
+            _write_catalogue(folder, job, splits, measures, probing.limited(settings.atlas_images))
         facts = {"probing_images": len(probing), **asdict(settings), **settings.resolved()}
         unreadable = {"probing": readable[0].unreadable, "evaluation": readable[1].unreadable}
         write_json(folder / "measures.json", measures.to_json() | {"settings": facts, "unreadable_images": unreadable})

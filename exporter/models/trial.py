@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elude.exporter.models.device import device_of
 from elude.handlers.errors import UnsupportedLayerError
 
 IMAGES = 2  # one would not tell an axis of images from an axis of size 1
@@ -52,8 +53,7 @@ def try_out(model: nn.Module, input_size: tuple[int, int, int], watched: Mapping
             rows[name] = _rows_per_image(module, output)
 
     handles = [module.register_forward_hook(partial(record, name)) for name, module in watched.items()]
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    noise = torch.randn(IMAGES, *input_size, generator=torch.Generator().manual_seed(0)).to(device)
+    noise = torch.randn(IMAGES, *input_size, generator=torch.Generator().manual_seed(0)).to(device_of(model))
     try:
         with torch.inference_mode():
             output = model(noise)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from elude.exporter.images import ImageSource
+from elude.exporter.models.device import device_of
 from elude.exporter.models.layers import Layer
 from elude.handlers.errors import UnsupportedLayerError
 from elude.handlers.images.preprocess import Preprocess
@@ -33,7 +34,7 @@ def walk(
     """Run the images through the model once.
 
     Args:
-        model: in eval mode.
+        model: in eval mode, on any device; what ``visit`` gets is on the same.
         layers: of that model.
         images: in order.
         preprocess: of the model.
@@ -47,10 +48,11 @@ def walk(
         UnsupportedLayerError: a layer does not run exactly once per forward pass.
         ImageError: an image cannot be read.
     """
+    device = device_of(model)
     with torch.inference_mode(), watch(layers) as seen:
         for start, pixels in images.batches(preprocess, batch_size, first=first):
             seen.clear()
-            model(torch.from_numpy(pixels))
+            model(torch.from_numpy(pixels).to(device))
             visit(start, len(pixels), {layer.name: _once(layer, seen) for layer in layers})
             if progress is not None:
                 progress(start + len(pixels), len(images))

@@ -56,8 +56,8 @@ def keep(layer: Layer, call: tuple[Tensor, Tensor], hashes: Sequence[str], per_i
     ]
     tokens = np.sort(np.stack(choice), axis=1).ravel()
     image, token = torch.arange(batch).repeat_interleave(kept), torch.from_numpy(tokens)
-    inputs = gather_inputs(layer, x, image, token, batch).numpy()
-    return Kept(inputs, z[image, token].numpy(), tokens, mean_input(layer, x, batch).numpy())
+    inputs = gather_inputs(layer, x, image, token, batch).cpu().numpy()
+    return Kept(inputs, z[image, token].cpu().numpy(), tokens, mean_input(layer, x, batch).cpu().numpy())
 
 
 def mean_input(layer: Layer, x: Tensor, batch: int) -> Tensor:

@@ -27,6 +27,7 @@ from torch import nn
 from elude.exporter import engines
 from elude.exporter.images import ImageSource
 from elude.exporter.images.screen import with_hashes
+from elude.exporter.models.device import device_of
 from elude.exporter.models.layers import Layer
 from elude.exporter.models.walk import Calls, Progress, walk
 from elude.exporter.probing.instances import Kept, keep
@@ -196,5 +197,6 @@ def _key(work: _Work, given: ImageSource) -> str:
         "preprocess": work.preprocess.to_json(),
         "settings": [work.tokens_per_image, work.seed, work.batch_size, work.threads],
         "torch": torch.__version__,
+        "device": device_of(work.model).type,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -118,9 +118,9 @@ class _Totals:
         """Count one batch, values (batch, tokens, features), whose first image is ``start``."""
         peak, token = values.max(dim=1)
         rows = slice(start, start + len(values))
-        self.peak[rows], self.token[rows] = peak.numpy(), token.numpy()
-        self.above += (values > 0).sum((0, 1)).numpy()
-        self.sum += values.sum((0, 1), dtype=torch.float64).numpy()
+        self.peak[rows], self.token[rows] = peak.cpu().numpy(), token.cpu().numpy()
+        self.above += (values > 0).sum((0, 1)).cpu().numpy()
+        self.sum += values.sum((0, 1), dtype=torch.float64).cpu().numpy()
         self.tokens += values.shape[0] * values.shape[1]
 
     def finish(self, layer: str) -> Activity:

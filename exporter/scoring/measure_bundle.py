@@ -187,7 +187,7 @@ def _r2(
             x, z = calls[layer.name]
             merged = rows[layer.name].merge(rows[layer.name].activations(x).double())
             errors[layer.name] += float((merged - z).square().sum())
-            outputs[layer.name].append(to_tokens(z, layer, batch).double().flatten(0, 1).numpy())
+            outputs[layer.name].append(to_tokens(z, layer, batch).double().flatten(0, 1).cpu().numpy())
 
     walk(loaded.module, layers, images.limited(R2_IMAGES), loaded.preprocess, visit, batch_size=16)
     result = {}

@@ -125,7 +125,7 @@ def concentrate(
         for key, of in chosen.items():
             z = to_tokens(calls[key[0]][1], by_name[key[0]], batch)
             rows = slice(*np.searchsorted(of.image, [start, start + batch]))
-            outputs = z[torch.from_numpy(of.image[rows] - start), torch.from_numpy(of.token[rows])].double()
+            outputs = z[torch.from_numpy(of.image[rows] - start), torch.from_numpy(of.token[rows])].double().cpu()
             for part in sums[key]:
                 part.add(outputs, torch.from_numpy(of.feature[rows]), torch.from_numpy(of.weight[rows]))
 

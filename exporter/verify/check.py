@@ -77,6 +77,7 @@ def verify(
     *,
     images: int = 32,
     seed: int = 0,
+    providers: Sequence[str] = (),
 ) -> Equivalence:
     """Check the three claims.
 
@@ -90,6 +91,7 @@ def verify(
             compared in full, the first ``images`` by their unedited output.
         images: see above.
         seed: of the random inputs and edits.
+        providers: further execution providers to compare, beside the CPU's, optimised as they are served.
 
     Raises:
         EquivalenceError: a claim does not hold; names it and the number, and carries the report.
@@ -101,6 +103,7 @@ def verify(
         )
     path = Path(onnx_path)
     sessions = {name: GraphSession(path, optimise=optimise) for name, optimise in SETTINGS.items()}
+    sessions |= {f"optimised, {name}": GraphSession(path, providers=[name]) for name in providers}
     _check_split(next(iter(sessions.values())), splits)
     terms = fan_in(original)
     dtype = next(iter(sessions.values())).metadata.get("elude.dtype", "float32")

@@ -19,6 +19,7 @@ from elude.exporter.rewrite import graft
 from elude.exporter.verify.check import verify
 from elude.exporter.verify.report import Equivalence
 from elude.handlers.bundle.bundle import Bundle, Source
+from elude.handlers.bundle.device import CPU, providers_of
 from elude.handlers.bundle.external_data import private_model
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import EquivalenceError, UsageError
@@ -36,6 +37,7 @@ def verify_file(
     *,
     model: str | nn.Module | LoadedModel | None = None,
     count: int = IMAGES,
+    device: str = "cpu",
 ) -> Equivalence:
     """Compare a file with the model that it says it is made from.
 
@@ -45,6 +47,7 @@ def verify_file(
             model, else random ones stand in for the "real" inputs.
         model: the original, or its name; by default it is loaded by the name in the file.
         count: images, at most.
+        device: where the file is run beside the CPU: ``cuda``, ``cuda:1``, or ``auto`` for a GPU if there is one.
 
     Raises:
         EquivalenceError: it does not equal the original, with the report; or the original's weights
@@ -53,11 +56,11 @@ def verify_file(
     """
     path = Path(path)
     with private_model(Bundle.open(path) if path.is_dir() else path) as (file, _):
-        return _verify(file, images, model, count)
+        return _verify(file, images, model, count, device)
 
 
 def _verify(
-    file: Path, images: Path | str | None, model: str | nn.Module | LoadedModel | None, count: int
+    file: Path, images: Path | str | None, model: str | nn.Module | LoadedModel | None, count: int, device: str
 ) -> Equivalence:
     session = GraphSession(file)
     source = Source.from_json(json.loads(session.metadata["elude.source"]))
@@ -73,7 +76,8 @@ def _verify(
     splits = splits_of(file)
     layers = [find_layers(loaded.module, split.layer)[0] for split in splits]
     pixels = _pixels(images, loaded, source, session, count)
-    return verify(loaded.module, graft(loaded.module, splits), file, splits, layers, pixels, images=count)
+    twin, others = graft(loaded.module, splits), [name for name in providers_of(device) if name != CPU]
+    return verify(loaded.module, twin, file, splits, layers, pixels, images=count, providers=others)
 
 
 def _pixels(

@@ -14,6 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
+from elude.handlers.bundle.device import provider_options
 from elude.handlers.bundle.external_data import check_external_data, private_model
 from elude.handlers.bundle.graph_metadata import OUTPUTS, check_interface, read_layers
 from elude.handlers.bundle.output_kinds import output_kind_of
@@ -44,8 +45,8 @@ class GraphSession:
 
     Args:
         path: the file; weights outside it must lie in a plain file beside it.
-        providers: execution providers that must be in use, in this order; ONNX Runtime's silent
-            fall-back is an error here.
+        providers: execution providers that must be in use, in this order (elude.handlers.bundle.device); ONNX
+            Runtime's silent fall-back is an error here. ``CUDAExecutionProvider:1`` is the second GPU.
         threads: threads within an operator.
         optimise: whether ONNX Runtime may rewrite the graph. Off, unedited output is bit-identical
             to the plain export's.
@@ -166,11 +167,14 @@ class GraphSession:
 def _open(path: Path, providers: list[str], threads: int, optimise: bool) -> ort.InferenceSession:
     if threads < 1:
         raise UsageError(f"threads is {threads}.", "Use 1 or more.")
-    missing = [provider for provider in providers if provider not in ort.get_available_providers()]
+    with_options = [provider_options(provider) for provider in providers]
+    names = [name for name, _ in with_options]
+    missing = [name for name in names if name not in ort.get_available_providers()]
     if missing or not providers:
         raise UsageError(
             f"Execution provider {', '.join(missing) or '(none)'} is not available.",
-            f"Available: {', '.join(ort.get_available_providers())}.",
+            f"Available: {', '.join(ort.get_available_providers())}. For CUDA install onnxruntime-gpu instead of "
+            "onnxruntime.",
         )
     if not path.is_file():
         raise BundleError(f"{path.name} does not exist.", "Export the model again.")
@@ -184,15 +188,15 @@ def _open(path: Path, providers: list[str], threads: int, optimise: bool) -> ort
     level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL if optimise else ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.graph_optimization_level = level
     try:
-        session = ort.InferenceSession(str(path), options, providers=providers)
+        session = ort.InferenceSession(str(path), options, providers=with_options)
     except _FAILURES as error:
         raise BundleError(
             f"{path.name} cannot be opened: {str(error).splitlines()[0]}", "Export the model again."
         ) from error
     in_use = session.get_providers()
-    if in_use[: len(providers)] != providers:
+    if in_use[: len(names)] != names:
         raise UsageError(
-            f"ONNX Runtime uses {', '.join(in_use)} instead of {', '.join(providers)}.",
+            f"ONNX Runtime uses {', '.join(in_use)} instead of {', '.join(names)}.",
             "Check the provider's libraries.",
         )
     return session

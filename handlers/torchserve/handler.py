@@ -13,6 +13,7 @@ import logging
 import sys
 import threading
 import time
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -116,6 +117,9 @@ class EludeHandler:
         from elude.handlers.settings import read_settings
 
         settings = read_settings((context.model_yaml_config or {}).get("elude"))
+        gpu = context.system_properties.get("gpu_id")
+        if settings.device == "cuda" and gpu is not None:
+            settings = replace(settings, device=f"cuda:{gpu}")
         self._call, self._log = Call, settings.log
         self._names = [str(context.model_name), str(context.manifest["model"]["modelVersion"])]
         requirements = Requirements.load()
