@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from elude.quality.evaluation.jobs import ATTACKED, ATTACKED_SETS, CLEAN, GRADIENT_PASSES, Work
+from elude.quality.evaluation.jobs import ATTACKED, CLEAN, Work
 
 _TIMED = 8  # images per timed pass
 _SUGGESTED = 200  # images, enough for intervals of a few points
@@ -64,9 +64,9 @@ def forecast(work: Work) -> Forecast:
     rest = (clean + further) * (per_pass + per_image)
     budget = _SUGGESTED if subset > _SUGGESTED and costly > 0 else None
     share = (budget or subset) / max(subset, 1)
-    gradients = (attacks - ATTACKED_SETS * images) // GRADIENT_PASSES
+    gradients = images * work.gradients
     return Forecast(
-        clean, corrupted, ATTACKED_SETS * images, further, gradients, rest + costly, budget, rest + costly * share
+        clean, corrupted, work.attacked_sets * images, further, gradients, rest + costly, budget, rest + costly * share
     )
 
 

@@ -22,7 +22,7 @@ Attack = Callable[[Images, NDArray[np.int64], NDArray[np.int64]], Mapping[str, I
 CLEAN, CORRUPTED, ATTACKED = "images", "corrupted", "attacked"
 GRADIENT_PASSES = 3  # what a gradient costs beside a forward pass
 ATTACKED_SETS = 4  # FGSM and PGD, each at two strengths
-_ATTACK_PASSES = ATTACKED_SETS + GRADIENT_PASSES * 2 * 11  # one gradient for FGSM and ten for PGD make them
+_GRADIENTS = 11  # one for FGSM and ten for PGD, which make two sets
 # Images at once follow from these, so that memory does not depend on the model's input size: 32 images of 224 x 224
 # in a forward pass or while they are corrupted, 8 in a gradient, which keeps every layer's output.
 FORWARD_PIXELS, GRADIENT_PIXELS = 32 * 224**2, 8 * 224**2
@@ -111,6 +111,16 @@ class Work:
     attack: Attack | None = None
     decoded: Decoded = field(default_factory=Decoded, compare=False)
 
+    @property
+    def attacked_sets(self) -> int:
+        """Sets of adversarial images; the published attacks have one strength."""
+        return int(getattr(self.attack, "sets", ATTACKED_SETS))
+
+    @property
+    def gradients(self) -> int:
+        """Gradient steps that make all adversarial images of one image."""
+        return self.attacked_sets // 2 * _GRADIENTS
+
     def jobs(self) -> list[Job]:
         """In order: all that is asked of one clean batch, then of the next, then the ready sets."""
         jobs: list[Job] = []
@@ -145,5 +155,5 @@ class Work:
         from it.
         """
         if job.name == ATTACKED:
-            return self._chosen(job) * _ATTACK_PASSES
+            return self._chosen(job) * (self.attacked_sets + GRADIENT_PASSES * self.gradients)
         return job.stop - job.start if job.condition is None else self._chosen(job)

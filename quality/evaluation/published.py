@@ -112,6 +112,8 @@ class PublishedAttacks:
         seed: of PGD's start.
     """
 
+    sets = 2  # of adversarial images
+
     def __init__(self, on_pixels: Any, preprocess: Preprocess, seed: int) -> None:
         from elude.quality.evaluation.attacks import EPSILON, PGD_STEP, PGD_STEPS
 

@@ -105,11 +105,20 @@ def test_the_plan_is_what_is_done() -> None:
     assert many.seconds_with_budget < many.seconds
 
 
-def test_attacks_are_planned() -> None:
+@pytest.mark.parametrize(("published", "attacked", "gradients"), [(False, 24, 132), (True, 12, 66)])
+def test_attacks_are_planned(published: bool, attacked: int, gradients: int) -> None:
+    """Two strengths by default, the published one alone."""
     plans: list[Forecast] = []
     subject = TorchSubject(model(), PREPROCESS, labels=("dark", "light"))
-    report = evaluate(subject, suite(), budget=6, resamples=0, before=lambda work: plans.append(forecast(work)))
-    assert (plans[0].attacked, plans[0].gradients) == (24, 132)
+    report = evaluate(
+        subject,
+        suite(),
+        budget=6,
+        resamples=0,
+        published=published,
+        before=lambda work: plans.append(forecast(work)),
+    )
+    assert (plans[0].attacked, plans[0].gradients) == (attacked, gradients)
     assert plans[0].clean + plans[0].corrupted + plans[0].attacked == report.settings["forward_passes"]
 
 
