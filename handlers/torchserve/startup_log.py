@@ -31,10 +31,10 @@ def failure(log: str) -> str | None:
     if refused:
         return f"{refused[1]}: {refused[2]}"
     ended: set[tuple[str, str]] = set()
-    for found in _ENDED.finditer(log):
-        ended.add((found[1], found[2]))
-        if {(found[1], "stdout"), (found[1], "stderr")} <= ended:
-            return _last_words(found[1], log[: found.end()])
+    for stream in _ENDED.finditer(log):
+        ended.add((stream[1], stream[2]))
+        if {(stream[1], "stdout"), (stream[1], "stderr")} <= ended:
+            return _last_words(stream[1], log[: stream.end()])
     return None
 
 
