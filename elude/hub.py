@@ -6,7 +6,6 @@ only, and each file is compared with its hash; nothing in it can run.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from elude.handlers.admission.trust import SIGNATURE
 from elude.handlers.bundle.bundle import MANIFEST, Bundle
 from elude.handlers.bundle.manifest import Manifest
 from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.files import read_json
 
 if TYPE_CHECKING:
     from elude.steps import BundleLike
@@ -129,7 +129,7 @@ def fetch(address: str, target: Path, *, token: str | None = None, endpoint: str
     # The cache keeps files by their commit: all others are then of the manifest's, should the branch move meanwhile.
     commit = copy(MANIFEST).parent.name
     try:
-        manifest = Manifest.from_json(json.loads((target / MANIFEST).read_text(encoding="utf-8")))
+        manifest = Manifest.from_json(read_json(target / MANIFEST))
     except ValueError as error:
         raise BundleError(
             f"{place}: {MANIFEST} cannot be read: {error}.", "Is it a bundle that 'elude push' put there?"

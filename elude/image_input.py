@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from elude.handlers.errors import ImageError
+from elude.handlers.files import read_plain
 
 _FORMS = "Give a path, encoded bytes, a PIL image, an array, a tensor, or a list of them."
 _AS_IS = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")  # modes that PNG holds without a change
@@ -69,7 +70,7 @@ def _file(text: str) -> bytes:
     if "://" in text:
         raise ImageError(f"{text} is an address.", "Fetch the image first and give its bytes or its path.")
     try:
-        return path.read_bytes()
+        return read_plain(path)
     except IsADirectoryError as error:
         raise ImageError(f"{text} is a folder.", f"Give its images: sorted(Path({text!r}).glob('*.jpg')).") from error
     except (OSError, ValueError) as error:

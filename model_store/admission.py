@@ -14,6 +14,7 @@ from pathlib import Path
 from elude.handlers.admission.admission import check_verdict
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError, GateError, UsageError
+from elude.handlers.files import file_sha256
 from elude.handlers.torchserve.handler import CONTENTS
 from elude.quality.gate.judge import judged_again
 from elude.quality.gate.verdict import Verdict
@@ -103,9 +104,3 @@ def contents_sha256(archive: Path) -> str:
             return hashlib.sha256(content.read(CONTENTS)).hexdigest()
     except (OSError, zipfile.BadZipFile, KeyError) as error:
         raise UsageError(f"{archive} is not a model archive: {error}.", "Make one with 'elude package'.") from error
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from elude.handlers.bundle.bundle import MANIFEST, Bundle
 from elude.handlers.errors import BundleError, UsageError
+from elude.handlers.files import file_sha256
 from elude.handlers.requests.steering import PRESETS
 from elude.handlers.settings import Settings
 from elude.handlers.torchserve import archives
@@ -47,7 +48,7 @@ def package(bundle: Bundle, out: str | Path, *, name: str, version: str, setting
         archives.CONFIG: archives.configuration_bytes(settings.to_json()),
         archives.MANIFEST: archives.manifest_bytes(name, version),
     }
-    hashes = {entry: _sha256(path) for entry, path in files.items()}
+    hashes = {entry: file_sha256(path) for entry, path in files.items()}
     hashes |= {entry: hashlib.sha256(text).hexdigest() for entry, text in texts.items()}
     texts[CONTENTS] = contents_bytes(hashes)
     target = Path(out) if Path(out).suffix == ".mar" else Path(out) / f"{name}.mar"
@@ -59,8 +60,3 @@ def package(bundle: Bundle, out: str | Path, *, name: str, version: str, setting
             target.unlink()
             raise BundleError(f"{bundle.root}: {entry} was changed while it was packed.", "Package the bundle again.")
     return target
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

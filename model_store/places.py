@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from elude.handlers.errors import BundleError, EludeError, UsageError
+from elude.handlers.files import read_plain
 
 # fsspec protocols whose ``pipe_file(mode="create")`` is one conditional request. Only s3 (against
 # moto) and memory are tested.
@@ -106,7 +107,7 @@ class LocalPlace:
         return sorted(os.listdir(path)) if path.is_dir() else []
 
     def read(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
+        return read_plain(self.root / name, links=False)
 
     def create(self, name: str, content: bytes) -> None:
         target = self.root / name

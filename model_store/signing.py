@@ -27,9 +27,11 @@ from elude.handlers.admission.trust import (
 )
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_plain
 from elude.quality.gate.verdict import Verdict
 
 PASSPHRASE = "ELUDE_KEY_PASSPHRASE"
+_KEY_BYTES = 2**16  # a key file holds some hundred
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def load_signer(path: Path | str) -> Signer:
     serialization, ed25519 = _library()
     secret = os.environ.get(PASSPHRASE)
     try:
-        key = serialization.load_pem_private_key(Path(path).read_bytes(), None if not secret else secret.encode())
+        key = serialization.load_pem_private_key(read_plain(path, _KEY_BYTES), None if not secret else secret.encode())
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(
             f"The key {path} cannot be read: {error}.", f"Make one with 'elude keygen'; {PASSPHRASE} opens it."

@@ -11,8 +11,9 @@ from pathlib import Path
 from elude.handlers.admission.requirements import Requirements
 from elude.handlers.admission.trust import check_signature
 from elude.handlers.bundle.bundle import MANIFEST, Bundle
+from elude.handlers.files import file_sha256
 from elude.handlers.torchserve.intake import read_settings
-from elude.model_store.admission import file_sha256, require_package, require_verdict
+from elude.model_store.admission import require_package, require_verdict
 from elude.model_store.archive import package
 from elude.model_store.history import admissions, next_number
 from elude.model_store.records import GENESIS, Entry

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_json
 
 if TYPE_CHECKING:
     from elude.quality.policies.policy import Policy
@@ -65,7 +65,7 @@ def _garments(labels: Path) -> bool:
     from elude.quality.suites.suite import embedded_suite
 
     try:
-        names = json.loads(labels.read_text("utf-8"))
+        names = read_json(labels)
     except (OSError, ValueError):
         return False
     return isinstance(names, list) and sorted(map(str, names)) == sorted(embedded_suite().images.classes)

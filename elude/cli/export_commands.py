@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from elude.cli.terminal import AsJson, BundlePath, progress_bar, show, warn
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EquivalenceError, UsageError
+from elude.handlers.files import parse_json, read_plain
 
 commands = typer.Typer()
 _MODEL = (
@@ -127,7 +127,7 @@ def read_json(path: Path | None) -> Any:
     if path is None:
         return None
     try:
-        return json.loads(path.read_text("utf-8"))
+        return parse_json(read_plain(path))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}.", "Give a JSON file.") from error
 
@@ -140,7 +140,7 @@ def read_labels(path: Path | None) -> list[str] | dict[str, str] | None:
             raise UsageError(f"{path} holds neither a list nor an object of labels.")
         return content
     try:
-        return path.read_text("utf-8").splitlines()
+        return read_plain(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}.", "Give a text file with one label per line.") from error
 

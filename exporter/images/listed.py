@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from elude.exporter.images.source import SUFFIXES, Entry, ImageSource
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_plain
 
 LIST_SUFFIXES = (".txt", ".lst", ".tsv")
 _FORM = (
@@ -25,7 +26,7 @@ def open_list(path: Path) -> ImageSource:
         UsageError: it cannot be read, is empty, names a file twice, or one that is not there; says the line.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = read_plain(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The list {path} cannot be read: {error}.", _FORM) from error
     entries: dict[str, Entry] = {}

@@ -5,7 +5,6 @@ Always float32, on the CPU, in eval mode.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from torch import nn
@@ -15,6 +14,7 @@ from elude.exporter.models.loaded import LoadedModel, weights_sha256
 from elude.exporter.models.options import ModelOptions, parse_address
 from elude.exporter.models.timm_models import EMBEDDED, EMBEDDED_FOLDER, RANDOM, SCHEMES, from_timm, stated
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_json
 
 __all__ = [
     "EMBEDDED",
@@ -80,7 +80,7 @@ def load_any(model: str | nn.Module | LoadedModel, options: ModelOptions = Model
 def _is_transformers(folder: Path) -> bool:
     """Whether a folder is in the layout of transformers, which says ``model_type`` where timm says ``architecture``."""
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = read_json(folder / "config.json")
     except (OSError, ValueError):
         return False  # timm's loader says what is wrong with it
     return isinstance(config, dict) and "model_type" in config and "architecture" not in config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from elude.exporter.models.options import ModelOptions
 from elude.handlers.bundle.bundle import Source
 from elude.handlers.bundle.output_kinds import CLASSES, EMBEDDING, MULTI_LABEL, REGRESSION
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_json
 from elude.handlers.images.preprocess import Preprocess
 
 _PROBLEMS = {"multi_label_classification": MULTI_LABEL, "regression": REGRESSION}
@@ -139,7 +139,7 @@ def _geometry(stated: dict[str, Any]) -> Preprocess:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}.") from error
     if not isinstance(content, dict):

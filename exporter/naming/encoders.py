@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_json
 from elude.handlers.images.preprocess import Preprocess
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -114,7 +114,7 @@ class OnnxPair:
         side = tuple(each if isinstance(each, int) else 224 for each in size)
         own = root / "preprocess.json"
         clip = Preprocess((3, side[0], side[1]), "bicubic", 1.0, "center", CLIP_MEAN, CLIP_STD)
-        self._preprocess = Preprocess.from_json(json.loads(own.read_text(encoding="utf-8"))) if own.is_file() else clip
+        self._preprocess = Preprocess.from_json(read_json(own)) if own.is_file() else clip
 
     def encode_images(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
         """float32 (pictures, D)."""

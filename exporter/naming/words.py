@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_plain
 
 SHIPPED = Path(__file__).parent / "vocabulary.txt"
 
@@ -20,7 +21,7 @@ def read_words(path: str | Path | None = None) -> list[str]:
     """
     source = SHIPPED if path is None else Path(path)
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = read_plain(source).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"The vocabulary {source} cannot be read: {error}.", "Give a text file with one word a line."

@@ -5,13 +5,13 @@ Loads torch only for the last.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_json
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.torchserve.client import Client
 from elude.quality.subjects.endpoint_subject import EndpointSubject
@@ -97,9 +97,9 @@ def served(client: Client) -> EndpointSubject:
 def _description(folder: Path) -> tuple[Preprocess, Sequence[str] | None]:
     """``preprocess.json`` and, if there, ``labels.json`` of a folder."""
     try:
-        preprocess = Preprocess.from_json(json.loads((folder / "preprocess.json").read_text("utf-8")))
+        preprocess = Preprocess.from_json(read_json(folder / "preprocess.json"))
         labels = folder / "labels.json"
-        return preprocess, json.loads(labels.read_text("utf-8")) if labels.is_file() else None
+        return preprocess, read_json(labels) if labels.is_file() else None
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{folder} does not say how images are prepared: {error}.", "It needs preprocess.json, as in a bundle."

@@ -9,7 +9,6 @@ github.com/MadryLab/backgrounds_challenge, in ``in_to_in9.json``.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -17,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_json
 
 _SYNSET = re.compile(r"n\d{8}$")
 Categories = tuple[tuple[str, tuple[str, ...]], ...]
@@ -139,7 +139,7 @@ def indexed_categories(path: Path, labels: Sequence[str], outputs: Sequence[str]
         UsageError: it cannot be read, or numbers categories that the set does not have.
     """
     try:
-        numbers = {int(index): int(number) for index, number in json.loads(path.read_text("utf-8")).items()}
+        numbers = {int(index): int(number) for index, number in read_json(path).items()}
     except (OSError, ValueError, AttributeError) as error:
         raise UsageError(
             f"{path} does not map indices to categories: {error}.", "Give the in_to_in9.json of the data set."

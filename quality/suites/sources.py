@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from elude.exporter.images import Entry, ImageSource, open_images
 from elude.exporter.images.hub import HubSource, open_hub
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_plain
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -92,7 +93,7 @@ def read_lines(path: Path, what: str, parse: Callable[[str], str] = str.strip) -
         UsageError: it cannot be read.
     """
     try:
-        text = io.StringIO(path.read_text("utf-8"))
+        text = io.StringIO(read_plain(path).decode())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{what} cannot be read from {path}: {error}.", "Check the path.") from error
     return tuple(parse(line) for line in text if line.strip())

@@ -9,7 +9,6 @@ half-built suite cannot be opened.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elude.handlers.errors import EvaluationError, UsageError
+from elude.handlers.files import file_sha256, read_json
 from elude.handlers.images.preprocess import Preprocess
 from elude.quality.evaluation.engines import corrupting
 from elude.quality.evaluation.observe import Progress
@@ -195,7 +195,7 @@ def _begin(out: Path, recipe: Mapping[str, Any]) -> dict[str, str]:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        data = json.loads((folder / MANIFEST).read_text("utf-8"))
+        data = read_json(folder / MANIFEST)
         if isinstance(data["recipe"], dict) and isinstance(data["files"], dict):
             return dict(data)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -302,10 +302,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _sha256(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path) if path.is_file() else ""
 
 
 def _json(data: Mapping[str, Any]) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from elude.exporter.images import ImageSource
 from elude.handlers.errors import UsageError
+from elude.handlers.files import read_plain
 from elude.quality.suites.corruptions import CORRUPTIONS, SEVERITIES
 from elude.quality.suites.image_sets import EncodedSet, ImageSet
 from elude.quality.suites.imagenet import (
@@ -40,7 +41,7 @@ def load_suite(path: str | Path) -> Suite:
     """
     path = Path(path)
     try:
-        text = path.read_text("utf-8")
+        text = read_plain(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The suite {path} cannot be read: {error}.", "Check the path.") from error
     file, base = Table.parse(text, str(path)), path.parent
