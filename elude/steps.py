@@ -127,6 +127,12 @@ def evaluate(
     workers: int = 0,
     engine: str = "local",
     cache: PathLike | None = None,
+    outputs: str | None = None,
+    described_by: PathLike | None = None,
+    token: str | None = None,
+    published: bool = False,
+    device: str = "cpu",
+    precision: str = "float32",
     save: bool = True,
     progress: Progress | bool = True,
 ) -> QualityReport:
@@ -146,6 +152,12 @@ def evaluate(
         workers: processes that corrupt images.
         engine: ``local``, or ``ray``.
         cache: folder of finished batches, from which a stopped evaluation resumes.
+        outputs: names of the model's outputs in order: a file with one per line, or ``imagenet-1k``.
+        described_by: of an ``.onnx`` file, the folder with its ``preprocess.json`` and ``labels.json``.
+        token: of a server, its inference key.
+        published: measure as the published code does, for the score among its 326 models.
+        device: where models run: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: ``float32``; or ``bfloat16`` or ``float16``, mixed, of torch models.
         save: write the report into the bundle as ``quality.json``, which ``judge`` reads.
         progress: whether to show progress, or a function that is called with (stage, done, total).
 
@@ -162,11 +174,17 @@ def evaluate(
     from elude.quality.dimensions import DIMENSIONS
     from elude.quality.evaluation.evaluate import evaluate as run
     from elude.quality.scores.scoring import own_pool
+    from elude.quality.subjects.devices import resolve
+    from elude.quality.subjects.output_names import with_outputs
     from elude.quality.suites.suite import Suite, open_suite
 
+    where = resolve(device)
     if not isinstance(suite, Suite):
         suite = open_suite(suite_for(_address(subject), None if suite is None else os.fspath(suite)))
-    opened = _subject(subject, threads)
+    suite = with_outputs(suite, outputs)
+    opened = _subject(
+        subject, described_by=described_by, token=token, threads=threads, device=where, precision=precision
+    )
     others: Any = own_pool([Path(path) for path in pool]) if isinstance(pool, (list, tuple)) else pool
     with _shown(progress) as shown:
         report = run(
@@ -182,6 +200,9 @@ def evaluate(
             workers=workers,
             engine=engine,
             cache=None if cache is None else Path(cache),
+            published=published,
+            device=where,
+            precision=precision,
         )
     if save and isinstance(opened, Bundle):
         opened.add({"quality.json": report.to_bytes()})
@@ -234,7 +255,7 @@ def judge(
 
 def package(
     bundle: BundleLike,
-    out: PathLike,
+    out: PathLike | None = None,
     *,
     name: str = "elude",
     version: str = "1.0",
@@ -262,6 +283,8 @@ def package(
     """
     from elude.model_store.archive import package as run
 
+    if out is None:
+        raise UsageError("The archive has no place.", "Write elude.package(bundle, 'FOLDER') or (bundle, 'NAME.mar').")
     return run(open_bundle(bundle), Path(out), name=name, version=version, settings=settings)
 
 
@@ -325,14 +348,14 @@ def _address(subject: Any) -> str:
     return str(getattr(subject, "name", type(subject).__name__))
 
 
-def _subject(subject: Any, threads: int) -> Any:
-    """A bundle, or another subject of an evaluation."""
+def _subject(subject: Any, **options: Any) -> Any:
+    """A bundle, or another subject of an evaluation, opened with ``options``."""
     from elude.model import Model
     from elude.quality.subjects.open_subject import open_subject
 
     if isinstance(subject, (Bundle, Model)):
         return open_bundle(subject)
-    return open_subject(os.fspath(subject), threads=threads) if isinstance(subject, (str, os.PathLike)) else subject
+    return open_subject(os.fspath(subject), **options) if isinstance(subject, (str, os.PathLike)) else subject
 
 
 def _user() -> str:

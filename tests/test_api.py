@@ -124,6 +124,9 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "feature(unit)": (lambda t: t.model.feature("blocks.5.mlp.fc2/u0"), FIRST),
     "concept(unknown)": (lambda t: t.model.concept("stripes"), "search("),
     "export(no place)": (lambda t: elude.export("embedded"), "out="),
+    "package(no place)": (lambda t: elude.package(t.folder), "elude.package(bundle,"),
+    "bake(no place)": (lambda t: elude.bake(t.folder), "out="),
+    "GraphSession(bundle)": (lambda t: elude.GraphSession(t.folder), "model.onnx"),
     "evaluate(nothing)": (lambda t: elude.evaluate("no_bundle"), "no_bundle"),
     "admit(not judged)": (lambda t: elude.admit(t.folder, t.tmp / "store"), "elude gate"),
 }

@@ -73,6 +73,8 @@ def private_model(source: Path | Bundle) -> Iterator[tuple[Path, str]]:
             check_external_data(folder / MODEL)
             yield folder / MODEL, _joint_sha256({name: source.manifest.files[name] for name in present})
         return
+    if source.is_dir():
+        raise BundleError(f"{source} is a folder.", f"Name its {MODEL}: '{source / MODEL}'.")
     if not source.is_file():
         raise BundleError(f"{source} does not exist.", "Name a bundle or its model.onnx.")
     with tempfile.TemporaryDirectory(prefix="elude-model-") as place:

@@ -176,8 +176,10 @@ def _open(path: Path, providers: list[str], threads: int, optimise: bool) -> ort
             f"Available: {', '.join(ort.get_available_providers())}. For CUDA install onnxruntime-gpu instead of "
             "onnxruntime.",
         )
+    if path.is_dir():
+        raise BundleError(f"{path} is a folder.", f"Name the file in it: '{path / 'model.onnx'}'.")
     if not path.is_file():
-        raise BundleError(f"{path.name} does not exist.", "Export the model again.")
+        raise BundleError(f"{path} does not exist.", "Name a file that 'elude export' wrote.")
     check_external_data(path)
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
