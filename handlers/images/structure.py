@@ -13,12 +13,15 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from elude.handlers.errors import ImageError
 from elude.handlers.images.structure_tiff import orientation, read_tiff
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _MAX_SEGMENTS = 1000  # before the pixels of a JPEG; colour profile, preview and notes of a camera take some 100
 _MAX_SCANS = 64  # of a JPEG; libjpeg's own progressive script has 10
+_BLOCK = 2**18  # bytes of a JPEG that are looked through at once
 _MAX_EXIF = 2**16  # bytes; holds the orientation, and a JPEG cannot hold more in one segment
 
 
@@ -105,11 +108,9 @@ def _jpeg(data: bytes) -> Structure:
                 raise StructureError("only baseline and progressive JPEGs of 8 bits are accepted")
             frame = segment
         if marker == 0xFFDA:
-            scans = data[at : _end_of_image(data, at)]  # up to the end of the image
-            if scans.count(b"\xff\xff") > _MAX_SEGMENTS:
-                raise StructureError("the scans of the JPEG are padded")
-            pixels = b"".join([kept[0], exif, *kept[1:], scans])
-            return _jpeg_frame(frame, segment, scans.count(b"\xff\xda"), orientation(exif[10:]) > 1, pixels)
+            scans, length = _scans(data[at:])
+            pixels = b"".join([kept[0], exif, *kept[1:], data[at : at + length]])
+            return _jpeg_frame(frame, segment, scans, orientation(exif[10:]) > 1, pixels)
         if marker == 0xFFE1 and not exif and segment[4:10] == b"Exif\0\0":
             exif = segment
         elif marker in _JPEG_KEPT:
@@ -118,10 +119,23 @@ def _jpeg(data: bytes) -> Structure:
     raise StructureError(f"the JPEG has more than {_MAX_SEGMENTS} segments before its pixels")
 
 
-def _end_of_image(data: bytes, at: int) -> int:
-    """Where the image ends; other pictures and films may follow. All of the file if it is cut off."""
-    end = data.find(b"\xff\xd9", at)
-    return len(data) if end < 0 else end + 2
+def _scans(data: bytes) -> tuple[int, int]:
+    """How many scans there are up to the end of the image, and where that is; other pictures and films may follow."""
+    values = np.frombuffer(data, np.uint8)
+    scans = padding = 0
+    for start in range(0, len(values), _BLOCK):
+        block = values[start : start + _BLOCK + 1]  # the last byte of a pair may be the next block's first
+        places = np.flatnonzero(block[:-1] == 0xFF)
+        codes = block[places + 1]
+        ends = np.flatnonzero(codes == 0xD9)
+        codes = codes[: ends[0]] if len(ends) else codes
+        scans += int(np.count_nonzero(codes == 0xDA))
+        padding += int(np.count_nonzero(codes == 0xFF))
+        if padding > _MAX_SEGMENTS:
+            raise StructureError("the scans of the JPEG are padded")
+        if len(ends):
+            return scans, start + int(places[ends[0]]) + 2
+    return scans, len(data)  # it is cut off; the decoder says so
 
 
 def _jpeg_frame(frame: bytes, scan: bytes, scans: int, turned: bool, data: bytes) -> Structure:

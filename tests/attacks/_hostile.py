@@ -80,6 +80,7 @@ def jpegs() -> Iterator[tuple[str, bytes]]:
         yield f"JPEG of process {kind:02X}", plain.replace(b"\xff\xc0", bytes([0xFF, kind]))
     yield "JPEG of 12 bits", plain.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c")
     yield "JPEG of ten components", plain.replace(plain[plain.index(b"\xff\xc0") :][9:10], b"\x0a", 1)
+    yield "JPEG followed by a JPEG of as many scans as fit", plain + scans(64, size=MOST - len(plain))
     yield "cut JPEG", plain[:300]
 
 
