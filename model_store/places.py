@@ -148,9 +148,11 @@ class LocalPlace:
             sync_folder(folder)
 
     def fetch(self, name: str, target: Path) -> Path:
-        if not (self.root / name).is_dir():
-            raise BundleError(f"{self.location(name)} is missing.", "Restore it from a backup.")
-        return self.root / name
+        folder = self.root / name
+        if not folder.is_dir() or folder.is_symlink():
+            problem = "is a link" if folder.is_symlink() else "is missing"
+            raise BundleError(f"{folder} {problem}.", "Restore it from a backup.")
+        return folder
 
     def copy(self, name: str, target: Path) -> None:
         shutil.copytree(self.fetch(name, target), target, symlinks=True)

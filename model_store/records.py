@@ -152,7 +152,11 @@ def read_record(place: Place, keys: Sequence[TrustedKey] | None = None) -> tuple
         where = place.location(f"{RECORD}/{name}")
         if name != entry_name(number):
             raise _broken(where, f"{entry_name(number)} should be here")
-        entry = _parse(where, place.read(f"{RECORD}/{name}"))
+        try:
+            content = place.read(f"{RECORD}/{name}")
+        except OSError as error:
+            raise _broken(where, f"it cannot be read: {error.strerror or error}") from error
+        entry = _parse(where, content)
         if entry.sequence != number:
             raise _broken(where, f"its sequence is {entry.sequence}")
         if entry.previous != previous:

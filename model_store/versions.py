@@ -89,6 +89,10 @@ def verified_copy(place: Place, entry: Entry, requirements: Requirements, target
 
 def _verify(root: Path, where: str, entry: Entry, requirements: Requirements) -> Bundle:
     restore = "Restore it from a backup."
+    # A copy of a link is a link: what was checked through it could be exchanged afterwards.
+    for path in (root, *root.iterdir()):
+        if path.is_symlink():
+            raise BundleError(f"{where}: {path.name} is a link.", restore)
     bundle = Bundle.open(root / "bundle")
     present = (bundle.manifest_sha256, bundle.artefact_sha256, bundle.manifest.files.get("verdict.json"))
     if present != (entry.manifest_sha256, entry.artefact_sha256, entry.verdict_sha256):

@@ -257,3 +257,33 @@ def test_admission_and_archive_agree(tmp_path: Path) -> None:
         contents = hashlib.sha256(archive.read("contents.json")).hexdigest()
     assert store.requirements_for([str(version.archive)]).archives == (contents,)
     assert admit(store, make(tmp_path / "c", content=b"c")).archive is None
+
+
+@pytest.mark.parametrize("linked", ["", "bundle", "tiny-model.mar"])
+def test_a_version_that_is_a_link_is_not_given_out(tmp_path: Path, linked: str) -> None:
+    """Its copy would be a link too, to files that may change after the check."""
+    store = Store(tmp_path / "store")
+    version = store.admit(make(tmp_path / "b").root, who="a", why="b", make_archive=True)
+    store.promote(version.id, who="a", why="b")
+    place = Path(version.location, linked)
+    Path(version.location).chmod(0o755)
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    for use in (store.verify, store.serving_requirements, lambda: store.fetch(version.id, tmp_path / "out")):
+        with pytest.raises(BundleError, match="is a link"):
+            use()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "device"])
+def test_an_entry_that_is_no_plain_file_is_refused(tmp_path: Path, kind: str) -> None:
+    store = Store(tmp_path / "store")
+    store.admit(make(tmp_path / "b").root, who="a", why="b")
+    entry = tmp_path / "store" / "record" / "00000000.json"
+    entry.rename(tmp_path / "entry.json")
+    if kind == "pipe":
+        os.mkfifo(entry)
+    else:
+        entry.symlink_to(tmp_path / "entry.json" if kind == "link" else "/dev/zero")
+    with pytest.raises(BundleError, match="was changed"):
+        store.record()
