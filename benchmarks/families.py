@@ -118,6 +118,17 @@ def random_split(layer: Layer) -> LayerSplit:
     return LayerSplit(layer.name, parts, masks, rho, np.zeros((layer.units * PARTS, layer.inputs), np.float32))
 
 
+@torch.no_grad()
+def away_from_initial(module: nn.Module) -> None:
+    """Scales and statistics away from their initial 0, 1 or 1e-6, behind which a fault, or any edit, would hide."""
+    generator = torch.Generator().manual_seed(0)
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 2.0, generator=generator)
+        elif value.is_floating_point() and (value.ndim == 1 or "gamma" in name):
+            value.uniform_(0.3, 1.2, generator=generator)
+
+
 def weight_edited(module: nn.Module, layer: Layer, split: LayerSplit, edits: Sequence[Edit]) -> nn.Module:
     """The model with the edits in its weights, in float64 until the end."""
     edited = copy.deepcopy(module)
@@ -141,6 +152,7 @@ def check(family: str, name: str, folder: Path) -> Row:
     start, layer = time.perf_counter(), ""
     try:
         loaded = load_model(f"random:{name}")
+        away_from_initial(loaded.module)
         size = loaded.preprocess.input_size
         trial = try_out(loaded.module, size, splittable(loaded.module))
         (chosen,) = find_layers(loaded.module, "last", trial, headless=loaded.kind == EMBEDDING)
