@@ -127,6 +127,11 @@ def evaluate(
             f"{refused[0]} cannot be measured: {missing[refused[0]]}.", "Leave it out, or give the suite what it needs."
         )
     wanted = [d for d in wanted if d not in missing]
+    if wanted in ([], ["params_m"]) and "accuracy" in missing:
+        raise EvaluationError(
+            f"No dimension applies: accuracy cannot be measured: {missing['accuracy']}.",
+            "Measure such a model by a metric of its own kind.",
+        )
     plan = Plan(
         [(c, s) for c in suite.corruptions for s in suite.severities] if "corruption_robustness" in wanted else [],
         stratified(suite.images.class_of(), budget, seed),

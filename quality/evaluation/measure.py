@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from elude.handlers.bundle.output_kinds import CLASSES
 from elude.handlers.errors import EvaluationError
+from elude.quality.dimensions import DIMENSIONS
 from elude.quality.dimensions.accuracy import accuracy, correct
 from elude.quality.dimensions.adversarial_robustness import adversarial_robustness
 from elude.quality.dimensions.calibration_error import calibration_error
@@ -28,7 +30,11 @@ from elude.quality.suites.suite import Suite
 
 
 def unavailable(subject: Subject, suite: Suite, *, attackable: bool) -> dict[str, str]:
-    """Dimensions that cannot be measured, and why."""
+    """Dimensions that cannot be measured, and why: of outputs that are not classes all but the number of parameters."""
+    kind = getattr(subject, "output_kind", CLASSES)
+    if kind != CLASSES:
+        reason = f"it is defined for classes, and the outputs of {subject.name} are of kind {kind!r}"
+        return {dimension: reason for dimension in DIMENSIONS if dimension != "params_m"}
     made = suite.dark_background
     possible = {
         "params_m": (subject.parameters is not None, "the number of parameters is not known"),

@@ -40,6 +40,7 @@ class OnnxSubject:
         self.device = device if len(self._providers) > 1 else "cpu"
         self._source, self._threads = source if isinstance(source, Bundle) else Path(source), threads
         self._session, self.sha256 = self._open()
+        self.output_kind = self._session.output_kind
         self._edits = tuple(edits)
         self.preprocess = preprocess
         self.name = name or (MODEL if isinstance(source, Bundle) else Path(source).name)

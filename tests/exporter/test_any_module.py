@@ -19,7 +19,7 @@ from elude.exporter.models.layers import find_layers
 from elude.exporter.models.load import ModelOptions, load_any, load_model
 from elude.exporter.verify import verify_file
 from elude.handlers.bundle.session import GraphSession
-from elude.handlers.errors import UnsupportedLayerError, UsageError
+from elude.handlers.errors import EvaluationError, UnsupportedLayerError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.requests.calls import Call
 from elude.handlers.requests.edits import Edit
@@ -205,3 +205,17 @@ def test_a_module_of_convolutions_finds_its_own_last_layer() -> None:
         ),
     )
     assert find_layers(loaded.module, "head")[0].units == 5
+
+
+def test_quality_does_not_measure_classes_of_a_regression(tmp_path: Path) -> None:
+    from elude.quality.evaluation.evaluate import evaluate
+    from elude.quality.subjects.onnx_subject import OnnxSubject
+    from elude.quality.suites.suite import embedded_suite
+
+    images = noise(tmp_path / "images", 30, 2 * SIZE)
+    bundle = export(Regressor(), images, "mix", tmp_path / "bundle", QUICK, preprocess=GREY, kind="regression")
+    subject = OnnxSubject(bundle.path("model.onnx"), GREY, parameters=9)
+    with pytest.raises(EvaluationError, match=r"defined for classes.*'regression'"):
+        evaluate(subject, embedded_suite(), budget=20)
+    with pytest.raises(EvaluationError, match=r"class_balance cannot be measured.*'regression'"):
+        evaluate(subject, embedded_suite(), dimensions=["class_balance"], budget=20)
