@@ -127,6 +127,8 @@ def away_from_initial(module: nn.Module) -> None:
             value.uniform_(0.5, 2.0, generator=generator)
         elif value.is_floating_point() and (value.ndim == 1 or "gamma" in name):
             value.uniform_(0.3, 1.2, generator=generator)
+        elif value.is_floating_point() and not value.any():  # a head that starts at 0 answers the same to every image
+            value.normal_(0.0, 0.02, generator=generator)
 
 
 def weight_edited(module: nn.Module, layer: Layer, split: LayerSplit, edits: Sequence[Edit]) -> nn.Module:
