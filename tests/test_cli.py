@@ -66,6 +66,7 @@ def test_help_names_every_command() -> None:
 def test_the_way_to_the_store(copy: Path, tmp_path: Path) -> None:
     assert run("evaluate", copy, "--quick", "--budget", "200").returncode == 0
     policy = policy_with(0.5, tmp_path / "policy.toml")
+    policy.write_text(policy.read_text() + "[suite]\nbudget = 200\n")
     done = run("gate", copy, "--policy", policy, "--junit", tmp_path / "j.xml", "--markdown", tmp_path / "m.md")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "j.xml").stat().st_size

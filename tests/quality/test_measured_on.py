@@ -73,6 +73,12 @@ def test_another_choice_of_images_is_not_comparable(other: dict[str, int]) -> No
     assert verdicts["accuracy"].verdict == "same"  # all images in both
 
 
+def test_the_smallest_set_counts() -> None:
+    record = {"sets": {"images": {"images": 500, "sha256": "a"}, "shifted/edge": {"images": 5, "sha256": "b"}}}
+    assert images_in(record) == 5
+    assert images_in({"sets": {}}) is images_in({"sets": 3}) is images_in(None) is None
+
+
 def test_equal_choices_are_comparable() -> None:
     assert {c.verdict for c in compare(measured(budget=20), measured(budget=20)).changes} == {"same", "not measured"}
 
