@@ -69,10 +69,10 @@ def _file(text: str) -> bytes:
     path = Path(text)
     if "://" in text:
         raise ImageError(f"{text} is an address.", "Fetch the image first and give its bytes or its path.")
+    if path.is_dir():
+        raise ImageError(f"{text} is a folder.", f"Give its images: sorted(Path({text!r}).glob('*.jpg')).")
     try:
         return read_plain(path)
-    except IsADirectoryError as error:
-        raise ImageError(f"{text} is a folder.", f"Give its images: sorted(Path({text!r}).glob('*.jpg')).") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"There is no image file {text!r}: {reason}.", "Give the path of an image.") from error
