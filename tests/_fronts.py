@@ -29,7 +29,7 @@ class Web:
         command = [
             sys.executable,
             "-m",
-            "elude.handlers.web.app",
+            "elude.handlers.web",
             str(bundle),
             "--model",
             MODEL,

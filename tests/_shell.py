@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-STAYS = ("elude serve", "elude explore", "python -m elude.handlers.web.app")
+STAYS = ("elude serve", "elude explore", "python -m elude.handlers.web")
 READY = ("Serving ", "Explore ", "Uvicorn running")
 START, BLOCK, STOP = 120.0, 300.0, 20.0  # seconds
 MAKE = """

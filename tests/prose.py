@@ -20,7 +20,7 @@ PHRASES = {
     r"\bunlike requests\b": "mixed requests",
     r"\bpresent day\b": "today (UTC)",
     r"\bother weights than\b": "different weights from",
-    r"\bis no (bundle|number|archive|file|store|identifier)\b": "is not a …",
+    r"(?<!there )\bis no (bundle|number|archive|file|store|identifier)\b": "is not a …",
     r"\bsaw and gave\b": "inputs and outputs",
     r"\bthe way of a request\b": "life of a request",
     r"\b(ground floor|the rooms?|house)\b": "package, layer",

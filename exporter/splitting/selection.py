@@ -1,4 +1,4 @@
-"""Which clusters of which units become sub-units, when a layer may have only so many.
+"""Which clusters of which units become sub-units, when a layer may have only a given number.
 
 Each unit keeps its two best clusters; what is left of the layer's budget goes to the best of all
 others. A unit with fewer than two clusters stays whole and takes one place.

@@ -118,7 +118,7 @@ def decode_all(
 
 
 class _Timed(io.BytesIO):
-    """A file that a decoder may read from for so many seconds of processor time.
+    """A file that a decoder may read from for a given number of seconds of processor time.
 
     Pillow's decoders ask for at most 64 KiB at once, and its readers of headers for each field.
     """

@@ -1,7 +1,7 @@
 """The front end on Starlette and uvicorn: the same operations, statuses and bodies as on TorchServe, and the health and
 metadata routes of the open inference protocol.
 
-    ELUDE_TOKEN=… python -m elude.handlers.web.app BUNDLE --model NAME --port 8080 --workers 2
+    ELUDE_TOKEN=… python -m elude.handlers.web BUNDLE --model NAME --port 8080 --workers 2
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ from elude.handlers.web.health import Health
 from elude.handlers.web.limits import WebLimits
 from elude.handlers.web.metadata import model_metadata, server_metadata
 from elude.handlers.web.metrics import Metrics
-from elude.handlers.web.run import main
 
-__all__ = ["Batches", "application", "main", "uvicorn"]
+__all__ = ["Batches", "application", "uvicorn"]
 logger = logging.getLogger("elude.web")
 
 
@@ -174,7 +173,3 @@ class _Front:
 def _refuse(request: Request, error: HTTPException) -> Response:
     body = {"code": error.status_code, "type": "RequestError", "message": error.detail}
     return JSONResponse(body, error.status_code, error.headers)
-
-
-if __name__ == "__main__":
-    main()
