@@ -16,7 +16,7 @@ from elude.quality.evaluation.attacks import attacker
 from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.subjects.devices import providers, resolve
 from elude.quality.subjects.torch_subject import TorchSubject
-from elude.quality.suites.suite import embedded_suite
+from elude.quality.suites.open_suite import embedded_suite
 
 BUDGET = 60
 DIMENSIONS = ["accuracy", "calibration_error", "class_balance", "corruption_robustness", "adversarial_robustness"]

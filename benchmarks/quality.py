@@ -45,7 +45,7 @@ def score(quick: bool) -> list[str]:
 def lossless(quick: bool) -> list[str]:
     from elude.exporter.export.pipeline import ExportSettings, export
     from elude.quality.evaluation.evaluate import evaluate
-    from elude.quality.suites.suite import embedded_suite
+    from elude.quality.suites.open_suite import embedded_suite
 
     with tempfile.TemporaryDirectory() as folder:
         bundle = export("embedded", None, "last", Path(folder) / "bundle", ExportSettings())
@@ -73,7 +73,7 @@ def speed(quick: bool) -> list[str]:
     from elude.quality.evaluation.evaluate import BATCH_SIZE, evaluate
     from elude.quality.subjects.subject import as_unit
     from elude.quality.subjects.torch_subject import TorchSubject
-    from elude.quality.suites.suite import embedded_suite
+    from elude.quality.suites.open_suite import embedded_suite
 
     torch.set_num_threads(1)
     loaded, suite = load_model("embedded"), embedded_suite()

@@ -13,7 +13,7 @@ from pathlib import Path
 from elude.handlers.bundle.bundle import Bundle
 from elude.quality.policies.policy import load_policy
 from elude.quality.steering.tune import TuneReport, TuneSettings, tune
-from elude.quality.suites.suite import EMBEDDED, embedded_suite, open_suite
+from elude.quality.suites.open_suite import EMBEDDED, embedded_suite, open_suite
 
 DIMENSIONS = ("class_balance", "object_focus", "ood_robustness", "calibration_error")
 FULL = TuneSettings(pool=24, images=400, controls=20, resamples=400)

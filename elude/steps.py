@@ -176,7 +176,8 @@ def evaluate(
     from elude.quality.scores.scoring import own_pool
     from elude.quality.subjects.devices import resolve
     from elude.quality.subjects.output_names import with_outputs
-    from elude.quality.suites.suite import Suite, open_suite
+    from elude.quality.suites.open_suite import open_suite
+    from elude.quality.suites.suite import Suite
 
     where = resolve(device)
     if not isinstance(suite, Suite):

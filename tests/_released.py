@@ -14,7 +14,7 @@ from elude.quality.gate.judge import judge
 from elude.quality.gate.verdict_formats import verdict_json
 from elude.quality.policies.policy import parse_policy
 from elude.quality.steering.presets import add_preset, evaluate_presets
-from elude.quality.suites.suite import embedded_suite
+from elude.quality.suites.open_suite import embedded_suite
 
 POLICY = parse_policy(
     b"""schema_version = 1

@@ -62,7 +62,7 @@ def _is_embedded(address: str, described_by: Path | None) -> bool:
 
 
 def _garments(labels: Path) -> bool:
-    from elude.quality.suites.suite import embedded_suite
+    from elude.quality.suites.open_suite import embedded_suite
 
     try:
         names = read_json(labels)

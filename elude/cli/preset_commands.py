@@ -103,7 +103,7 @@ def preset_evaluate(
     from elude.quality.gate.preset_checks import PRESETS_QUALITY
     from elude.quality.steering.presets import evaluate_presets
     from elude.quality.subjects.output_names import with_outputs
-    from elude.quality.suites.suite import open_suite
+    from elude.quality.suites.open_suite import open_suite
 
     data = with_outputs(open_suite(suite_for(str(bundle), suite)), outputs)
     with progress_bar() as progress:
@@ -156,7 +156,7 @@ def tune(
     from elude.quality.steering.presets import add_preset
     from elude.quality.steering.tune import TuneSettings
     from elude.quality.steering.tune import tune as run
-    from elude.quality.suites.suite import EMBEDDED, open_suite
+    from elude.quality.suites.open_suite import EMBEDDED, open_suite
 
     opened = Bundle.open(bundle)
     rules, final = policy_for(opened, policy), open_suite(suite_for(str(bundle), held_out))

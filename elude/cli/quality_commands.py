@@ -93,7 +93,7 @@ def evaluate(
     from elude.quality.subjects.devices import PRECISIONS, corrupting_workers, resolve
     from elude.quality.subjects.open_subject import open_subject
     from elude.quality.subjects.output_names import with_outputs
-    from elude.quality.suites.suite import open_suite
+    from elude.quality.suites.open_suite import open_suite
 
     if precision not in PRECISIONS:
         raise UsageError(f"{precision!r} is not a precision.", f"Use one of {', '.join(PRECISIONS)}.")

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from elude.exporter.images import open_images
 from elude.handlers.errors import UsageError
 from elude.quality.suites.corruptions import CORRUPTIONS, SEVERITIES
-from elude.quality.suites.image_sets import EncodedSet, ImageSet
-from elude.quality.suites.sources import open_source
+from elude.quality.suites.image_sets import ImageSet
 
 OWN, IMAGENET_1K = "own", "imagenet-1k"
 MEAN, TOP1 = "mean", "top1"
-EMBEDDED = Path(__file__).parents[2] / "exporter" / "embedded" / "evaluation.tar"
 QUICK_CORRUPTIONS = ("gaussian_noise", "defocus_blur", "brightness", "contrast", "jpeg_compression")
 
 
@@ -112,31 +108,3 @@ class Suite:
         for name, severity, images in self.corrupted:
             digest.update(repr((name, severity, images.sha256())).encode())
         return digest.hexdigest()
-
-
-def open_suite(path: str | Path, *, name: str | None = None, dark_background: bool = False) -> Suite:
-    """Open a suite.
-
-    Args:
-        path: ``embedded``, the one shipped with the project; a ``suite.toml`` or a folder that
-            holds one; else images as for ``elude.quality.suites.sources.open_source``, with one
-            sub-folder per class.
-        name: for reports, of plain images.
-        dark_background: of plain images, see :class:`Suite`.
-
-    Raises:
-        UsageError, EvaluationError: if there are no images, or images without a class.
-    """
-    if str(path) == "embedded":
-        return embedded_suite()
-    file = Path(path) / "suite.toml" if Path(path).is_dir() else Path(path)
-    if file.suffix == ".toml" and file.is_file():
-        from elude.quality.suites.suite_file import load_suite
-
-        return load_suite(file)
-    return Suite(name or Path(path).stem, EncodedSet(open_source(str(path))), dark_background=dark_background)
-
-
-def embedded_suite() -> Suite:
-    """1,000 garments of Fashion-MNIST, on black."""
-    return Suite("embedded", EncodedSet(open_images(EMBEDDED)), dark_background=True)

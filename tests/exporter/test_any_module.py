@@ -210,7 +210,7 @@ def test_a_module_of_convolutions_finds_its_own_last_layer() -> None:
 def test_quality_does_not_measure_classes_of_a_regression(tmp_path: Path) -> None:
     from elude.quality.evaluation.evaluate import evaluate
     from elude.quality.subjects.onnx_subject import OnnxSubject
-    from elude.quality.suites.suite import embedded_suite
+    from elude.quality.suites.open_suite import embedded_suite
 
     images = noise(tmp_path / "images", 30, 2 * SIZE)
     bundle = export(Regressor(), images, "mix", tmp_path / "bundle", QUICK, preprocess=GREY, kind="regression")

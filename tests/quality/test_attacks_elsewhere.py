@@ -9,7 +9,7 @@ import torch
 from elude.exporter.models.load import load_model
 from elude.quality.evaluation.attacks import EPSILON, PGD_STEP, PGD_STEPS, fgsm, pgd
 from elude.quality.subjects.torch_subject import TorchSubject
-from elude.quality.suites.suite import embedded_suite
+from elude.quality.suites.open_suite import embedded_suite
 
 IMAGES = 60
 

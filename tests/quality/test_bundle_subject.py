@@ -22,7 +22,8 @@ from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.subjects.bundle_subject import open_bundle
 from elude.quality.subjects.onnx_subject import OnnxSubject
 from elude.quality.suites.image_sets import EncodedSet
-from elude.quality.suites.suite import Suite, embedded_suite
+from elude.quality.suites.open_suite import embedded_suite
+from elude.quality.suites.suite import Suite
 
 MODEL, LAYER = "embedded", "blocks.5.mlp.fc2"
 

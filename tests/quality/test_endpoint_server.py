@@ -21,7 +21,8 @@ from elude.quality.evaluation.quality_json import QualityReport
 from elude.quality.subjects.open_subject import open_subject, served
 from elude.quality.subjects.subject import Subject
 from elude.quality.suites.image_sets import EncodedSet
-from elude.quality.suites.suite import Suite, embedded_suite
+from elude.quality.suites.open_suite import embedded_suite
+from elude.quality.suites.suite import Suite
 
 pytestmark = pytest.mark.server
 EIGHT = set(DIMENSIONS) - {"adversarial_robustness"}  # a server gives no gradients

@@ -23,7 +23,8 @@ from elude.quality.subjects.subject import CallableSubject, Forms, as_unit
 from elude.quality.subjects.torch_subject import TorchSubject
 from elude.quality.suites.corruptions import corrupt
 from elude.quality.suites.image_sets import PixelSet
-from elude.quality.suites.suite import EMBEDDED, Suite, embedded_suite, open_suite
+from elude.quality.suites.open_suite import EMBEDDED, embedded_suite, open_suite
+from elude.quality.suites.suite import Suite
 
 PREPROCESS = Preprocess((3, 8, 8), "bilinear", 1.0, "center", (0.5,) * 3, (0.25,) * 3)
 CLASSES = ("dark", "light")

@@ -19,7 +19,7 @@ from elude.quality.gate.evidence import Evidence
 from elude.quality.gate.judge import decide
 from elude.quality.gate.verdict import Verdict
 from elude.quality.policies.policy import DEFAULT_POLICY, parse_policy
-from elude.quality.suites.suite import embedded_suite
+from elude.quality.suites.open_suite import embedded_suite
 
 HASH, DAY, RESAMPLES = "a" * 64, date(2026, 1, 15), 100
 TEXT = DEFAULT_POLICY.read_text().replace(

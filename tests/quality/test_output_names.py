@@ -43,7 +43,8 @@ from elude.quality.subjects.output_names import distinct, output_names, with_out
 from elude.quality.subjects.subject import CallableSubject, Subject
 from elude.quality.suites.image_sets import EncodedSet, PixelSet
 from elude.quality.suites.imagenet import synsets
-from elude.quality.suites.suite import Suite, embedded_suite
+from elude.quality.suites.open_suite import embedded_suite
+from elude.quality.suites.suite import Suite
 
 LAYER = "blocks.5.mlp.fc2"
 GARMENTS = tuple(json.loads((EMBEDDED_FOLDER / "model" / "config.json").read_text())["label_names"])

@@ -15,7 +15,7 @@ from elude.cli import app
 from elude.handlers.errors import EludeError
 from elude.quality.evaluation.quality_json import QualityReport
 from elude.quality.suites.image_sets import EncodedSet
-from elude.quality.suites.suite import embedded_suite
+from elude.quality.suites.open_suite import embedded_suite
 
 QUICK = ("--dimensions", "accuracy,calibration_error,params_m")
 

@@ -18,7 +18,7 @@ from elude.quality.steering.gradients import gain_gradients, stand_in
 from elude.quality.steering.presets import add_preset, edits_of, remove_preset, steered_subjects
 from elude.quality.steering.tune import TuneSettings, candidates, tune
 from elude.quality.steering.tune_values import load_images
-from elude.quality.suites.suite import EMBEDDED, embedded_suite, open_suite
+from elude.quality.suites.open_suite import EMBEDDED, embedded_suite, open_suite
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,9 @@ from elude.quality.subjects.subject import CallableSubject
 from elude.quality.suites.corruptions import CORRUPTIONS
 from elude.quality.suites.image_sets import EncodedSet
 from elude.quality.suites.imagenet import SIXTEEN, indexed_categories, sixteen_categories, synsets
+from elude.quality.suites.open_suite import EMBEDDED, open_suite
 from elude.quality.suites.sources import expand, open_source
-from elude.quality.suites.suite import EMBEDDED, ShiftedSet, Suite, open_suite
+from elude.quality.suites.suite import ShiftedSet, Suite
 from elude.quality.suites.suite_build import BuildSettings, build, verify
 from elude.quality.suites.suite_file import load_suite
 
