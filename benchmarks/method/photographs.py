@@ -94,10 +94,11 @@ def photographs(folders: Sequence[Path], probing: int, held_out: int) -> tuple[I
         raise ValueError(f"There are {len(entries)} photographs, fewer than {probing} and {held_out}.")
     order = np.random.default_rng(0).permutation(len(entries))
     held, rest = order[:held_out], order[held_out : held_out + probing]
-    return tuple(
-        ImageSource(name, tuple(entries[i] for i in np.sort(rows)))
-        for name, rows in (("probing", rest), ("held out", held))
-    )  # type: ignore[return-value]
+    return _drawn("probing", entries, rest), _drawn("held out", entries, held)
+
+
+def _drawn(name: str, entries: Sequence[Entry], rows: NDArray[np.int64]) -> ImageSource:
+    return ImageSource(name, tuple(entries[row] for row in np.sort(rows)))
 
 
 def network(name: str) -> LoadedModel:
