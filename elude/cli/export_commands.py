@@ -164,6 +164,9 @@ def export_facts(bundle: Bundle) -> dict[str, Any]:
         for family, label in (("units", "units"), ("sub_units", "sub-units"), ("random", "random split, same K")):
             facts[f"MS-Score {layer}, {label}"] = families[family]["ms_mean_of_split_units"]
             facts[f"  on centred embeddings, {label}"] = families[family]["centred_mean_of_split_units"]
+        if floor := families.get("random_pairs"):
+            facts[f"MS-Score {layer}, random pairs of images"] = floor["ms"]
+            facts["  on centred embeddings, random pairs of images"] = floor["centred"]
     return facts
 
 

@@ -138,6 +138,9 @@ def facts(measures: Mapping[str, Any]) -> dict[str, str | float | int]:
             values = [(name, of[family].get(f"{measure}_mean_of_split_units")) for family, name in _FAMILIES.items()]
             if any(value is not None for _, value in values):
                 own[title] = ", ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in values)
+        floor = [score for score in of["random_pairs"].values() if score is not None]
+        if len(floor) == 2:
+            own["MS-Score of random pairs of images"] = f"{floor[0]:.3f}, centred {floor[1]:.3f}"
         own["dead or without score"] = ", ".join(
             f"{name} {of[family]['left_out']} of {of[family]['features']}" for family, name in _FAMILIES.items()
         )

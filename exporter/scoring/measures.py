@@ -1,7 +1,8 @@
 """The measures of a split: MS-Score, centred MS-Score and class purity of units, of sub-units and of a random split
 with as many parts.
 
-Without the random control a gain may be mere expansion. On narrow data every output points the same
+Without the random control a gain may be mere expansion. The floor is the score of random pairs of images, each at a
+random token: without it, scores on two sets of images cannot be compared. On narrow data every output points the same
 way and the MS-Score saturates; so it is also given for outputs less their mean over all tokens and
 images, and, where images have labels, as class purity: the part of the top images that are of the
 most frequent class among them. Features that are never above 0, or whose score is 0/0, are left out
@@ -23,11 +24,12 @@ from elude.exporter.models.layers import Layer
 from elude.exporter.models.walk import Progress
 from elude.exporter.scoring.activity import UNITS, Activity, scan
 from elude.exporter.scoring.external_encoder import external_scores
-from elude.exporter.scoring.ms_score import choose, concentrate
+from elude.exporter.scoring.ms_score import choose, concentrate, random_pairs
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.images.preprocess import Preprocess
 
 SUB_UNITS, RANDOM = "sub_units", "random"
+PAIRS = "random_pairs"
 TOP = 100
 PURITY_TOP = 16
 
@@ -81,6 +83,7 @@ class Measures:
         top: images per score, K.
         tokens: layer → number of its tokens, which tells where on an image a token is.
         layers: layer → family → scores.
+        pairs: layer → MS-Score of random pairs of images, as they are and centred.
     """
 
     images: int
@@ -88,11 +91,13 @@ class Measures:
     top: int
     tokens: dict[str, int]
     layers: dict[str, dict[str, Scores]]
+    pairs: dict[str, tuple[float, float]]
 
     def to_json(self) -> dict[str, Any]:
         """As the content of ``measures.json``."""
         layers = {
             layer: {name: scores.to_json() for name, scores in families.items()}
+            | {PAIRS: {"ms": _number(self.pairs[layer][0]), "centred": _number(self.pairs[layer][1])}}
             for layer, families in self.layers.items()
         }
         facts = {"images": self.images, "held_out": self.held_out, "top": self.top, "tokens": self.tokens}
@@ -138,6 +143,7 @@ def ms_scores(
     families = {SUB_UNITS: splits, RANDOM: random}
     activity = scan(model, layers, families, images, preprocess, batch_size=batch_size, progress=first)
     chosen = {(layer, name): choose(of, top) for layer, each in activity.items() for name, of in each.items()}
+    chosen |= {(layer, PAIRS): random_pairs(count, each[UNITS].tokens) for layer, each in activity.items()}
     centres = {layer: each[UNITS].mean for layer, each in activity.items()}
     similar = concentrate(
         model, layers, chosen, centres, images=images, preprocess=preprocess, batch_size=batch_size, progress=second
@@ -152,7 +158,8 @@ def ms_scores(
             for name, of in each.items()
         }
     tokens = {layer: each[UNITS].tokens for layer, each in activity.items()}
-    return Measures(count, held_out, min(top, count), tokens, result)
+    pairs = {layer: (float(similar[layer, PAIRS][0][0]), float(similar[layer, PAIRS][1][0])) for layer in activity}
+    return Measures(count, held_out, min(top, count), tokens, result, pairs)
 
 
 def _scores(

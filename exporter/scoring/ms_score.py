@@ -76,6 +76,15 @@ def choose(activity: Activity, top: int) -> Chosen:
     return Chosen(weights, images.ravel()[order], features.ravel()[order], token.ravel()[order], weights.ravel()[order])
 
 
+def random_pairs(images: int, tokens: int) -> Chosen:
+    """One feature that chooses all images alike, each at a random token: its score is the mean cosine of random pairs,
+    the floor of every other.
+    """
+    rows, ones = np.arange(images), np.ones(images)
+    token = np.random.default_rng(0).integers(tokens, size=images)
+    return Chosen(ones[:, None], rows, np.zeros(images, np.int64), token, ones)
+
+
 def peak_weights(activity: Activity, top: int) -> NDArray[np.float64]:
     """float64 (top, features): w of each feature's strongest images, strongest first."""
     peak = np.take_along_axis(activity.peak, activity.strongest(top), axis=0).astype(np.float64)

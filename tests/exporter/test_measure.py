@@ -20,7 +20,7 @@ from elude.exporter.images import ImageSource
 from elude.exporter.models.layers import Layer, find_layers
 from elude.exporter.scoring.activity import UNITS, scan
 from elude.exporter.scoring.measures import RANDOM, SUB_UNITS, ms_scores, purity
-from elude.exporter.scoring.ms_score import ms_score
+from elude.exporter.scoring.ms_score import ms_score, random_pairs
 from elude.exporter.splitting.layer_split import LayerSplit, whole
 from elude.handlers.errors import EvaluationError
 
@@ -140,6 +140,26 @@ def test_streamed_scores_equal_all_pairs_of_whole_outputs(model: torch.nn.Module
     assert np.array_equal(scores[SUB_UNITS].of_split_unit, (split.parts == 2)[split.parent])
     assert steps[0] == (5, 46)
     assert steps[-1] == (46, 46)
+
+
+def test_the_floor_is_the_mean_cosine_of_random_pairs_of_images(tmp_path: Path) -> None:
+    model, images = TinyBlocks(), noise(tmp_path, 23, 12)
+    layers = find_layers(model, "blocks.1.mlp.fc2")
+    split, outputs = halves(layers[0]), []
+    handle = layers[0].module.register_forward_hook(lambda _module, _args, z: outputs.append(z.double()))
+    with torch.no_grad():
+        model(torch.from_numpy(next(images.batches(plain(12), len(images)))[1]))
+    handle.remove()
+    z = outputs[0].numpy()
+    rows = z[np.arange(23), random_pairs(23, z.shape[1]).token]
+    name = layers[0].name
+    measures = ms_scores(
+        model, layers, {name: split}, {name: split}, images=images, preprocess=plain(12), held_out=True, batch_size=5
+    )
+    raw, centred = measures.pairs[name]
+    assert raw == pytest.approx(pairs(np.ones(23), unit_length(rows)), abs=1e-5)
+    assert centred == pytest.approx(pairs(np.ones(23), unit_length(rows - z.mean((0, 1)))), abs=1e-5)
+    assert measures.to_json()["layers"][name]["random_pairs"]["ms"] == pytest.approx(raw, abs=1e-6)
 
 
 def test_dead_units_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_measures_and_card_say_what_was_done(bundle: Bundle) -> None:
     assert measures["tokens"] == {"blocks.0.mlp.fc2": 17, "blocks.1.mlp.fc2": 17}
     assert measures["settings"]["probing_images"] == 60
     assert measures["settings"]["top_k"] == 150
-    assert set(measures["layers"]["blocks.1.mlp.fc2"]) == {"units", "sub_units", "random"}
+    assert set(measures["layers"]["blocks.1.mlp.fc2"]) == {"units", "sub_units", "random", "random_pairs"}
     card = bundle.path("README.md").read_text()
     assert bundle.manifest.source.weights_sha256 in card
     assert "the probing images themselves" in card
