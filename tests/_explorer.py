@@ -17,7 +17,13 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from elude.handlers.bundle.catalogue import ConceptRow
+
 ROOT = Path(__file__).parent.parent
+CONCEPTS = (
+    ConceptRow(0, "many parts", 0.9, 0.75, tuple(range(60))),
+    ConceptRow(1, None, 0.8, None, (61, 60)),
+)
 
 
 @contextmanager

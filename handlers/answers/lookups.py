@@ -37,14 +37,14 @@ def feature(request: Feature, layers: Sequence[LayerInfo], catalogue: Catalogue)
         examples.append(example | {"png": base64.b64encode(image.png).decode()})
     siblings = [part.id for part in catalogue.parts_of(row.layer, row.unit) if part.part != row.part]
     concept = catalogue.concept_of(row.index)
-    described = None if concept is None else describe_concept(concept)
+    described = None if concept is None else describe_concept(concept, catalogue)
     return _summary(row) | {"concept": described, "siblings": siblings, "examples": examples}
 
 
 def search(request: Search, catalogue: Catalogue) -> dict[str, Any]:
     """Concepts whose name fits, and sub-units whose name or identifier fits, best first."""
     query = request.query or ""
-    concepts = [describe_concept(concept) for concept in catalogue.search_concepts(query, request.limit)]
+    concepts = [describe_concept(concept, catalogue) for concept in catalogue.search_concepts(query, request.limit)]
     rows = catalogue.search(query, request.limit)
     return {"query": request.query, "concepts": concepts, "sub_units": [_summary(row) for row in rows]}
 

@@ -167,17 +167,18 @@ def active_concepts(
     relative = np.divide(np.maximum(peaks, 0), maxima, out=np.zeros_like(peaks), where=maxima > 0)
     means = [float(relative[list(concept.members)].mean()) for concept in concepts]
     order = np.argsort(-np.array(means), kind="stable")[:count]
-    return [describe_concept(concepts[i]) | {"relative": means[i]} for i in order.tolist() if means[i] > 0]
+    return [describe_concept(concepts[i], catalogue) | {"relative": means[i]} for i in order.tolist() if means[i] > 0]
 
 
-def describe_concept(concept: ConceptRow) -> dict[str, Any]:
-    """Identifier, name, size and quality of a concept."""
+def describe_concept(concept: ConceptRow, catalogue: Catalogue) -> dict[str, Any]:
+    """Identifier, name, size, quality and most typical sub-unit of a concept."""
     return {
         "id": concept.id,
         "name": concept.name,
         "members": len(concept.members),
         "agreement": concept.agreement,
         "purity": concept.purity,
+        "typical": catalogue.sub_unit(concept.members[0]).id,
     }
 
 

@@ -86,6 +86,7 @@ _CONCEPT_FACTS = {
     "members": _WHOLE,
     "agreement": _NUMBER | {"description": "mean correlation of its sub-units with their mean"},
     "purity": _or_null(_NUMBER) | {"description": "part of the images where it is strongest that are of one class"},
+    "typical": _TEXT | {"description": "its most typical sub-unit: 'feature' has the images"},
 }
 _CONCEPT = _closed(_CONCEPT_FACTS)
 _ACTIVE_CONCEPT = _closed(

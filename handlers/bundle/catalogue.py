@@ -228,9 +228,11 @@ class Catalogue:
         return None if number is None else self._concepts[number]
 
     def search_concepts(self, text: str, limit: int = 20) -> tuple[ConceptRow, ...]:
-        """Concepts whose name has words that begin with each word of ``text``, the one with the most members first."""
+        """Concepts with that identifier, or whose name has words that begin with each word of ``text``; the one with
+        the most members first.
+        """
         words = [word.casefold() for word in re.findall(r"\w+", text)]
-        fitting = (row for row in self._concepts if words and _begins(words, row.name or ""))
+        fitting = (row for row in self._concepts if words and (words == [row.id] or _begins(words, row.name or "")))
         return tuple(islice(fitting, limit))
 
     def name(self, index: int) -> str | None:
@@ -266,8 +268,13 @@ class Catalogue:
             self._concept_of[index] = concept
         rows = self._connection.execute("SELECT id, name, agreement, purity FROM concepts ORDER BY id").fetchall()
         concepts = tuple(ConceptRow(*(*row, tuple(members.get(row[0], ())))) for row in rows)
-        if [row.number for row in concepts] != list(range(len(concepts))) or members.keys() - range(len(concepts)):
-            raise BundleError("The catalogue's concepts are not numbered from 0 on.", "Export the bundle again.")
+        if [row.number for row in concepts] != list(range(len(concepts))) or members.keys() != set(
+            range(len(concepts))
+        ):
+            raise BundleError(
+                "The catalogue's concepts are not numbered from 0 on, or one has no sub-unit.",
+                "Export the bundle again.",
+            )
         return concepts
 
     def _all_tops(self, kind: str) -> dict[int, list[Top]]:

@@ -1,9 +1,8 @@
 """The explorer's web application: the page, the operations behind it, and what keeps other sites away from both.
 
-A page of another site must neither read answers nor spend the key: requests must name this address
-    as host (a foreign name that
-resolves to loopback is refused), must not come from another origin, and the page itself may load
-and ask nothing but its own address.
+A page of another site must neither read answers nor spend the key: requests must name this address as host
+(a foreign name that resolves to loopback is refused) and must not come from another origin, and the page
+itself may load and ask nothing but its own address.
 """
 
 from __future__ import annotations

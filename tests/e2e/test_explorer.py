@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from _browser import NEEDS_CHROMIUM, browsing
-from _explorer import exploring, listen, running
+from _explorer import CONCEPTS, exploring, listen, running
 from _serving import images, make_bundle
 
 from elude.handlers.bundle.bundle import Bundle
@@ -36,7 +36,7 @@ LAYER = "blocks.5.mlp.fc2"
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_bundle(tmp_path_factory.mktemp("explored") / "b")
+    return make_bundle(tmp_path_factory.mktemp("explored") / "b", CONCEPTS)
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +250,50 @@ def test_sliders_steer_as_the_service_does(visit: Visit, service: Service, examp
     assert visit.page.locator("#edits li").count() == 0
 
 
+def test_a_concept_is_found_steered_as_one_and_shared(visit: Visit, service: Service, example: str) -> None:
+    visit.open()
+    expected = asked(service, "inspect", image=example, top_k=12)["concepts"]
+    rows = visit.page.locator("#concept-rows li")
+    assert rows.evaluate_all("rows => rows.map(row => row.dataset.id)") == [entry["id"] for entry in expected]
+    strengths = visit.page.locator("#concept-rows .strength").all_inner_texts()
+    assert [int(text.split()[0]) for text in strengths] == pytest.approx(
+        [100 * e["relative"] for e in expected], abs=0.51
+    )
+    visit.page.get_by_label("Search concepts and sub-units by name").fill("many")
+    visit.says("#concepts-hint", "“many”")
+    visit.settle()
+    assert rows.locator("h3 a").all_inner_texts() == ["many parts"]
+    rows.get_by_role("button", name="Steer").click()
+    visit.edited("c0=scale:1")
+    visit.says("#prediction .ineffective", "Nothing is changed yet")
+    visit.page.locator('#edits li[data-id="c0"] input[type=range]').fill("-6")
+    visit.edited("c0=scale:-6")
+    edits = [{"concept": "c0", "action": "scale", "value": -6}]
+    answer = asked(service, "steer", image=example, edits=edits)
+    assert len(answer["edits"]) == 60
+    assert answer["max_output_change"] > 0.01
+    assert visit.page.locator("#prediction .ineffective").count() == 0
+    shown = visit.shown("now")
+    assert {label: shown[label] for label in answer["steered"]} == pytest.approx(answer["steered"], abs=1e-6)
+    assert json.loads(visit.page.locator("#as-preset").input_value())["my preset"] == edits
+    assert "--concept 'c0=scale:-6'" in visit.page.locator("#as-command").input_value()
+    shared = visit.page.url
+    visit.page.goto("about:blank")
+    visit.open("#" + shared.partition("#")[2].replace("q=many", "q=nothing"))
+    visit.edited("c0=scale:-6")
+    visit.says('#edits li[data-id="c0"]', "many parts")  # asked by its identifier: no row of the list names it
+    assert visit.shown("now") == pytest.approx(shown, abs=1e-6)
+
+
+def test_a_steer_without_effect_says_so(visit: Visit, service: Service, example: str) -> None:
+    identifier = asked(service, "inspect", image=example, top_k=1)["sub_units"][0]["id"]
+    edits = [{"id": identifier, "action": "add", "value": 1e-12}]
+    assert asked(service, "steer", image=example, edits=edits)["max_output_change"] < 1e-6
+    visit.open(f"#edit={identifier}=add:1e-12")
+    visit.edited(f"{identifier}=add:1e-12")
+    visit.says("#prediction .ineffective", "No effect")
+
+
 def test_the_latest_move_of_a_slider_wins(visit: Visit, service: Service, example: str) -> None:
     visit.open()
     identifier = visit.steer(0, 1)
@@ -296,7 +340,7 @@ def test_everything_by_keyboard(visit: Visit) -> None:
 @EVERYWHERE
 def test_search_by_name(visit: Visit, service: Service) -> None:
     visit.open()
-    visit.page.get_by_label("Search sub-units by name").fill("concept 7")
+    visit.page.get_by_label("Search concepts and sub-units by name").fill("concept 7")
     visit.says("#explain-title", "Search")
     visit.says("#explain-hint", "“concept 7”")
     visit.settle()
@@ -304,7 +348,7 @@ def test_search_by_name(visit: Visit, service: Service) -> None:
     expected = [entry["name"] for entry in asked(service, "search", query="concept 7", limit=12)["sub_units"]]
     assert names == expected
     assert "concept 7" in names
-    visit.page.get_by_label("Search sub-units by name").fill("zebra")
+    visit.page.get_by_label("Search concepts and sub-units by name").fill("zebra")
     visit.says("#explain-hint", "No sub-unit has “zebra”")
     assert visit.page.locator("#parts li").count() == 0
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from _browser import NEEDS_CHROMIUM, axe_source, browsing, violations
-from _explorer import exploring
+from _explorer import CONCEPTS, exploring
 from _serving import make_bundle
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -23,7 +23,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with exploring(make_bundle(tmp_path_factory.mktemp("explored") / "b").root) as found:
+    with exploring(make_bundle(tmp_path_factory.mktemp("explored") / "b", CONCEPTS).root) as found:
         yield found
 
 

@@ -46,8 +46,9 @@ def test_an_unknown_concept_is_refused(service: Service) -> None:
 
 
 def test_search_feature_and_inspect_say_the_concept(service: Service) -> None:
-    facts = {"id": "c0", "name": "colour", "members": 2, "agreement": 0.9, "purity": None}
+    facts = {"id": "c0", "name": "colour", "members": 2, "agreement": 0.9, "purity": None, "typical": "fc/u1.s1"}
     assert ask(service, {"op": "search", "query": "colo"})[1]["concepts"] == [facts]
+    assert ask(service, {"op": "search", "query": "c0"})[1]["concepts"] == [facts]
     assert ask(service, {"op": "feature", "id": "fc/u0.s0"})[1]["concept"] == facts
     status, answer = ask(service, {"op": "inspect", "image": TEXT})
     assert status == 200

@@ -30,13 +30,17 @@ export function signed(value, digits = 1) {
 
 export const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−"));
 
-/** A sub-unit's title: its name, otherwise unit and part. */
+/** Whether an identifier is of a concept, such as `c12`, and not of a sub-unit. */
+export const isConcept = (id) => /^c\d+$/.test(id);
+
+/** A concept's or a sub-unit's title: its name, otherwise what its identifier says. */
 export function titleOf(entry) {
+  if (isConcept(entry.id)) return entry.name ?? `Concept ${entry.id}`;
   const [, unit, part] = /\/u(\d+)\.s(\d+)$/.exec(entry.id);
   return entry.name ?? `Unit ${unit}, part ${part}`;
 }
 
-/** Unit and part, beside a name that several sub-units may share. */
+/** The end of the identifier, beside a name that several sub-units may share. */
 export const short = (entry) => (entry.name ? h("code", { class: "short" }, entry.id.split("/").pop()) : "");
 
 /** A link to a sub-unit's page, `""` for the list; its address is completed when it is used. */

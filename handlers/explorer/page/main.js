@@ -1,21 +1,23 @@
 // The page: what is picked, asked and shown.
 
 import * as api from "./api.js";
-import { by, h, picture, titleOf, unitOf } from "./dom.js";
+import { conceptRow, findConcept } from "./concepts.js";
+import { by, h, isConcept, picture, titleOf, unitOf } from "./dom.js";
 import { draw } from "./heat.js";
 import { fill, mark, page, row } from "./parts.js";
 import { showPrediction } from "./prediction.js";
-import { address, editText, keep, read, simplest, state } from "./state.js";
+import { address, editText, isNeutral, keep, read, simplest, state } from "./state.js";
 import { placeholder, showEdits, showTexts } from "./steering.js";
 
 const STEP = 12;
+const CONCEPTS = 6; // of the rows of each step
 const ORDERS = { activation: "strongest in this image", effect: "largest effect on a class", unusual: "most unusual for this image" };
 
 let model; // the answer of 'describe'
 let subject = null; // { name, base64, image }
 let shown = []; // the rows of the list
 let count = STEP;
-const known = new Map(); // what was learnt of a sub-unit, by identifier
+const known = new Map(); // what was learnt of a concept or sub-unit, by identifier
 const features = new Map();
 let units = new Map(); // the parts of a unit on this image
 
@@ -67,12 +69,19 @@ const context = {
     showSteering();
     refreshButtons();
     changed();
-    context.feature(entry.id).catch(() => {}); // its largest activation, for the sliders of other actions
+    learn(entry.id).catch(() => {}); // its largest activation, for the sliders of other actions
     by(`slider-${entry.id.replace(/\W/g, "-")}`).focus();
     say(`${titleOf(entry)} can be steered now.`);
   },
   use: (example, from) => pick({ ...example, from }),
 };
+
+/** Asks what an edited concept or sub-unit is called, and how strong it can be. */
+async function learn(id) {
+  if (!isConcept(id)) return context.feature(id);
+  const concept = known.get(id) ?? (await findConcept(api.ask, id));
+  if (concept) known.set(id, concept);
+}
 
 const captionOf = () => (subject ? `${subject.name}, as the model sees it` : "");
 
@@ -115,7 +124,7 @@ const predict = api.live(async () => {
   const edits = state.preset ? { preset: state.preset } : { edits: state.edits.map(simplest) };
   const answer = state.edits.length ? await api.ask("steer", { image, ...edits }) : await api.ask("predict", { image });
   if (asked !== subject) return;
-  showPrediction(answer);
+  showPrediction(answer, state.edits.every(isNeutral));
   by("prediction").dataset.edits = texts;
   calm("prediction");
 }, (error) => tell(error, "prediction"));
@@ -165,28 +174,40 @@ function usePreset(name) {
 
 async function entries() {
   if (state.q) {
-    const found = (await api.ask("search", { query: state.q, limit: Math.min(count, model.limits.max_top_k) })).sub_units;
-    return [found, found.length ? `Sub-units with “${state.q}” in their name or identifier.` : `No sub-unit has “${state.q}” in its name or identifier.`];
+    const answer = await api.ask("search", { query: state.q, limit: Math.min(count, model.limits.max_top_k) });
+    const found = answer.sub_units;
+    return [answer, found.length ? `Sub-units with “${state.q}” in their name or identifier.` : `No sub-unit has “${state.q}” in its name or identifier.`];
   }
-  if (!subject) return [[], "Pick an image to see which sub-units it activates."];
+  if (!subject) return [{ concepts: [], sub_units: [] }, "Pick an image to see which sub-units it activates."];
   const common = { image: subject.base64, top_k: Math.min(count, model.limits.max_top_k), ...(state.layer ? { layer: state.layer } : {}) };
   if (state.order === "unusual") {
     const found = await api.ask("search", { image: subject.base64, limit: common.top_k });
-    return [found.sub_units, "Ordered by how strong each is here, compared with the strongest probing image."];
+    return [found, "Ordered by how strong each is here, compared with the strongest probing image."];
   }
   if (state.order === "effect") {
     const candidates = Math.min(model.limits.max_candidates, Math.max(32, count));
     const found = await api.ask("inspect", { ...common, by: "effect", candidates, ...(state.target ? { target: state.target } : {}) });
-    return [found.sub_units, `Effect: how much the logit of “${found.effects.target}” falls when the sub-unit is switched off. Measured for the ${found.effects.measured} most active.`];
+    return [found, `Effect: how much the logit of “${found.effects.target}” falls when the sub-unit is switched off. Measured for the ${found.effects.measured} most active.`];
   }
-  return [(await api.ask("inspect", common)).sub_units, "Each map shows where on the image the sub-unit is active, its strongest place brightest."];
+  return [await api.ask("inspect", common), "Each map shows where on the image the sub-unit is active, its strongest place brightest."];
+}
+
+/** The concepts above the sub-units; none of a bundle of an earlier version. */
+function showConcepts(concepts) {
+  const rows = concepts.slice(0, CONCEPTS * Math.ceil(count / STEP));
+  for (const concept of rows) known.set(concept.id, concept);
+  by("concepts").hidden = rows.length === 0;
+  by("concepts-hint").textContent = state.q ? `Concepts with “${state.q}” in their name.` : "Each is a set of sub-units that answer to the same images; one slider steers all of them. Strongest in this image first.";
+  by("concept-rows").replaceChildren(...rows.map((concept) => conceptRow(context, concept)));
 }
 
 const refreshList = api.live(async () => {
   const asked = [subject, address()];
   by("parts").setAttribute("aria-busy", "true");
-  const [found, hint] = await entries().finally(() => by("parts").removeAttribute("aria-busy"));
+  const [answer, hint] = await entries().finally(() => by("parts").removeAttribute("aria-busy"));
   if (asked[0] !== subject) return;
+  const found = answer.sub_units;
+  showConcepts(answer.concepts ?? []); // servers of an earlier version name none
   shown = found.map((entry) => [entry, row(context, entry)]);
   for (const [entry] of shown) known.set(entry.id, { maximum: null, ...known.get(entry.id), ...entry });
   by("explain-title").textContent = state.q ? "Search" : "Sub-units";
@@ -194,7 +215,7 @@ const refreshList = api.live(async () => {
   by("options").hidden = Boolean(state.q);
   by("parts").replaceChildren(...shown.map(([, element]) => element));
   by("more").hidden = found.length < count || count >= model.limits.max_top_k;
-  if (state.q) say(`${found.length} found.`);
+  if (state.q) say(`${found.length} sub-units and ${answer.concepts?.length ?? 0} concepts found.`);
   calm("list");
   await Promise.all(shown.map(([entry, element]) => fill(context, element, entry)));
 }, (error) => tell(error, "list"));
@@ -235,7 +256,7 @@ async function go() {
   else if (!sameEdits) {
     showSteering();
     changed();
-    Promise.allSettled(state.edits.map((edit) => context.feature(edit.id))).then(showSteering); // with names and ranges
+    Promise.allSettled(state.edits.map((edit) => learn(edit.id))).then(showSteering); // with names and ranges
   } else state.edits = before.edits; // the objects that the sliders hold
   showView();
   if (state.image !== before.image && state.image) await findImage();

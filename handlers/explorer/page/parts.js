@@ -9,12 +9,12 @@ function heat(context, entry) {
   return canvas;
 }
 
-function steerButton(context, entry) {
+export function steerButton(context, entry) {
   const button = h("button", { type: "button", class: "steer", "data-steer": entry.id, "data-title": titleOf(entry), onclick: () => context.steer(entry) });
   return mark(context, button);
 }
 
-/** Says on a button whether its sub-unit is steered already. */
+/** Says on a button whether its concept or sub-unit is steered already. */
 export function mark(context, button) {
   const edited = context.edited(button.dataset.steer);
   button.disabled = edited || context.locked;
@@ -33,7 +33,7 @@ function facts(entry) {
 }
 
 /** Small images that make a sub-unit fire most; they come when they come. */
-function thumbs(context, id, count) {
+export function thumbs(context, id, count) {
   const place = h("div", { class: "thumbs" });
   context.feature(id).then(
     (feature) => place.append(...feature.examples.slice(0, count).map((example) => picture(example.png, example.label ?? example.image))),

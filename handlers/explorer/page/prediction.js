@@ -2,6 +2,8 @@
 
 import { by, h, percent, signed } from "./dom.js";
 
+const NOTHING = 1e-6; // change of any output below which only the order of additions differs
+
 function bar(part, kind) {
   const element = h("span", { class: `bar ${kind}` });
   element.style.width = `${100 * part}%`;
@@ -32,8 +34,15 @@ function table(before, after, change) {
     h("tbody", {}, rows));
 }
 
-/** Shows `{label: probability}` or an embedding; `answer` is that of predict or of steer, none before there is an image. */
-export function showPrediction(answer) {
+/** What is said of a steer that changes no output; null of one that does. */
+function ineffective(answer, neutral) {
+  if (!answer?.steered || !(answer.max_output_change < NOTHING)) return null;
+  const text = neutral ? "Nothing is changed yet: move a slider." : "No effect: this steer changes no output of the model on this image.";
+  return h("p", { class: "ineffective" }, text);
+}
+
+/** Shows `{label: probability}` or an embedding; `answer` is that of predict or of steer, none before there is an image; `neutral` says that no edit asks for a change. */
+export function showPrediction(answer, neutral = false) {
   const before = answer && (answer.unsteered ?? answer);
   const content = [];
   if (!answer) content.push(h("p", { class: "quiet" }, "Pick an image."));
@@ -41,5 +50,6 @@ export function showPrediction(answer) {
     content.push(h("p", {}, `This model has no classes: it gives ${before.embedding.length} numbers.`));
     if (answer.steered) content.push(h("p", {}, `Steering changes one of them by up to ${answer.max_output_change.toPrecision(3)}.`));
   } else content.push(table(before, answer.steered, answer.change));
-  by("prediction").replaceChildren(...content);
+  const nothing = ineffective(answer, neutral);
+  by("prediction").replaceChildren(...content, ...(nothing ? [nothing] : []));
 }

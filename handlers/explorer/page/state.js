@@ -1,3 +1,5 @@
+import { isConcept } from "./dom.js";
+
 // What the page shows, all of which its address holds, so that a link leads to the same view.
 
 export const state = { image: "", from: "", unit: "", q: "", order: "activation", target: "", layer: "", edits: [], preset: "" };
@@ -12,18 +14,22 @@ export function editText(edit) {
 
 function readEdit(text) {
   const found = /^(.+)=(scale|ablate|set|add)(?::(-?[\d.e+-]+))?(?:@(\d+))?$/.exec(text);
-  if (!found || !/\/u\d+\.s\d+$/.test(found[1])) return null;
+  if (!found || !(isConcept(found[1]) || /\/u\d+\.s\d+$/.test(found[1]))) return null;
   const ablate = found[2] === "ablate";
   const value = ablate ? 0 : Number(found[3]);
   return Number.isFinite(value) ? { id: found[1], action: ablate ? "scale" : found[2], value, patches: Number(found[4] ?? 0) } : null;
 }
 
-/** Scaling by 0 is ablation. */
+/** An edit as a request says it: scaling by 0 is ablation, and one edit of a concept stands for all its sub-units. */
 export function simplest(edit) {
+  const subject = { [isConcept(edit.id) ? "concept" : "id"]: edit.id };
   const patches = edit.patches ? { patches: edit.patches } : {};
-  if (edit.action === "scale" && edit.value === 0) return { id: edit.id, action: "ablate", ...patches };
-  return { id: edit.id, action: edit.action, value: edit.value, ...patches };
+  if (edit.action === "scale" && edit.value === 0) return { ...subject, action: "ablate", ...patches };
+  return { ...subject, action: edit.action, value: edit.value, ...patches };
 }
+
+/** Whether an edit leaves everything as it is, as each does before its slider is moved. */
+export const isNeutral = (edit) => edit.value === (edit.action === "scale" ? 1 : 0) && edit.action !== "set";
 
 export function address(changes = {}) {
   const now = { ...state, ...changes };
