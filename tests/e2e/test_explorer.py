@@ -382,7 +382,7 @@ def drop(visit: Visit, data: bytes, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(b"\x89PNG\r\n\x1a\n broken", "not an image"), (b"", "is empty"), (b"plain text", "not an image")],
+    [(b"\x89PNG\r\n\x1a\n broken", "truncated"), (b"", "is empty"), (b"plain text", "not an image")],
 )
 def test_an_unreadable_file_is_told_and_changes_nothing(visit: Visit, data: bytes, words: str) -> None:
     visit.open()
