@@ -25,8 +25,9 @@ from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.requests.calls import Answer, Call, Job, Work, refusal
 from elude.handlers.requests.edits import Edit
 from elude.handlers.requests.forms import PLAIN, Form, parse, parse_form
+from elude.handlers.requests.presets import read_presets
 from elude.handlers.requests.schema import OPERATIONS, Describe, Feature, Inspect, Predict, Request, Search, Steer
-from elude.handlers.requests.steering import Steered, read_presets, resolve
+from elude.handlers.requests.steering import Steered, resolve
 from elude.handlers.settings import Settings
 
 

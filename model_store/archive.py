@@ -14,7 +14,7 @@ from pathlib import Path
 from elude.handlers.bundle.bundle import MANIFEST, Bundle
 from elude.handlers.errors import BundleError, UsageError
 from elude.handlers.files import file_sha256
-from elude.handlers.requests.steering import PRESETS
+from elude.handlers.requests.presets import PRESETS
 from elude.handlers.settings import Settings
 from elude.handlers.torchserve import archives
 from elude.handlers.torchserve.archives import bytes_source, file_source, require_name, write_archive

@@ -12,7 +12,7 @@ from elude.handlers.admission.requirements import Requirements
 from elude.handlers.admission.trust import check_signature
 from elude.handlers.bundle.bundle import MANIFEST, Bundle
 from elude.handlers.files import file_sha256
-from elude.handlers.torchserve.intake import read_settings
+from elude.handlers.torchserve.check_archive import read_settings
 from elude.model_store.admission import require_package, require_verdict
 from elude.model_store.archive import package
 from elude.model_store.history import admissions, next_number

@@ -14,7 +14,7 @@ from pathlib import Path
 from elude.handlers.admission.requirements import Requirements
 from elude.handlers.errors import UsageError
 from elude.handlers.torchserve.archives import ArchiveInfo, require_distinct
-from elude.handlers.torchserve.intake import take_in
+from elude.handlers.torchserve.check_archive import take_in
 from elude.model_store.admission import contents_sha256
 from elude.model_store.store import Store
 from elude.model_store.versions import require_stage

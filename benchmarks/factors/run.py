@@ -31,8 +31,8 @@ from benchmarks.method.saes import build, train
 from elude.exporter.models.layers import Layer
 from elude.exporter.probing.probe import Probe
 from elude.exporter.splitting.contributions import contributions, top_rows
+from elude.exporter.splitting.fair_control import random_control
 from elude.exporter.splitting.layer_split import LayerSplit
-from elude.exporter.splitting.split_layer import random_control
 from elude.exporter.splitting.split_unit import SplitSettings, split_unit
 
 PER_PICTURE, TOP_ROWS, SMALLEST, STEPS = 32, 1_600, 16, 500

@@ -64,7 +64,7 @@ def try_out(bundle: Path, archive: Path) -> None:
     from elude.exporter.images import open_images
     from elude.exporter.models.load import EMBEDDED_FOLDER, load_model
     from elude.exporter.rewrite import graft
-    from elude.exporter.splitting.weights import load_splits
+    from elude.exporter.splitting.split_file import load_splits
     from elude.handlers.torchserve.server import Server
 
     images = open_images(EMBEDDED_FOLDER / "evaluation.tar")

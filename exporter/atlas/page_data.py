@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from elude.exporter.atlas.relations import Pair, Together, shared_inputs, together
 from elude.exporter.atlas.token_places import Layout
 from elude.exporter.scoring.bundle_activity import BundleActivity
-from elude.exporter.splitting.weights import bundle_splits
+from elude.exporter.splitting.split_file import bundle_splits
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue, ImageRow, SubUnitRow, UnitRow
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from elude.exporter.splitting.layer_split import LayerSplit
-from elude.exporter.splitting.weights import load_splits, save_splits
+from elude.exporter.splitting.split_file import load_splits, save_splits
 
 
 def split_once(

@@ -38,9 +38,9 @@ from elude.exporter.scoring.activity import scan
 from elude.exporter.scoring.measures import SUB_UNITS, TOP, Measures, ms_scores
 from elude.exporter.splitting.hdbscan import PICTURES
 from elude.exporter.splitting.layer_split import LayerSplit
+from elude.exporter.splitting.split_file import CONTROL, bundle_splits, save_splits
 from elude.exporter.splitting.split_layer import split_with_control
 from elude.exporter.splitting.split_unit import SplitSettings
-from elude.exporter.splitting.weights import CONTROL, bundle_splits, save_splits
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
 from elude.handlers.bundle.output_kinds import EMBEDDING, OUTPUT_NAMES
 from elude.handlers.errors import EludeError, EquivalenceError, UsageError

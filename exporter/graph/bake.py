@@ -28,7 +28,7 @@ from elude.handlers.bundle.external_data import private_model
 from elude.handlers.bundle.graph_metadata import read_layers
 from elude.handlers.errors import BundleError, UsageError
 from elude.handlers.requests.edits import PADDING, Edit
-from elude.handlers.requests.steering import read_presets
+from elude.handlers.requests.presets import read_presets
 from elude.handlers.settings import Limits
 
 Array = NDArray[np.float64]

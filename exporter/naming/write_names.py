@@ -20,7 +20,7 @@ from elude.exporter.concepts.group import name_concepts
 from elude.exporter.naming.evidence import NAMES, Name, names_json
 from elude.handlers.bundle.bundle import Bundle, write_bundle
 from elude.handlers.bundle.catalogue import Catalogue, ConceptRow, write_catalogue
-from elude.handlers.requests.steering import read_presets
+from elude.handlers.requests.presets import read_presets
 from elude.handlers.settings import Limits
 
 CATALOGUE = "catalogue.sqlite"

@@ -23,10 +23,11 @@ from elude.exporter.probing.probe import collect
 from elude.exporter.rewrite.layer import SplitLayer
 from elude.exporter.scoring.external_encoder import embed
 from elude.exporter.scoring.measures import ms_scores
+from elude.exporter.splitting.fair_control import random_control
 from elude.exporter.splitting.layer_split import LayerSplit
-from elude.exporter.splitting.split_layer import random_control, split_layer
+from elude.exporter.splitting.split_file import CONTROL, bundle_splits, load_splits
+from elude.exporter.splitting.split_layer import split_layer
 from elude.exporter.splitting.stability import stability
-from elude.exporter.splitting.weights import CONTROL, bundle_splits, load_splits
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EvaluationError, UsageError
 from elude.handlers.images.preprocess import Preprocess

@@ -159,15 +159,6 @@ def keep_clusters(clusters: Clusters, kept: NDArray[np.int64]) -> Clusters:
     return Clusters(labels, np.where(labels == NOISE, np.float32(0), clusters.probabilities))
 
 
-def shuffled(clusters: Clusters, seed: list[int]) -> Clusters:
-    """The fair control: labels and probabilities permuted over the rows together.
-
-    No row keeps what it knew of its cluster, neither its label nor the 0 that noise has; the sizes stay.
-    """
-    order = np.random.default_rng(seed).permutation(len(clusters.labels))
-    return Clusters(clusters.labels[order], clusters.probabilities[order])
-
-
 def _largest(clusters: Clusters, limit: int) -> Clusters:
     """Keep the ``limit`` largest clusters (ties: the lowest label) in their order; the rest becomes noise."""
     if clusters.count <= limit:

@@ -193,18 +193,3 @@ def _gather(name: str, inputs: int, units: Sequence[UnitSplit | None]) -> tuple[
     )
     control = np.stack([unit.masks if unit.control is None else unit.control for unit in rows])
     return split, replace(split, masks=control, representatives=np.zeros((split.sub_units, 0), np.float32))
-
-
-def random_control(split: LayerSplit, seed: int) -> LayerSplit:
-    """The control of a split whose instances are gone: each unit's masks and representatives permuted over its inputs.
-
-    Parts, expansion factor and each unit's histogram of masks stay. It is the weaker control: under the
-    rules without a margin a fair control scores higher. For bundles of earlier versions only.
-    """
-    generator = np.random.default_rng(seed)
-    masks, means = split.masks.copy(), split.representatives.copy()
-    for unit, (first, parts) in enumerate(zip(split.first, split.parts, strict=True)):
-        order = generator.permutation(masks.shape[1])
-        masks[unit] = masks[unit, order]
-        means[first : first + parts] = means[first : first + parts, order]
-    return LayerSplit(split.layer, split.parts, masks, split.rho, means)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from elude.exporter.splitting.fair_control import shuffled
 from elude.exporter.splitting.hdbscan import (
     CLUSTERERS,
     PICTURES,
@@ -30,7 +31,6 @@ from elude.exporter.splitting.hdbscan import (
     cluster_unit,
     keep_clusters,
     representatives,
-    shuffled,
 )
 from elude.exporter.splitting.layer_split import MAX_PARTS, full_masks
 from elude.exporter.splitting.margin import MARGIN_RULES, MARGINS, WITHOUT_MARGIN, winning_masks

@@ -17,7 +17,7 @@ from elude.handlers.admission.requirements import Requirements
 from elude.handlers.admission.trust import SIGNATURE, VERDICT, TrustedKey, check_signature
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError, GateError
-from elude.handlers.requests.steering import PRESETS
+from elude.handlers.requests.presets import PRESETS
 
 _JUDGE_AGAIN = "Run 'elude gate' on this bundle."
 _OUTCOMES = ("pass", "fail", "warn", "waived")

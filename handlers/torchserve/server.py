@@ -22,9 +22,9 @@ from types import FrameType, TracebackType
 from elude.handlers.admission.requirements import Requirements
 from elude.handlers.errors import EvaluationError, RequestError, UsageError
 from elude.handlers.torchserve.archives import ArchiveInfo, read_archive, require_distinct
+from elude.handlers.torchserve.check_archive import take_in
 from elude.handlers.torchserve.client import Client, ServerError
 from elude.handlers.torchserve.configuration import CONFIGURATION, ServerSettings, configuration
-from elude.handlers.torchserve.intake import take_in
 from elude.handlers.torchserve.launch import command, end_group, environment
 from elude.handlers.torchserve.machine import find_java, find_torchserve, free_ports, require_free, short_folder
 from elude.handlers.torchserve.startup_log import failure, last_lines

@@ -237,7 +237,7 @@ def _waive(
         name = f"waiver.{waiver.dimension}"
         if waiver.dimension not in WAIVABLE:
             notes.append(Check(name, "fail", f"{waiver.dimension} cannot be waived.", waiver.dimension))
-        elif waiver.expires < today:
+        elif waiver.expired(today):
             reason = f"The waiver of {waiver.owner} ended on {waiver.expires.isoformat()}: renew or remove it."
             notes.append(Check(name, "fail", reason, waiver.dimension))
         elif waiver.artefact_sha256 != artefact:

@@ -25,6 +25,10 @@ class Waiver:
     expires: date
     artefact_sha256: str
 
+    def expired(self, today: date) -> bool:
+        """Whether its last day is over; ``today`` is in UTC."""
+        return self.expires < today
+
     def to_json(self) -> dict[str, str]:
         return {
             "dimension": self.dimension,

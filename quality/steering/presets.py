@@ -17,8 +17,9 @@ from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.requests.edits import Edit
+from elude.handlers.requests.presets import PRESETS, read_presets
 from elude.handlers.requests.schema import EditRequest
-from elude.handlers.requests.steering import PRESETS, read_presets, resolve
+from elude.handlers.requests.steering import resolve
 from elude.handlers.requests.validation import read
 from elude.handlers.settings import Limits
 from elude.quality.evaluation.evaluate import evaluate

@@ -25,7 +25,7 @@ def open_bundle(bundle: Bundle, *, threads: int = 1, device: str = "cpu", precis
     """
     from elude.exporter.models.original import load_original
     from elude.exporter.rewrite import graft
-    from elude.exporter.splitting.weights import bundle_splits
+    from elude.exporter.splitting.split_file import bundle_splits
 
     source = bundle.manifest.source
     preprocess = Preprocess.from_json(bundle.json(PREPROCESS))

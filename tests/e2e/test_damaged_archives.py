@@ -12,7 +12,7 @@ from _serving import images, make_bundle
 from _stock import stock
 
 from elude.handlers.errors import UsageError
-from elude.handlers.torchserve.intake import take_in
+from elude.handlers.torchserve.check_archive import take_in
 from elude.model_store.archive import package
 
 pytestmark = pytest.mark.server

@@ -14,7 +14,8 @@ from torch import nn
 
 from elude.exporter.models.layers import find_layers
 from elude.exporter.splitting.contributions import layer_bias, top_rows_of_pictures
-from elude.exporter.splitting.hdbscan import Clusters, keep_clusters, representatives, shuffled
+from elude.exporter.splitting.fair_control import shuffled
+from elude.exporter.splitting.hdbscan import Clusters, keep_clusters, representatives
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.pictures import coherence, picture_space
 from elude.exporter.splitting.selection import keep_best

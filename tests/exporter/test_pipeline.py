@@ -22,7 +22,7 @@ import elude.exporter.verify
 from elude.exporter.export.pipeline import ExportSettings, export
 from elude.exporter.images import open_images
 from elude.exporter.models.load import load_model
-from elude.exporter.splitting.weights import load_splits
+from elude.exporter.splitting.split_file import load_splits
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.catalogue import Catalogue
 from elude.handlers.errors import EquivalenceError, UnsupportedLayerError, UsageError

@@ -9,9 +9,10 @@ from torch import nn
 
 from elude.exporter.models.layers import find_layers
 from elude.exporter.splitting.contributions import contributions, layer_bias, top_rows
+from elude.exporter.splitting.fair_control import random_control
 from elude.exporter.splitting.hdbscan import Clusters, cluster_unit, representatives
 from elude.exporter.splitting.margin import MARGINS, winning_masks
-from elude.exporter.splitting.split_layer import random_control, split_layer
+from elude.exporter.splitting.split_layer import split_layer
 from elude.exporter.splitting.split_unit import SplitSettings, separation, split_unit
 from elude.handlers.errors import UsageError
 

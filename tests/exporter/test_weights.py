@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks, whole
-from elude.exporter.splitting.weights import load_splits, save_splits, sub_unit_bias, sub_unit_weights
+from elude.exporter.splitting.split_file import load_splits, save_splits
+from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
 from elude.handlers.errors import BundleError, UnsupportedLayerError
 
 EXTREMES = [

@@ -19,9 +19,9 @@ from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
 from elude.handlers.errors import BundleError, GateError, UsageError
 from elude.handlers.settings import Limits, Settings
 from elude.handlers.torchserve.archives import ArchiveInfo, bytes_source, read_archive, write_archive
+from elude.handlers.torchserve.check_archive import take_in
 from elude.handlers.torchserve.configuration import ServerSettings, configuration
 from elude.handlers.torchserve.handler import check_contents, contents_bytes
-from elude.handlers.torchserve.intake import take_in
 from elude.handlers.torchserve.server import Server
 from elude.model_store.archive import package
 

@@ -14,7 +14,7 @@ from elude.exporter.graph import emit
 from elude.exporter.models.layers import find_layers
 from elude.exporter.models.load import load_model
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks
-from elude.exporter.splitting.weights import save_splits
+from elude.exporter.splitting.split_file import save_splits
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
 from elude.handlers.errors import EvaluationError
 from elude.handlers.requests.edits import Edit

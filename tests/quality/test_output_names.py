@@ -31,7 +31,7 @@ from elude.exporter.images import ImageSource
 from elude.exporter.models.layers import find_layers
 from elude.exporter.models.load import EMBEDDED_FOLDER, load_model
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks
-from elude.exporter.splitting.weights import save_splits
+from elude.exporter.splitting.split_file import save_splits
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
 from elude.handlers.errors import EludeError, EvaluationError
 from elude.handlers.service import Service

@@ -16,8 +16,8 @@ from elude.handlers.errors import EvaluationError, UsageError
 from elude.quality.gate.judge import judge
 from elude.quality.policies.explain import explain
 from elude.quality.policies.init import policy_init
+from elude.quality.policies.json_schema import policy_schema, schema_bytes
 from elude.quality.policies.policy import DEFAULT_POLICY, load_policy, parse_policy
-from elude.quality.policies.schema import policy_schema, schema_bytes
 
 jsonschema = pytest.importorskip("jsonschema")
 HEAD = 'schema_version = 1\nname = "p"\n'
@@ -28,7 +28,7 @@ PUBLISHED = Path(__file__).parents[2] / "docs" / "policy.schema.json"
 
 def test_the_published_schema_is_the_present_one():
     assert PUBLISHED.read_bytes() == schema_bytes(), (
-        "run: python -c 'from elude.quality.policies.schema import …' (see docs/gate.md)"
+        "run: python -c 'from elude.quality.policies.json_schema import …' (see docs/gate.md)"
     )
     jsonschema.Draft202012Validator.check_schema(policy_schema())
 
