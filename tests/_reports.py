@@ -11,7 +11,7 @@ from _gate import equivalence
 from PIL import Image
 
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
-from elude.handlers.bundle.catalogue import ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.handlers.bundle.catalogue import ConceptRow, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
 
 LAYER = "blocks.0.mlp.fc2"
 CLASSES = ("bag", "boot", "<script>alert(1)</script>")
@@ -51,7 +51,13 @@ def catalogue(path: Path) -> None:
                 () if index == 2 else tops(index),
             )
         )
-    write_catalogue(path, images, units, rows)
+    concepts = [
+        ConceptRow(0, "soles", 0.9, 0.5, (1, 0)),
+        ConceptRow(1, None, 0.8, 1.0, (3,)),
+        ConceptRow(2, "<b>heels</b>", 0.7, 0.75, (4,)),
+        ConceptRow(3, "soles 2", 0.7, 0.25, (5,)),
+    ]
+    write_catalogue(path, images, units, rows, concepts)
 
 
 def make(root: Path, *, measures: bool = True, with_catalogue: bool = True) -> Bundle:

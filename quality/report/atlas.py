@@ -106,16 +106,17 @@ def _card(
     parts = catalogue.parts_of(unit.layer, unit.unit)
     # the most active sub-units are the ones a reader meets; those without any top image have nothing to show
     shown = sorted((part for part in parts if part.tops), key=lambda part: -part.active)[:parts_shown]
-    whole = _strip(catalogue, identifier, unit, images, layout)
+    whole = strip(catalogue, identifier, unit, images, layout)
     strips = tuple(
-        _strip(catalogue, part.id, part, images, layout) for part in sorted(shown, key=lambda part: part.part)
+        strip(catalogue, part.id, part, images, layout) for part in sorted(shown, key=lambda part: part.part)
     )
     return UnitCard(identifier, unit.parts, gain, whole, strips, len(parts) - len(strips))
 
 
-def _strip(
+def strip(
     catalogue: Catalogue, identifier: str, row: UnitRow | SubUnitRow, images: int, layout: Layout | None
 ) -> Strip:
+    """The first ``images`` top images of a unit or sub-unit."""
     pictures, labels = [], []
     for rank, top in enumerate(row.tops[:images], 1):
         image = catalogue.image(top.image)

@@ -14,7 +14,9 @@ from elude.quality.gate.evidence import gather, mapping
 from elude.quality.gate.verdict import Verdict
 from elude.quality.report.atlas import mean_ms_scores, unit_cards
 from elude.quality.report.behaviour import environment, quality_section, style
+from elude.quality.report.concepts import Gallery, gallery
 from elude.quality.report.numbers import claim_lines, measure_charts
+from elude.quality.report.summary import summary
 from elude.quality.scores.pool import Pool, published_pool
 from elude.quality.suites.suite import IMAGENET_1K
 
@@ -52,7 +54,7 @@ def render(
     evidence = gather(bundle)
     measures = mapping(_json(bundle, "measures.json"))
     verdict, verdict_problem = _verdict(bundle)
-    cards, fallback = _atlas(bundle, measures, tokens)
+    cards, fallback, concepts = _atlas(bundle, measures, tokens)
     quality = evidence.quality or {}
     if pool is None and evidence.suite.get("protocol") == IMAGENET_1K:
         pool = published_pool()
@@ -72,6 +74,8 @@ def render(
             charts=measure_charts(measures, fallback),
             held_out=measures.get("held_out"),
             cards=cards,
+            concepts=concepts,
+            summary=summary(bundle.manifest, verdict, verdict_problem),
             split_units=sum(part > 1 for layer in bundle.manifest.layers for part in layer.parts),
             all_units=sum(layer.units for layer in bundle.manifest.layers),
             sub_units=sum(layer.sub_units for layer in bundle.manifest.layers),
@@ -96,9 +100,9 @@ def _verdict(bundle: Bundle) -> tuple[Verdict | None, str]:
 
 def _atlas(
     bundle: Bundle, measures: Mapping[str, Any], tokens: Mapping[str, int] | None
-) -> tuple[Any, dict[str, float]]:
+) -> tuple[Any, dict[str, float], Gallery | None]:
     if not bundle.has("catalogue.sqlite"):
-        return (), {}
+        return (), {}, None
     known = (
         tokens
         if tokens is not None
@@ -108,7 +112,7 @@ def _atlas(
     layout = Layout(size[1], size[2], known) if known and isinstance(size, list) and len(size) == 3 else None
     catalogue = Catalogue.of(bundle)
     try:
-        return unit_cards(catalogue, layout), mean_ms_scores(catalogue)
+        return unit_cards(catalogue, layout), mean_ms_scores(catalogue), gallery(catalogue, layout)
     finally:
         catalogue.close()
 

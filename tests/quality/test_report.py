@@ -25,6 +25,7 @@ from elude.quality.policies.policy import load_policy
 from elude.quality.report import render, write_report
 from elude.quality.report.atlas import unit_cards
 from elude.quality.report.breakdowns import breakdowns, contributions
+from elude.quality.report.concepts import gallery
 from elude.quality.report.numbers import axis_end, small
 from elude.quality.scores.pool import Pool
 from elude.quality.scores.quba import quba_score
@@ -84,6 +85,43 @@ def test_the_page_is_self_contained_accessible_and_escapes(tmp_path: Path):
     assert all(attributes["class"] == "tiny" for attributes in images)
     assert all(after - before <= 1 for before, after in pairwise(headings))
     assert dict(tags)["html"]["lang"] == "en"
+
+
+def test_the_gallery_is_led_by_purity_and_has_a_seeded_fair_sample_beside_it(tmp_path: Path):
+    bundle = make(tmp_path / "b")
+    catalogue = Catalogue.of(bundle)
+    shown = gallery(catalogue, None)
+    assert shown is not None
+    # c1 is purer, but has no name; c3 is a namesake of c0
+    assert [card.identifier for card in shown.chosen] == ["c2", "c0"]
+    assert shown == gallery(catalogue, None)
+    drawn = [gallery(catalogue, None, shown=1, seed=seed) for seed in range(300)]
+    counts = [sum(one is not None and one.random[0].identifier == f"c{n}" for one in drawn) for n in range(4)]
+    assert sum(counts) == 300
+    assert min(counts) > 45  # 75 expected; less has a probability of about 1 in 10,000
+    catalogue.close()
+    page = render(bundle)
+    assert page.count('<span class="pill">chosen</span>') == 2
+    assert page.count('<span class="pill">random</span>') == 4
+    assert "&lt;b&gt;heels" in page
+
+
+def test_the_first_sentence_says_what_was_done_and_how_it_was_judged(tmp_path: Path):
+    def first(bundle: Bundle) -> str:
+        text = re.search(r'<p class="summary">(.*?)</p>', render(bundle), re.DOTALL)
+        assert text
+        return text[1]
+
+    bundle = measured(make(tmp_path / "b"))
+    assert first(bundle).startswith("2 of 3 units")
+    assert "no verdict" in first(bundle)
+    passed = bundle.add({"verdict.json": verdict_json(judge(bundle, load_policy(), today=date(2026, 1, 1)))})
+    assert "passed the gate" in first(passed)
+    worse = measured(make(tmp_path / "worse"), accuracy=0.5)
+    verdict = judge(worse, load_policy())
+    stopped = first(worse.add({"verdict.json": verdict_json(verdict)}))
+    assert "stopped" in stopped
+    assert "below the policy" in stopped
 
 
 def test_markers_lie_on_the_token(tmp_path: Path):
