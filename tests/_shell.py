@@ -35,24 +35,19 @@ elude package bundle --out elude.mar
 
 class Shell:
     """One bash in a new folder, which holds ``photos/`` (three classes of ten images) and ``bag.png``, as a reader
-    has images.
+    has images, or nothing.
 
     Commands that stay in the foreground run beside it, and the lines ``export NAME=…`` that they
     print take effect, as readers are told to paste them.
     """
 
-    def __init__(self, binaries: Path | None = None) -> None:
-        """Args: binaries: where ``elude`` and ``python`` are, by default this environment's."""
+    def __init__(self, binaries: Path | None = None, *, empty: bool = False) -> None:
+        """Args: binaries: where ``elude`` and ``python`` are, by default this environment's; empty: no images."""
         first = binaries or Path(sys.executable).parent
         self._temporary = tempfile.TemporaryDirectory(prefix="elude-page-")
         self.folder = Path(self._temporary.name)
-        with tarfile.open(ROOT / "exporter" / "embedded" / "evaluation.tar") as tar:
-            for label in ("bag", "coat", "trouser"):
-                files = [
-                    member for member in tar.getmembers() if member.isfile() and member.name.startswith(f"{label}/")
-                ][:10]
-                tar.extractall(self.folder / "photos", files, filter="data")
-        next((self.folder / "photos" / "bag").iterdir()).rename(self.folder / "bag.png")
+        if not empty:
+            self._supply()
         environment = os.environ | {
             "PATH": f"{first}:{os.environ['PATH']}",
             "PYTHONPATH": "",
@@ -73,6 +68,15 @@ class Shell:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._servers = 0
+
+    def _supply(self) -> None:
+        with tarfile.open(ROOT / "exporter" / "embedded" / "evaluation.tar") as tar:
+            for label in ("bag", "coat", "trouser"):
+                files = [
+                    member for member in tar.getmembers() if member.isfile() and member.name.startswith(f"{label}/")
+                ][:10]
+                tar.extractall(self.folder / "photos", files, filter="data")
+        next((self.folder / "photos" / "bag").iterdir()).rename(self.folder / "bag.png")
 
     def prepare(self) -> None:
         """Put into the folder what others make: ``bundle``, judged, ``last-release``, ``model.onnx``,

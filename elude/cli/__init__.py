@@ -22,6 +22,7 @@ from elude.cli import (
     package_commands,
     preset_commands,
     quality_commands,
+    samples_command,
     serving_commands,
     suite_commands,
 )
@@ -44,6 +45,7 @@ for group in (
     hub_command,
     serving_commands,
     demo,
+    samples_command,
     doctor_command,
 ):
     app.add_typer(group.commands)
