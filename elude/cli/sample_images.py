@@ -26,7 +26,7 @@ def write_samples(out: Path, per_class: int) -> tuple[int, int]:
     with tarfile.open(EMBEDDED) as tar:
         for member in sorted(tar.getmembers(), key=lambda entry: entry.name):
             label = Path(member.name).parent.name
-            source = tar.extractfile(member)  # None of what is no file
+            source = tar.extractfile(member)  # None of a folder
             if source is None or written[label] == per_class:
                 continue
             written[label] += 1
