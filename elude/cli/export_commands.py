@@ -161,7 +161,7 @@ def export_facts(bundle: Bundle) -> dict[str, Any]:
         "top-1 agreement ONNX Runtime vs torch": summary["top1"],
     }
     for layer, families in measures["layers"].items():
-        for family, label in (("units", "units"), ("sub_units", "sub-units"), ("random", "random split, same K")):
+        for family, label in (("units", "units"), ("sub_units", "sub-units"), ("random", "control, same K")):
             facts[f"MS-Score {layer}, {label}"] = families[family]["ms_mean_of_split_units"]
             facts[f"  on centred embeddings, {label}"] = families[family]["centred_mean_of_split_units"]
         if floor := families.get("random_pairs"):
@@ -189,7 +189,7 @@ def measure(
     model: Annotated[str | None, typer.Option(help=_ORIGINAL)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how alike the images are that each sub-unit answers to, beside units and a random split, and how
+    """Measure how alike the images are that each sub-unit answers to, beside units and a control, and how
     stable the split is.
 
     The result replaces the measures in the bundle.

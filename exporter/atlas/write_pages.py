@@ -184,7 +184,7 @@ class _Pages:
         after = [
             row.ms_score for row in gathered.sub_units if (row.layer, row.unit) in own and row.ms_score is not None
         ]
-        series = [Series("random split", "random", gathered.random)] if gathered.random else []
+        series = [Series("control", "random", gathered.random)] if gathered.random else []
         series += [Series("units", "units", before), Series("sub-units", "sub_units", after)]
         values = [value for one in series for value in one.values]
         filled = [one for one in series if len(one.values)]

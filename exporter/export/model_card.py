@@ -12,7 +12,7 @@ from elude.exporter.models.load import LoadedModel
 from elude.exporter.scoring.measures import Measures
 from elude.handlers.bundle.bundle import LayerInfo
 
-_FAMILIES = {"units": "units", "random": "random split", "sub_units": "sub-units"}
+_FAMILIES = {"units": "units", "random": "control", "sub_units": "sub-units"}
 
 
 def model_card(
@@ -63,9 +63,9 @@ def model_card(
             ),
             (
                 f"{measures.top} images as it is and mean-centred, and the part of the top images that are of "
-                "one class. The random split has"
+                "one class. The control has"
             ),
-            "as many sub-units of each unit, with the inputs' roles permuted.",
+            "as many sub-units of each unit, made by the same rule from shuffled clusters.",
             "",
             "| layer | | MS-Score | centred | class purity | left out |",
             "|---|---|---|---|---|---|",

@@ -70,7 +70,7 @@ def measure_bundle(
 ) -> Bundle:
     """Measure a bundle and store the result in its ``measures.json``, in place of what was there.
 
-    Per layer: MS-Scores, class purity and dead features of units, sub-units and a random split with
+    Per layer: MS-Scores, class purity and dead features of units, sub-units and the control with
         as many sub-units; the expansion
     factor; R² of the units as sums of their sub-units; stability over token seeds.
 
@@ -155,7 +155,7 @@ def facts(measures: Mapping[str, Any]) -> dict[str, str | float | int]:
     return rows
 
 
-_FAMILIES = {"units": "units", "sub_units": "sub-units", "random": "random split"}
+_FAMILIES = {"units": "units", "sub_units": "sub-units", "random": "control"}
 _TITLES = {
     "ms": "MS-Score",
     "centred": "MS-Score, centred",

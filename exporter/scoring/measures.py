@@ -1,4 +1,4 @@
-"""The measures of a split: MS-Score, centred MS-Score and class purity of units, of sub-units and of a random split
+"""The measures of a split: MS-Score, centred MS-Score and class purity of units, of sub-units and of the fair control
 with as many parts.
 
 Without the random control a gain may be mere expansion. The floor is the score of random pairs of images, each at a
@@ -118,7 +118,7 @@ def ms_scores(
     progress: Progress | None = None,
     embeddings: NDArray[np.float64] | None = None,
 ) -> Measures:
-    """Score units, sub-units and the sub-units of a random split, in two passes over the images.
+    """Score units, sub-units and the sub-units of the control, in two passes over the images.
 
     Args:
         model: the original model.

@@ -97,7 +97,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """One measure of units, of a random split and of sub-units, all between 0 and 1."""
+    """One measure of units, of the control and of sub-units, all between 0 and 1."""
 
     title: str
     words: str
