@@ -117,8 +117,11 @@ def test_a_wrong_layer_name(tmp_path: Path) -> None:
 def test_an_unreadable_image(tmp_path: Path) -> None:
     folder = tmp_path / "images" / "bag"
     folder.mkdir(parents=True)
-    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    refused(run("export", "embedded", "--images", folder.parent, "--out", tmp_path / "b"), 2, "broken.png")
+    names = ["broken.png", "damaged.png", "short.png"]
+    for name in names:
+        (folder / name).write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    strict = run("export", "embedded", "--images", folder.parent, "--out", tmp_path / "b", "--strict", "--tokens", 100)
+    refused(strict, 2, *names)  # all at once
     assert not (tmp_path / "b").exists()
 
 
@@ -137,7 +140,7 @@ elude.cli.main()
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=ROOT, timeout=240
     )
     refused(done, 1, "sum")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["b.partial"]  # what was collected, to resume from
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,8 @@ def test_names_are_stable_and_nothing_of_the_exporting_machine_is_inside(blocks:
 def test_metadata_describe_the_layers(blocks: Emitted) -> None:
     metadata = {entry.key: entry.value for entry in onnx.load(blocks.path).metadata_props}
     assert set(metadata) == {
-        f"elude.{key}" for key in ("schema_version", "source", "preprocess", "layers", "split_sha256", "dtype")
+        f"elude.{key}"
+        for key in ("schema_version", "source", "preprocess", "layers", "split_sha256", "dtype", "output_kind")
     }
     layers = json.loads(metadata["elude.layers"])
     assert [layer["first"] for layer in layers] == [0, blocks.splits[0].sub_units]

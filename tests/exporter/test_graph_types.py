@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from elude.exporter.rewrite import graft
 from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
 from elude.exporter.verify import verify, verify_file
 from elude.exporter.verify.page import html, rows, summary
+from elude.handlers.bundle.bundle import write_bundle
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import BundleError, EquivalenceError, UnsupportedLayerError, UsageError
 from elude.handlers.requests.edits import Edit
@@ -144,7 +146,10 @@ def test_what_is_in_a_file(blocks: Emitted, tmp_path: Path) -> None:
     text = json.dumps(found.to_json())
     assert hashlib.sha256(blocks.path.read_bytes()).hexdigest() in text
     assert found.bytes == blocks.path.stat().st_size
-    assert describe(blocks.path.parent) == found  # a bundle's folder will do
+    layers = GraphSession(blocks.path).layers
+    with write_bundle(tmp_path / "bundle", source=SOURCE, layers=layers, parameters=1, versions={}) as folder:
+        shutil.copy(blocks.path, folder / "model.onnx")
+    assert describe(tmp_path / "bundle") == found  # a bundle's folder will do
     assert [value.name for value in found.inputs if value.optional] == [
         "inspect",
         *[f"steer_{key}" for key in ("sub_unit", "gain", "offset", "patches")],
