@@ -23,6 +23,7 @@ from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
 from elude.handlers.settings import Settings
 from elude.handlers.web import app as web
+from elude.handlers.web import run
 from elude.quality.steering.presets import add_preset
 
 VERDICT = Requirements(verdict=True)
@@ -131,7 +132,7 @@ def test_the_second_front_end_asks_the_same(bundle: Bundle, tmp_path: Path, monk
         (tmp_path / "required.json").write_text(json.dumps({"schema_version": 1, **content}))
 
     required(require_verdict=True)
-    web.main([str(bundle.root)])
+    run.main([str(bundle.root)])
     assert len(started) == 1
     for content, words in (
         ({"policies": ["0" * 64]}, "does not count here"),
@@ -139,5 +140,5 @@ def test_the_second_front_end_asks_the_same(bundle: Bundle, tmp_path: Path, monk
     ):
         required(**content)
         with pytest.raises(GateError, match=words):
-            web.main([str(bundle.root)])
+            run.main([str(bundle.root)])
     assert len(started) == 1
