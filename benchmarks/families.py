@@ -38,10 +38,10 @@ from elude.exporter.models.load import LoadedModel, load_model
 from elude.exporter.models.trial import try_out
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.output_kinds import EMBEDDING, OUTPUT_NAMES
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import EludeError
-from elude.handlers.requests.edits import Edit
 
 PARTS = 3
 EDITS = 6

@@ -43,7 +43,8 @@ def score(quick: bool) -> list[str]:
 
 
 def lossless(quick: bool) -> list[str]:
-    from elude.exporter.export.pipeline import ExportSettings, export
+    from elude.exporter.export.export_settings import ExportSettings
+    from elude.exporter.export.pipeline import export
     from elude.quality.evaluation.evaluate import evaluate
     from elude.quality.suites.open_suite import embedded_suite
 

@@ -21,18 +21,18 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from elude.exporter.export.pipeline import ExportSettings
+    from elude.exporter.export.export_settings import ExportSettings
     from elude.exporter.graph.bake import bake
     from elude.exporter.models.load import load_model
     from elude.exporter.rewrite import explicit, graft
     from elude.handlers.bundle.bundle import Bundle
+    from elude.handlers.bundle.edits import Edit
     from elude.handlers.bundle.session import GraphSession
     from elude.handlers.errors import EludeError
-    from elude.handlers.requests.edits import Edit
     from elude.handlers.torchserve.client import Client
-    from elude.hub import push
     from elude.model import Model, load
     from elude.model_store.store import Store
+    from elude.push_to_hub import push
     from elude.quality.scores.quba import quba_score
     from elude.results import Feature, Inspection, Prediction, Steering, SubUnits
     from elude.steps import admit, evaluate, export, judge, package
@@ -70,9 +70,9 @@ __all__ = [
 _MODULES = {
     "Bundle": "elude.handlers.bundle.bundle",
     "Client": "elude.handlers.torchserve.client",
-    "Edit": "elude.handlers.requests.edits",
+    "Edit": "elude.handlers.bundle.edits",
     "EludeError": "elude.handlers.errors",
-    "ExportSettings": "elude.exporter.export.pipeline",
+    "ExportSettings": "elude.exporter.export.export_settings",
     "Feature": "elude.results",
     "GraphSession": "elude.handlers.bundle.session",
     "Inspection": "elude.results",
@@ -91,7 +91,7 @@ _MODULES = {
     "load": "elude.model",
     "load_model": "elude.exporter.models.load",
     "package": "elude.steps",
-    "push": "elude.hub",
+    "push": "elude.push_to_hub",
     "quba_score": "elude.quality.scores.quba",
 }
 # What strangers try first, and what to write instead.

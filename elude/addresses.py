@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from elude.handlers.admission.requirements import Requirements
 from elude.handlers.bundle.bundle import MANIFEST, Bundle
 from elude.handlers.errors import BundleError, UsageError
+from elude.hub import HUB, fetch
 
 if TYPE_CHECKING:
     from elude.model_store.versions import Version
 
-HUB = "hf://"
 _STORE = "store.json"
 
 
@@ -39,8 +39,6 @@ def locate(source: Any) -> tuple[Path, Path | None]:
         )
     text = os.fspath(source)
     if text.startswith(HUB):
-        from elude.hub import fetch
-
         return _in_temporary(lambda folder: fetch(text, folder / "bundle"))
     path = Path(text)
     if "#" in text and not path.exists():

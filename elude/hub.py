@@ -1,4 +1,4 @@
-"""Bundles on the Hugging Face Hub: ``elude push BUNDLE hf://OWNER/NAME``, and ``elude.load("hf://OWNER/NAME")``.
+"""Bundles from the Hugging Face Hub: ``elude.load("hf://OWNER/NAME")``.
 
 A repository holds the files of one bundle. What is fetched is what its manifest names, of known kinds
 only, and each file is compared with its hash; nothing in it can run.
@@ -10,25 +10,19 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from elude.addresses import HUB, open_bundle
-from elude.handlers.admission.trust import SIGNATURE
 from elude.handlers.bundle.bundle import MANIFEST, Bundle
 from elude.handlers.bundle.manifest import Manifest
 from elude.handlers.errors import BundleError, UsageError
 from elude.handlers.files import read_json
 
-if TYPE_CHECKING:
-    from elude.steps import BundleLike
-
+HUB = "hf://"
 KINDS = (".json", ".md", ".html", ".onnx", ".data", ".safetensors", ".sqlite", ".toml")
-_CARD = "README.md"
 _ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")
 
 
@@ -53,60 +47,6 @@ class HubAddress:
         return f"{HUB}{self.repository}" + (f"@{self.revision}" if self.revision else "")
 
 
-def push(
-    bundle: BundleLike,
-    address: str,
-    *,
-    private: bool = False,
-    message: str = "",
-    token: str | None = None,
-    endpoint: str | None = None,
-) -> str:
-    """Put a bundle on the Hub as one commit; files that are not part of it are removed from the repository.
-
-    The bundle's README.md gets the head of a model card with the measured dimensions; the bundle itself is not
-    changed. A signature covers README.md, so that a signed bundle must hold the head already.
-
-    Args:
-        bundle: a path or an object; it is verified first.
-        address: ``hf://OWNER/NAME``, or with ``@BRANCH``; the repository is made if there is none.
-        private: whether a repository that is made is private.
-        message: of the commit.
-        token: of the Hub; by default the one that ``hf auth login`` has kept.
-        endpoint: of another Hub; by default ``HF_ENDPOINT``, else the public one.
-
-    Returns:
-        address of the commit in a browser.
-
-    Raises:
-        UsageError: the address cannot be used, or the Hub refuses; says why.
-        BundleError: the bundle does not match its manifest, or holds a file of a kind that is not fetched.
-
-    Example:
-        >>> elude.push("build/bundle", "hf://ada/bags")  # doctest: +SKIP
-    """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-
-    place, opened = HubAddress.parse(address), open_bundle(bundle)
-    _check_names(opened.manifest.files, str(opened.root))
-    api = HfApi(endpoint=_endpoint(endpoint), token=token)
-    with _with_card(opened) as root:
-        names = [MANIFEST, *Bundle.open(root).manifest.files]
-        with _refusals(place):
-            api.create_repo(place.repository, private=private, exist_ok=True)
-            there = api.list_repo_files(place.repository, revision=place.revision)
-            operations: list[Any] = [CommitOperationAdd(name, str(root / name)) for name in names]
-            stale = [name for name in there if name not in names and name != ".gitattributes"]
-            operations += [CommitOperationDelete(name) for name in stale]
-            commit = api.create_commit(
-                place.repository,
-                operations,
-                commit_message=message or f"Bundle {opened.artefact_sha256[:16]}",
-                revision=place.revision,
-            )
-    return str(commit.commit_url)
-
-
 def fetch(address: str, target: Path, *, token: str | None = None, endpoint: str | None = None) -> Path:
     """A bundle of the Hub as the new folder ``target``; files that were fetched before come from the Hub's own cache.
 
@@ -116,11 +56,11 @@ def fetch(address: str, target: Path, *, token: str | None = None, endpoint: str
     """
     from huggingface_hub import hf_hub_download
 
-    place, at = HubAddress.parse(address), _endpoint(endpoint)
+    place, at = HubAddress.parse(address), endpoint_or_default(endpoint)
     commit = place.revision
 
     def copy(name: str) -> Path:
-        with _refusals(place):
+        with refusals(place):
             cached = hf_hub_download(place.repository, name, revision=commit, token=token, endpoint=at)
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(cached, target / name)
@@ -134,17 +74,17 @@ def fetch(address: str, target: Path, *, token: str | None = None, endpoint: str
         raise BundleError(
             f"{place}: {MANIFEST} cannot be read: {error}.", "Is it a bundle that 'elude push' put there?"
         ) from error
-    _check_names(manifest.files, str(place))
+    check_names(manifest.files, str(place))
     for name in manifest.files:
         copy(name)
     return Bundle.open(target, verify=True).root
 
 
-def _endpoint(endpoint: str | None) -> str | None:
+def endpoint_or_default(endpoint: str | None) -> str | None:
     return endpoint or os.environ.get("HF_ENDPOINT")  # the Hub's client reads it only once, when it is imported
 
 
-def _check_names(names: Any, where: str) -> None:
+def check_names(names: Any, where: str) -> None:
     """Raises BundleError unless each name stays inside the folder and is of a known kind."""
     for name in names:
         path = PurePosixPath(name)
@@ -155,36 +95,7 @@ def _check_names(names: Any, where: str) -> None:
 
 
 @contextmanager
-def _with_card(bundle: Bundle) -> Iterator[Path]:
-    """The bundle's folder, or a copy of it whose README.md begins with a model card's head."""
-    from elude.model_store.links import model_index
-
-    card = bundle.path(_CARD).read_text(encoding="utf-8") if bundle.has(_CARD) else ""
-    if card.startswith("---\n"):
-        yield bundle.root
-        return
-    if bundle.has(SIGNATURE):
-        raise UsageError(
-            f"{bundle.root} is signed, and its {_CARD} has no head, which would change what is signed.",
-            "Write 'elude card BUNDLE' in front of it before signing.",
-        )
-    with tempfile.TemporaryDirectory(prefix="elude-") as folder:
-        root = Path(folder) / "bundle"
-        shutil.copytree(bundle.root, root, copy_function=_link_or_copy)
-        Bundle.open(root, verify=False).add({_CARD: (model_index(bundle) + card).encode()})
-        yield root
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    """A second name for a file where that is possible; a bundle's files are replaced, never written to."""
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copyfile(source, target)
-
-
-@contextmanager
-def _refusals(place: HubAddress) -> Iterator[None]:
+def refusals(place: HubAddress) -> Iterator[None]:
     """What the Hub's client raises, as one line."""
     from huggingface_hub import errors
 

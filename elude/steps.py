@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import getpass
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,18 +15,20 @@ from elude.addresses import open_bundle
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import UsageError
 from elude.handlers.settings import Settings
+from elude.progress import shown_progress
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from elude.exporter.export.pipeline import ExportSettings, Progress
+    from elude.exporter.export.export_settings import ExportSettings
     from elude.exporter.images import ImageSource
     from elude.exporter.models.loaded import LoadedModel
+    from elude.exporter.progress import StepProgress
     from elude.handlers.images.preprocess import Preprocess
     from elude.model import Model
     from elude.model_store.store import Store
     from elude.model_store.versions import Version
-    from elude.quality.evaluation.quality_json import QualityReport
+    from elude.quality.dimensions.quality_json import QualityReport
     from elude.quality.gate.verdict import Verdict
     from elude.quality.gate.waivers import Waiver
     from elude.quality.policies.policy import Policy
@@ -49,7 +49,7 @@ def export(
     *,
     evaluation: PathLike | ImageSource | None = None,
     overwrite: bool = False,
-    progress: Progress | bool = True,
+    progress: StepProgress | bool = True,
     engine: str = "local",
     workers: int = 0,
     preprocess: Preprocess | Mapping[str, Any] | None = None,
@@ -88,12 +88,12 @@ def export(
     Example:
         >>> elude.export("embedded", out="build/bundle")  # doctest: +SKIP
     """
-    from elude.exporter.export.pipeline import ExportSettings
+    from elude.exporter.export.export_settings import ExportSettings
     from elude.exporter.export.pipeline import export as run
 
     if out is None:
         raise UsageError("The bundle has no place.", "Write elude.export(model, images, out='build/bundle').")
-    with _shown(progress) as shown:
+    with shown_progress(progress) as shown:
         return run(
             model,
             _text(images),
@@ -134,7 +134,7 @@ def evaluate(
     device: str = "cpu",
     precision: str = "float32",
     save: bool = True,
-    progress: Progress | bool = True,
+    progress: StepProgress | bool = True,
 ) -> QualityReport:
     """Measure up to nine dimensions of quality; of a bundle all three forms: original, disentangled and served.
 
@@ -169,10 +169,9 @@ def evaluate(
         >>> elude.evaluate("build/bundle", quick=True).dimensions["accuracy"].value  # doctest: +SKIP
         0.896
     """
-    from elude.cli.embedded_defaults import suite_for
-    from elude.cli.quality_commands import QUICK
-    from elude.quality.dimensions import DIMENSIONS
+    from elude.quality.dimensions import DIMENSIONS, QUICK
     from elude.quality.evaluation.evaluate import evaluate as run
+    from elude.quality.policies.embedded_defaults import suite_for
     from elude.quality.scores.scoring import own_pool
     from elude.quality.subjects.devices import resolve
     from elude.quality.subjects.output_names import with_outputs
@@ -187,7 +186,7 @@ def evaluate(
         subject, described_by=described_by, token=token, threads=threads, device=where, precision=precision
     )
     others: Any = own_pool([Path(path) for path in pool]) if isinstance(pool, (list, tuple)) else pool
-    with _shown(progress) as shown:
+    with shown_progress(progress) as shown:
         report = run(
             opened,
             suite.quick() if quick else suite,
@@ -237,10 +236,10 @@ def judge(
         >>> elude.judge("build/bundle", "policy.toml").passed  # doctest: +SKIP
         True
     """
-    from elude.cli.embedded_defaults import policy_for
     from elude.quality.gate import verdict_formats
     from elude.quality.gate.judge import judge as run
     from elude.quality.gate.waivers import load_waivers
+    from elude.quality.policies.embedded_defaults import policy_for
     from elude.quality.policies.policy import Policy
 
     missing = isinstance(bundle, (str, os.PathLike)) and not Path(bundle).exists()
@@ -364,24 +363,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # no such user, as in some containers
         return "unknown"
-
-
-@contextmanager
-def _shown(progress: Progress | bool) -> Iterator[Progress | None]:
-    """Progress as asked for: none, a caller's function, a line in a notebook, or a bar on a terminal."""
-    if not isinstance(progress, bool):
-        yield progress
-    elif not progress:
-        yield None
-    elif "ipykernel" in sys.modules:
-        yield _line
-        print()
-    else:
-        from elude.cli.terminal import progress_bar
-
-        with progress_bar() as bar:
-            yield bar
-
-
-def _line(step: str, done: int, total: int) -> None:
-    print(f"\r{f'{step}: {done} of {total}':60}", end="", flush=True)

@@ -14,16 +14,16 @@ from elude.handlers.admission.admission import UNCHECKED, Admission, admit
 from elude.handlers.admission.requirements import Requirements
 from elude.handlers.answers import lookups, operations
 from elude.handlers.answers.forward_pass import Row, Session, effects_of, run_rows
-from elude.handlers.answers.json_writing import compact, indented
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.catalogue import CATALOGUE, Catalogue
 from elude.handlers.bundle.device import providers_of
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import BundleError, GateError, ImageError, RequestError, UsageError
 from elude.handlers.images.decode import decode_all
 from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.json_writing import compact, indented
 from elude.handlers.requests.calls import Answer, Call, Job, Work, refusal
-from elude.handlers.requests.edits import Edit
 from elude.handlers.requests.forms import PLAIN, Form, parse, parse_form
 from elude.handlers.requests.presets import read_presets
 from elude.handlers.requests.schema import OPERATIONS, Describe, Feature, Inspect, Predict, Request, Search, Steer

@@ -16,8 +16,8 @@ from elude.exporter.graph import emit, plain_export
 from elude.exporter.models.layers import Layer, find_layers
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.handlers.bundle.bundle import Source
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.images.preprocess import Preprocess
-from elude.handlers.requests.edits import Edit
 
 SOURCE = Source("tiny", "main", "tiny", "0" * 64)
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from elude.exporter.export.pipeline import ExportSettings, export
+from elude.exporter.export.export_settings import ExportSettings
+from elude.exporter.export.pipeline import export
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.requests.steering import identifier_of
 from elude.quality.evaluation.evaluate import evaluate

@@ -11,7 +11,7 @@ from torch import nn
 
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
-from elude.handlers.requests.edits import Edit
+from elude.handlers.bundle.edits import Edit
 
 
 def weights_edited(model: nn.Module, splits: Sequence[LayerSplit], edits: Sequence[Edit]) -> nn.Module:

@@ -16,10 +16,10 @@ from PIL import Image
 
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
 from elude.handlers.bundle.catalogue import ConceptRow, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.files import file_sha256
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.requests.calls import Call
-from elude.handlers.requests.edits import Edit
 from elude.handlers.service import Service
 
 LAYER = "fc"

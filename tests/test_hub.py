@@ -19,7 +19,8 @@ from _serving import images, make_bundle
 import elude
 from elude.handlers.admission.trust import SIGNATURE
 from elude.handlers.errors import BundleError, EludeError, UsageError
-from elude.hub import fetch, push
+from elude.hub import fetch
+from elude.push_to_hub import push
 
 ROOT = Path(__file__).parent.parent
 

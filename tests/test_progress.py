@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from elude.cli.terminal import progress_bar
+from elude.progress import progress_bar
 
 
 def test_a_log_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ stand in for those over all tokens.
   those of all before is below 0.9. It rewards noise: see ``visible``.
 - ``visible``: the same among features whose 16 strongest pictures agree for the other network
   (external score of equal weights of at least 0.1).
-- ``groups``: concepts as the product makes them (elude.exporter.concepts.group).
+- ``groups``: concepts as the product makes them (elude.exporter.naming.concepts).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.method.harness import Family
-from elude.exporter.concepts.group import group
+from elude.exporter.naming.concepts import group
 from elude.exporter.scoring.activity import Activity
 from elude.exporter.scoring.external_encoder import external_scores
 from elude.exporter.scoring.measures import PURITY_TOP, TOP, purity

@@ -30,7 +30,7 @@ from benchmarks.method import harness, model
 from benchmarks.method.fetch import cache
 from benchmarks.method.harness import Family
 from benchmarks.method.held_out import HeldOut, random_pairs, scores
-from elude.exporter.export.pipeline import ExportSettings
+from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.images import SUFFIXES, Entry, ImageSource
 from elude.exporter.models.layers import Layer, find_layers
 from elude.exporter.models.load import LoadedModel

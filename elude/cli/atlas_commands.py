@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from elude.cli.terminal import BundlePath, progress_bar
+from elude.cli.terminal import BundlePath
+from elude.progress import progress_bar
 
 commands = typer.Typer()
 

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from elude.cli.terminal import AsJson, BundlePath, progress_bar, show, warn
+from elude.cli.terminal import AsJson, BundlePath, show, warn
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EquivalenceError, UsageError
 from elude.handlers.files import parse_json, read_plain
+from elude.progress import progress_bar
 
 commands = typer.Typer()
 _MODEL = (
@@ -93,7 +94,7 @@ def export(
 
     Example: elude export embedded --out build/bundle
     """
-    from elude.exporter.export.pipeline import ExportSettings
+    from elude.exporter.export.export_settings import ExportSettings
     from elude.exporter.export.pipeline import export as run
 
     settings = ExportSettings(
@@ -196,9 +197,9 @@ def measure(
 
     Example: elude measure build/bundle --images my/images --held-out
     """
+    from elude.exporter.export.measure_bundle import MeasureSettings, facts, measure_bundle
     from elude.exporter.images import open_images
     from elude.exporter.models.load import EMBEDDED, EMBEDDED_FOLDER
-    from elude.exporter.scoring.measure_bundle import MeasureSettings, facts, measure_bundle
 
     bundle = Bundle.open(path)
     if images is None:

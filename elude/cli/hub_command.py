@@ -24,6 +24,6 @@ def push(
 
     Example: elude push build/bundle hf://ada/bags
     """
-    from elude.hub import push as run
+    from elude.push_to_hub import push as run
 
     typer.echo(run(bundle, address, private=private, message=message))

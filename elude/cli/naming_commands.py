@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from elude.cli.terminal import AsJson, BundlePath, progress_bar, show
+from elude.cli.terminal import AsJson, BundlePath, show
+from elude.progress import progress_bar
 
 commands = typer.Typer()
 

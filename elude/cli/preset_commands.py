@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from elude.cli.embedded_defaults import policy_for, suite_for
-from elude.cli.terminal import AsJson, BundlePath, progress_bar, show
+from elude.cli.terminal import AsJson, BundlePath, show
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.requests.edit_text import parse_edit
+from elude.progress import progress_bar
+from elude.quality.policies.embedded_defaults import policy_for, suite_for
 
 commands = typer.Typer()
 presets = typer.Typer(

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elude.cli.embedded_defaults import policy_for, suite_for
-from elude.cli.terminal import AsJson, BundlePath, progress_bar, show
+from elude.cli.terminal import AsJson, BundlePath, show
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError, GateError, UsageError
+from elude.progress import progress_bar
+from elude.quality.policies.embedded_defaults import policy_for, suite_for
 
 if TYPE_CHECKING:
+    from elude.quality.dimensions.quality_json import QualityReport
     from elude.quality.evaluation.jobs import Work
-    from elude.quality.evaluation.quality_json import QualityReport
 
 commands = typer.Typer()
-QUICK = ("accuracy", "calibration_error", "class_balance", "corruption_robustness", "params_m")
 
 
 @commands.command()
@@ -87,7 +87,7 @@ def evaluate(
     Example: elude evaluate timm/resnet18.a1_in1k --suite pets/suite.toml --budget 500 --cache
         .elude --out resnet18.json
     """
-    from elude.quality.dimensions import DIMENSIONS
+    from elude.quality.dimensions import DIMENSIONS, QUICK
     from elude.quality.evaluation.evaluate import evaluate as run
     from elude.quality.scores.scoring import own_pool
     from elude.quality.subjects.devices import PRECISIONS, corrupting_workers, resolve
@@ -287,7 +287,7 @@ commands.add_typer(policies, name="policy")
 @policies.command("init")
 def policy_init(baseline: BundlePath, out: Annotated[Path, typer.Option(help="The TOML file to write.")]) -> None:
     """Write a commented policy from a baseline: no worse than this, within noise."""
-    from elude.quality.policies.init import policy_init as run
+    from elude.quality.gate.policy_init import policy_init as run
 
     if out.exists():
         raise UsageError(f"{out} already exists.", "Choose another file.")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from elude.cli.terminal import AsJson, progress_bar, show
+from elude.cli.terminal import AsJson, show
+from elude.progress import progress_bar
 
 commands = typer.Typer()
 suite = typer.Typer(help="Build and check suites of evaluation images.", no_args_is_help=True)

@@ -1,11 +1,8 @@
-"""What every command of the command line shares: arguments, tables on standard output, progress on standard error."""
+"""What every command of the command line shares: arguments, tables on standard output, notes on standard error."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +10,6 @@ import typer
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 _BORDERS = 7  # columns of a table beside its two cells
@@ -46,27 +42,3 @@ def _width(texts: dict[str, str]) -> int:
 def warn(sentence: str) -> None:
     """Print a sentence that the user should read on standard error."""
     typer.echo(f"Note: {sentence}", err=True)
-
-
-@contextmanager
-def progress_bar(every: float = 60.0) -> Iterator[Callable[[str, int, int], None]]:
-    """Progress on standard error: call it with (what, done, total).
-
-    A bar on a terminal; elsewhere, such as in a log, a line every ``every`` seconds.
-    """
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        tasks: dict[str, Any] = {}
-        last = time.monotonic()
-
-        def step(what: str, done: int, total: int) -> None:
-            nonlocal last
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-            if not console.is_terminal and time.monotonic() - last >= every:
-                last = time.monotonic()
-                typer.echo(f"{what}: {done:,} of {total:,}", err=True)
-
-        yield step

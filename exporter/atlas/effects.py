@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from elude.exporter.scoring.bundle_activity import BundleActivity
 from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.images.preprocess import Preprocess
-from elude.handlers.requests.edits import Edit
 
 BATCH = 32
 

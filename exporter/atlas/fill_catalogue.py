@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from elude.exporter.concepts.group import group
 from elude.exporter.images import ImageSource
+from elude.exporter.naming.concepts import group
 from elude.exporter.naming.evidence import Name
 from elude.exporter.scoring.activity import UNITS, Activity
 from elude.exporter.scoring.measures import SUB_UNITS, Measures

@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,13 @@ from elude.exporter.atlas.charts import Series, heat_map, histogram
 from elude.exporter.atlas.page_data import Gathered, class_lines
 from elude.exporter.atlas.thumbnails import encoded, encoding_for, is_tiny
 from elude.exporter.atlas.token_places import marker, shared_style
+from elude.exporter.progress import Progress
 from elude.handlers.bundle.catalogue import SubUnitRow, Top, UnitRow
 from elude.handlers.errors import UsageError
 
 _FOLDER = Path(__file__).parent
 _SIGN = "atlas.json"  # says that a folder is an atlas and may be replaced
 MANY = 4_000  # sub-units from which fewer images of each are shown
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from elude.exporter.graph.stored_weights import sub_unit_parameters
 from elude.exporter.graph.write_graph import EXTERNAL_ABOVE, save
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue
+from elude.handlers.bundle.edits import PADDING, Edit
 from elude.handlers.bundle.external_data import private_model
 from elude.handlers.bundle.graph_metadata import read_layers
 from elude.handlers.errors import BundleError, UsageError
-from elude.handlers.requests.edits import PADDING, Edit
 from elude.handlers.requests.presets import read_presets
 from elude.handlers.settings import Limits
 

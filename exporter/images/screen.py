@@ -16,10 +16,10 @@ from functools import partial
 from typing import TypeVar
 
 from elude.exporter.images.source import Entry, ImageSource
+from elude.exporter.progress import Progress
 from elude.handlers.errors import ImageError
 from elude.handlers.images.preprocess import Preprocess
 
-Progress = Callable[[int, int], None]
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 _THREADS = 4

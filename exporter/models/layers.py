@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from elude.exporter.models.trial import Trial
+from elude.handlers.bundle.identifiers import parse_id
 from elude.handlers.errors import UnsupportedLayerError, UsageError
-from elude.handlers.requests.identifiers import parse_id
 
 _DEFAULTS = ("last", "default")
 # By name, so that timm need not be loaded. Other subclasses may standardise, quantise or mask their weights first.

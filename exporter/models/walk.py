@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from elude.exporter.images import ImageSource
 from elude.exporter.models.device import device_of
 from elude.exporter.models.layers import Layer
+from elude.exporter.progress import Progress
 from elude.handlers.errors import UnsupportedLayerError
 from elude.handlers.images.preprocess import Preprocess
 
-Progress = Callable[[int, int], None]
 Calls = Mapping[str, tuple[Tensor, Tensor]]  # layer → its input and output
 Visit = Callable[[int, int, Calls], None]
 

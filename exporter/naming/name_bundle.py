@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,12 @@ from elude.exporter.naming.labels import Labels, LabelSettings, names_from_label
 from elude.exporter.naming.neighbours import names_from_neighbours
 from elude.exporter.naming.words import read_words
 from elude.exporter.naming.write_names import rename
+from elude.exporter.progress import StepProgress
 from elude.exporter.scoring.bundle_activity import BundleActivity, activity_of, images_for
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import UsageError
 from elude.handlers.images.decode import decode
 
-Progress = Callable[[str, int, int], None]
 _BATCH = 32
 
 
@@ -43,7 +43,7 @@ class Naming:
     neighbours: float | None = 0.9
     keep: bool = False
     max_images: int = 3_000
-    progress: Progress | None = None
+    progress: StepProgress | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _activity(bundle: Bundle, images: str | Path | None, naming: Naming) -> Bund
     return activity_of(bundle, source, limit=naming.max_images, progress=report)
 
 
-def _encoded(progress: Progress, count: int, done: int) -> None:
+def _encoded(progress: StepProgress, count: int, done: int) -> None:
     progress("encode", done, count)
 
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from elude.exporter.concepts.group import name_concepts
+from elude.exporter.naming.concepts import name_concepts
 from elude.exporter.naming.evidence import NAMES, Name, names_json
 from elude.handlers.bundle.bundle import Bundle, write_bundle
 from elude.handlers.bundle.catalogue import Catalogue, ConceptRow, write_catalogue

@@ -29,9 +29,10 @@ from elude.exporter.images import ImageSource
 from elude.exporter.images.screen import with_hashes
 from elude.exporter.models.device import device_of
 from elude.exporter.models.layers import Layer
-from elude.exporter.models.walk import Calls, Progress, walk
+from elude.exporter.models.walk import Calls, walk
 from elude.exporter.probing.instances import Kept, keep
 from elude.exporter.probing.probe_store import Store
+from elude.exporter.progress import Progress
 from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from elude.exporter.rewrite.kinds import rows_of
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
-from elude.handlers.requests.edits import Edit
+from elude.handlers.bundle.edits import Edit
 
 _NUMPY_TYPES = {torch.float16, torch.float32, torch.float64}
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from elude.exporter.rewrite.kinds import find
 from elude.exporter.rewrite.layer import SplitLayer
 from elude.exporter.splitting.layer_split import LayerSplit
+from elude.handlers.bundle.edits import PADDING, Edit
 from elude.handlers.errors import UnsupportedLayerError, UsageError
-from elude.handlers.requests.edits import PADDING, Edit
 
 Rows = tuple[tuple[Edit, ...], ...]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from elude.exporter.images import ImageSource
 from elude.exporter.models.load import LoadedModel
-from elude.exporter.models.walk import Progress
+from elude.exporter.progress import Progress
 from elude.exporter.scoring.activity import Activity
 from elude.exporter.scoring.ms_score import peak_weights, ratio
 

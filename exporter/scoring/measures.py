@@ -21,7 +21,7 @@ from torch import nn
 
 from elude.exporter.images import ImageSource
 from elude.exporter.models.layers import Layer
-from elude.exporter.models.walk import Progress
+from elude.exporter.progress import Progress
 from elude.exporter.scoring.activity import UNITS, Activity, scan
 from elude.exporter.scoring.external_encoder import external_scores
 from elude.exporter.scoring.ms_score import choose, concentrate, random_pairs

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from elude.exporter.images import ImageSource
 from elude.exporter.models.layers import Layer
 from elude.exporter.models.tokens import to_tokens
-from elude.exporter.models.walk import Calls, Progress, walk
+from elude.exporter.models.walk import Calls, walk
+from elude.exporter.progress import Progress
 from elude.exporter.scoring.activity import Activity
 from elude.handlers.images.preprocess import Preprocess
 

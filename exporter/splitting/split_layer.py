@@ -18,6 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from elude.exporter import engines
+from elude.exporter.progress import Progress
 from elude.exporter.splitting.contributions import contributions, layer_bias, top_rows, top_rows_of_pictures
 from elude.exporter.splitting.hdbscan import PICTURES
 from elude.exporter.splitting.layer_split import LayerSplit, whole
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from elude.exporter.models.layers import Layer
     from elude.exporter.probing.probe import Probe
 
-Progress = Callable[[int, int], None]
 PER_PICTURE = 2  # instances of one picture that a unit's clusters are made of
 
 

@@ -26,10 +26,10 @@ from elude.exporter.verify.compare import OWN_ERROR, Array, Run, compare, errors
 from elude.exporter.verify.divergence import first_divergence
 from elude.exporter.verify.report import Comparison, Equivalence, Sums
 from elude.exporter.verify.stored_sums import sums_of_weights
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.output_kinds import CLASSES
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import EquivalenceError, UsageError
-from elude.handlers.requests.edits import Edit
 
 if TYPE_CHECKING:
     from elude.exporter.models.layers import Layer

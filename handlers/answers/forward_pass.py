@@ -10,9 +10,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from elude.handlers.bundle.bundle import LayerInfo
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.output_kinds import CLASSES, MULTI_LABEL
 from elude.handlers.errors import EludeError, RequestError
-from elude.handlers.requests.edits import Edit
 
 _ROWS = 16  # of one pass of ``effects_of``: bounds memory, and more rows are no faster on one core
 _STATE = vars(ort.capi.onnxruntime_pybind11_state).values()

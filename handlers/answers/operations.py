@@ -13,9 +13,9 @@ from elude.handlers.answers.forward_pass import Row
 from elude.handlers.answers.heatmap import grid_of, heat_maps
 from elude.handlers.bundle.bundle import LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue, ConceptRow
+from elude.handlers.bundle.identifiers import UnitId, named_sub_units
 from elude.handlers.bundle.output_kinds import EMBEDDING, REGRESSION
 from elude.handlers.errors import RequestError
-from elude.handlers.requests.identifiers import UnitId, named_sub_units
 from elude.handlers.requests.schema import Inspect
 from elude.handlers.requests.steering import Steered
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.catalogue_schema import SCHEMA, ConceptRow, ImageRow, SubUnitRow, Top, UnitRow
+from elude.handlers.bundle.identifiers import SubUnitId, parse_id
 from elude.handlers.errors import BundleError, UsageError
-from elude.handlers.requests.identifiers import SubUnitId, parse_id
 
 __all__ = ["CATALOGUE", "Catalogue", "ConceptRow", "ImageRow", "SubUnitRow", "Top", "UnitRow", "write_catalogue"]
 

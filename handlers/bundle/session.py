@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
 from elude.handlers.bundle.device import provider_options
+from elude.handlers.bundle.edits import PADDING, Edit, pack
 from elude.handlers.bundle.external_data import check_external_data, private_model
 from elude.handlers.bundle.graph_metadata import OUTPUTS, check_interface, read_layers
 from elude.handlers.bundle.output_kinds import output_kind_of
 from elude.handlers.errors import BundleError, RequestError, UsageError
-from elude.handlers.requests.edits import PADDING, Edit, pack
 
 Array = NDArray[np.float32]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elude.handlers.answers.json_writing import compact
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.errors import RequestError
-from elude.handlers.requests.edits import Edit
+from elude.handlers.json_writing import compact
 from elude.handlers.requests.forms import Form
 from elude.handlers.requests.schema import Request
 from elude.handlers.requests.steering import Steered

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from elude.handlers.answers.json_writing import Written
 from elude.handlers.bundle.bundle import LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue
+from elude.handlers.bundle.edits import Edit
+from elude.handlers.bundle.identifiers import SubUnitId, named_sub_units
 from elude.handlers.errors import RequestError
-from elude.handlers.requests.edits import Edit
-from elude.handlers.requests.identifiers import SubUnitId, named_sub_units
+from elude.handlers.json_writing import Written
 from elude.handlers.requests.schema import EditRequest
 from elude.handlers.settings import Limits
 

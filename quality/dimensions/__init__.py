@@ -20,6 +20,8 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "params_m": False,
 }
 DIMENSIONS = tuple(HIGHER_IS_BETTER)
+# What ``--quick`` measures: no attacks, no made images.
+QUICK = ("accuracy", "calibration_error", "class_balance", "corruption_robustness", "params_m")
 
 # The values that a dimension can have: relative accuracies may exceed 1, and foreign backgrounds may help.
 RANGES: Mapping[str, tuple[float, float]] = {

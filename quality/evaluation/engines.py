@@ -7,14 +7,10 @@ can be kept in a folder, so that an evaluation that was stopped resumes where it
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +19,16 @@ from numpy.typing import NDArray
 
 from elude.exporter import engines
 from elude.exporter.engines import LOCAL, RAY
+from elude.exporter.progress import StepProgress
 from elude.quality.evaluation.observe import (
     Answer,
     Job,
-    Progress,
     Work,
-    corrupt_in_parts,
     corruption_task,
     run_job,
 )
 from elude.quality.suites.corruptions import VERSION
-
-Corrupter = Callable[..., Callable[[], NDArray[np.uint8]]]
+from elude.quality.suites.corruptions.parallel import corrupting
 
 
 @dataclass(frozen=True)
@@ -75,7 +69,7 @@ def run(
     engine: str = LOCAL,
     workers: int = 0,
     cache: Cache | None = None,
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
     stage: str = "images × passes",
 ) -> list[Answer]:
     """The answer of each job, in order.
@@ -126,20 +120,6 @@ def _here(work: Work, jobs: Sequence[Job], workers: int) -> Iterator[Answer]:
 
 def _finished(work: Work, job: Job, corrupted: Callable[[], NDArray[np.uint8]] | None) -> Answer:
     return run_job(work, job, None if corrupted is None else corrupted())
-
-
-@contextmanager
-def corrupting(workers: int) -> Iterator[Corrupter]:
-    """Begins to corrupt images in one of ``workers`` processes, or does it when asked for the result, for 0.
-
-    The corrupter takes the arguments of ``corrupt_in_parts`` and returns what to call for the result.
-    """
-    if workers == 0:
-        yield lambda *task: partial(corrupt_in_parts, *task)
-        return
-    # spawned, as forking a process that has threads of torch or ONNX Runtime can hang
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield lambda *task: pool.submit(corrupt_in_parts, *task).result
 
 
 def _with_ray(work: Work, jobs: Sequence[Job], workers: int) -> Iterator[Answer]:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elude.exporter.engines import LOCAL
+from elude.exporter.progress import StepProgress
 from elude.handlers.errors import EvaluationError, UsageError
 from elude.quality.dimensions import DIMENSIONS
+from elude.quality.dimensions.quality_json import QualityReport, library_versions
 from elude.quality.dimensions.result import DimensionResult
 from elude.quality.evaluation.engines import Cache, fingerprint, run
 from elude.quality.evaluation.extra_sets import (
@@ -23,7 +25,7 @@ from elude.quality.evaluation.extra_sets import (
 )
 from elude.quality.evaluation.made_sets import MADE, made_sets
 from elude.quality.evaluation.measure import measure, unavailable
-from elude.quality.evaluation.observe import Observations, Plan, Progress, Work, gather, gather_ready
+from elude.quality.evaluation.observe import Observations, Plan, Work, gather, gather_ready
 from elude.quality.evaluation.published import (
     SETTINGS,
     PublishedAttacks,
@@ -31,7 +33,6 @@ from elude.quality.evaluation.published import (
     comparable_suite,
     not_comparable,
 )
-from elude.quality.evaluation.quality_json import QualityReport, library_versions
 from elude.quality.evaluation.records import Measured
 from elude.quality.scores.pool import Pool
 from elude.quality.scores.quba import QUBA_2025, quba_score, standing
@@ -63,7 +64,7 @@ def evaluate(
     among: Collection[str] = DIMENSIONS,
     budget: int | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
     pool: Pool | None = None,
     resamples: int = RESAMPLES,
     batch_size: int = BATCH_SIZE,

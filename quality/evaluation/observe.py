@@ -7,13 +7,14 @@ the images' number or size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from elude.exporter.progress import StepProgress
 from elude.quality.evaluation.extra_sets import Predictions, decisions, label_names
 from elude.quality.evaluation.jobs import (
     ATTACKED,
@@ -27,12 +28,11 @@ from elude.quality.evaluation.jobs import (
     Work,
 )
 from elude.quality.subjects.subject import Subject, as_unit, check_width, outputs_of
-from elude.quality.suites.corruptions import corrupt
+from elude.quality.suites.corruptions.parallel import corrupt_in_parts
 from elude.quality.suites.image_sets import Batch, ImageSet
 
-__all__ = ["Attack", "Job", "Observations", "Plan", "Progress", "Work", "gather", "gather_ready", "run_job"]
+__all__ = ["Attack", "Job", "Observations", "Plan", "StepProgress", "Work", "gather", "gather_ready", "run_job"]
 
-Progress = Callable[[str, int, int], None]
 Task = tuple[NDArray[np.uint8], str, int, list[int], int]
 Answer = dict[str, NDArray[Any]]
 
@@ -58,15 +58,6 @@ class Observations:
     ready: Predictions = field(default_factory=dict)
     pixels: NDArray[np.uint8] | None = None
     forwards: int = 0
-
-
-def corrupt_in_parts(
-    pixels: NDArray[np.uint8], name: str, severity: int, numbers: list[int], seed: int
-) -> NDArray[np.uint8]:
-    """:func:`corrupt`, a few images at a time: it works on several copies in float32."""
-    at_once = max(1, FORWARD_PIXELS // (pixels.shape[1] * pixels.shape[2]))
-    parts = (slice(start, start + at_once) for start in range(0, len(pixels), at_once))
-    return np.concatenate([corrupt(pixels[part], name, severity, numbers=numbers[part], seed=seed) for part in parts])
 
 
 def corruption_task(work: Work, job: Job) -> Task | None:

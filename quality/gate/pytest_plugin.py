@@ -55,23 +55,18 @@ class Gate(pytest.Collector):
     def collect(self) -> list[pytest.Item]:
         """One item per check, and one that says whether it could be judged at all."""
         from elude.handlers.bundle.bundle import Bundle
-        from elude.handlers.errors import EludeError, UsageError
+        from elude.handlers.errors import EludeError
         from elude.quality.gate.judge import judge
         from elude.quality.gate.waivers import load_waivers
-        from elude.quality.policies.policy import DEFAULT_POLICY, load_policy
+        from elude.quality.policies.embedded_defaults import policy_for
 
         given = self.config.getoption
-        baseline, waivers = given("--elude-baseline"), given("--elude-waivers")
+        policy, baseline, waivers = (given(f"--elude-{name}") for name in ("policy", "baseline", "waivers"))
         try:
             bundle = Bundle.open(self.bundle) if self.bundle.exists() else None
-            if bundle is not None and not given("--elude-policy") and bundle.manifest.source.model != "embedded":
-                raise UsageError(
-                    f"The default policy belongs to the embedded model, not to {bundle.manifest.source.model}.",
-                    f"Write one: elude policy init {bundle.root} --out policy.toml; and give it with --elude-policy.",
-                )
             verdict = judge(
                 bundle,
-                load_policy(given("--elude-policy") or DEFAULT_POLICY),
+                policy_for(bundle, Path(policy) if policy else None),
                 baseline=Bundle.open(baseline) if baseline else None,
                 waivers=load_waivers(waivers) if waivers else (),
             )

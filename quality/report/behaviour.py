@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from elude.exporter.atlas.token_places import shared_style
-from elude.quality.evaluation.quality_json import QualityReport
+from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.gate.evidence import mapping, number
 from elude.quality.report.breakdowns import breakdowns, contributions
 from elude.quality.report.definitions import DEFINITIONS

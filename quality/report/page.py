@@ -9,7 +9,7 @@ from elude.exporter.atlas.token_places import Layout
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.catalogue import Catalogue
 from elude.handlers.errors import BundleError
-from elude.quality.evaluation.quality_json import QualityReport
+from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.gate.evidence import gather, mapping
 from elude.quality.gate.verdict import Verdict
 from elude.quality.report.atlas import mean_ms_scores, unit_cards

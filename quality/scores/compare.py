@@ -11,8 +11,8 @@ from elude.handlers.errors import UsageError
 from elude.handlers.files import read_json
 from elude.quality.dimensions import DIMENSIONS, GATED_FACTORS, HIGHER_IS_BETTER
 from elude.quality.dimensions.measured_on import unlike
+from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.dimensions.result import DimensionResult
-from elude.quality.evaluation.quality_json import QualityReport
 
 
 @dataclass(frozen=True)

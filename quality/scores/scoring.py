@@ -11,7 +11,7 @@ from typing import Any
 
 from elude.handlers.errors import UsageError
 from elude.quality.dimensions.measured_on import unlike
-from elude.quality.evaluation.quality_json import QualityReport
+from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.scores.compare import read_report
 from elude.quality.scores.pool import Pool
 from elude.quality.scores.quba import QUBA_2025, QubaScore, Standing, quba_score, standing

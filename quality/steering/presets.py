@@ -10,21 +10,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from elude.exporter.progress import StepProgress
 from elude.handlers.admission.admission import preset_hashes
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.catalogue import Catalogue
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
-from elude.handlers.requests.edits import Edit
 from elude.handlers.requests.presets import PRESETS, read_presets
 from elude.handlers.requests.schema import EditRequest
 from elude.handlers.requests.steering import resolve
 from elude.handlers.requests.validation import read
 from elude.handlers.settings import Limits
+from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.evaluation.evaluate import evaluate
-from elude.quality.evaluation.observe import Progress
-from elude.quality.evaluation.quality_json import QualityReport
 from elude.quality.gate.preset_checks import PRESETS_QUALITY
 from elude.quality.subjects.subject import Images, Outputs, check_outputs
 from elude.quality.suites.suite import Suite
@@ -125,7 +125,7 @@ def evaluate_presets(
     dimensions: Sequence[str] | None = None,
     budget: int | None = None,
     seed: int | None = None,
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
 ) -> Bundle:
     """Measure every preset like the bundle itself and write presets_quality.json into it.
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from elude.exporter.progress import StepProgress
 from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.errors import UsageError
-from elude.handlers.requests.edits import Edit
 from elude.handlers.requests.steering import identifier_of
-from elude.quality.evaluation.observe import Progress
 from elude.quality.policies.policy import Policy
 from elude.quality.steering.gradients import gain_gradients
 from elude.quality.steering.presets import steered_subjects
@@ -97,7 +97,7 @@ def tune(
     held_out: Suite,
     policy: Policy,
     settings: TuneSettings = TuneSettings(),
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
 ) -> TuneReport:
     """Search gains on ``tuning``, report on ``held_out``.
 
@@ -138,7 +138,7 @@ class _Search:
     """The three steps; ``evaluated`` counts the steered models measured so far."""
 
     def __init__(
-        self, bundle: Bundle, dimension: str, policy: Policy, settings: TuneSettings, progress: Progress | None
+        self, bundle: Bundle, dimension: str, policy: Policy, settings: TuneSettings, progress: StepProgress | None
     ) -> None:
         self.bundle, self.dimension, self.settings, self.progress = bundle, dimension, settings, progress
         self.allowed = {rule.dimension: rule.max_drop or 0.0 for rule in policy.dimensions if not rule.factor}

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from elude.handlers.bundle.bundle import MODEL, Bundle
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.external_data import private_model
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import EvaluationError
 from elude.handlers.images.preprocess import Preprocess
-from elude.handlers.requests.edits import Edit
 from elude.quality.subjects.devices import providers
 from elude.quality.subjects.subject import Images, Outputs, check_outputs
 

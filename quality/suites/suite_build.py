@@ -22,16 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from elude.exporter.progress import StepProgress
 from elude.handlers.errors import EvaluationError, UsageError
 from elude.handlers.files import file_sha256, read_json
 from elude.handlers.images.preprocess import Preprocess
-from elude.quality.evaluation.engines import corrupting
-from elude.quality.evaluation.observe import Progress
-from elude.quality.evaluation.quality_json import library_versions
+from elude.quality.dimensions.quality_json import library_versions
 from elude.quality.suites.builders.composites import cue_conflict, mixed_backgrounds
 from elude.quality.suites.builders.masks import dark_background_masks
 from elude.quality.suites.builders.shifts import SHIFTS
 from elude.quality.suites.corruptions import CORRUPTIONS, SEVERITIES, VERSION
+from elude.quality.suites.corruptions.parallel import corrupting
 from elude.quality.suites.image_sets import EncodedSet
 from elude.quality.suites.sources import open_source, stem
 
@@ -104,7 +104,7 @@ def build(
     settings: BuildSettings | None = None,
     name: str | None = None,
     workers: int = 0,
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
 ) -> Built:
     """Build a suite.
 

@@ -16,7 +16,7 @@ from _graphs import Emitted, emitted
 from _models import TinyBlocks
 
 from elude.exporter.rewrite import graft
-from elude.handlers.requests.edits import Edit
+from elude.handlers.bundle.edits import Edit
 
 DOCS = Path(__file__).parents[2] / "docs" / "clients.md"
 UNIT, PART = 2, 0

@@ -16,8 +16,8 @@ from _serving import make_bundle
 from typer.testing import CliRunner
 
 from elude.cli import app
+from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.dimensions.result import DimensionResult
-from elude.quality.evaluation.quality_json import QualityReport
 from elude.quality.report import render
 from elude.quality.report.behaviour import comparison_page
 from elude.quality.scores.compare import compare

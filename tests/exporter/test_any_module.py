@@ -14,15 +14,16 @@ from _images import noise
 from _models import Convolutions, TinyBlocks
 from torch import Tensor, nn
 
-from elude.exporter.export.pipeline import ExportSettings, export
+from elude.exporter.export.export_settings import ExportSettings
+from elude.exporter.export.pipeline import export
 from elude.exporter.models.layers import find_layers
 from elude.exporter.models.load import ModelOptions, load_any, load_model
 from elude.exporter.verify import verify_file
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import EvaluationError, UnsupportedLayerError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.requests.calls import Call
-from elude.handlers.requests.edits import Edit
 from elude.handlers.service import Service
 
 SIZE = 8

@@ -29,10 +29,10 @@ from elude.exporter.scoring.bundle_activity import activity_of, images_for
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
 from elude.handlers.bundle.catalogue_schema import ImageRow, SubUnitRow, Top, UnitRow
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
-from elude.handlers.requests.edits import Edit
 
 EVIL = "<script>alert(1)</script>"
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from elude.exporter.concepts.group import AGREEMENT, group, name_concepts
+from elude.exporter.naming.concepts import AGREEMENT, group, name_concepts
 
 
 def activations(follows: list[int], images: int = 60, noise: float = 0.05) -> NDArray[np.float32]:

@@ -24,8 +24,8 @@ from elude.exporter.models.load import EMBEDDED_FOLDER
 from elude.exporter.models.walk import watch
 from elude.exporter.rewrite import explicit, graft
 from elude.exporter.splitting.layer_split import LayerSplit
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.images.preprocess import Preprocess
-from elude.handlers.requests.edits import Edit
 
 SLOW = {"efficientnet", "efficientnet_same"}  # at their own width; MobileNet has the same kinds of layers
 KINDS = ("real", "random", "zeros", "huge", "tiny")

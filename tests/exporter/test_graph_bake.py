@@ -15,9 +15,9 @@ from test_graph import CASES, emitted
 
 from elude.exporter.graph.bake import bake
 from elude.exporter.graph.triton import triton_model
+from elude.handlers.bundle.edits import Edit, pack
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import BundleError, UsageError
-from elude.handlers.requests.edits import Edit, pack
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from elude.exporter.rewrite import graft
 from elude.exporter.rewrite.twin import Disentangled
-from elude.handlers.requests.edits import pack
+from elude.handlers.bundle.edits import pack
 
 MODELS = {
     "blocks": (TinyBlocks, "blocks.0.mlp.fc2,blocks.1.mlp.fc2", (3, 8, 8)),

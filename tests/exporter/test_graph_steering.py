@@ -11,7 +11,7 @@ from _models import Convolutions, TinyBlocks, TwoConcepts
 from _weight_edit import weights_edited
 
 from elude.exporter.splitting.layer_split import LayerSplit
-from elude.handlers.requests.edits import Edit, pack
+from elude.handlers.bundle.edits import Edit, pack
 
 LAYERS = "blocks.0.mlp.fc2,blocks.1.mlp.fc2"
 

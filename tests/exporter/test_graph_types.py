@@ -24,9 +24,9 @@ from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
 from elude.exporter.verify import verify, verify_file
 from elude.exporter.verify.page import html, rows, summary
 from elude.handlers.bundle.bundle import write_bundle
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import BundleError, EquivalenceError, UnsupportedLayerError, UsageError
-from elude.handlers.requests.edits import Edit
 
 LAYERS = "blocks.0.mlp.fc2,blocks.1.mlp.fc2"
 SIZE = (3, 8, 8)

@@ -12,8 +12,9 @@ from _graphs import random_split
 from _images import noise, plain
 from _models import Convolutions, TinyBlocks
 
+from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.export.identifiers import canonical, carried_over, renumbered
-from elude.exporter.export.pipeline import ExportSettings, export
+from elude.exporter.export.pipeline import export
 from elude.exporter.images import open_images
 from elude.exporter.images.screen import screen, with_hashes
 from elude.exporter.models.layers import find_layers

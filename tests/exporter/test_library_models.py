@@ -17,9 +17,9 @@ from elude.exporter.models.layers import find_layers, splittable
 from elude.exporter.models.load import LoadedModel, ModelOptions, load_model
 from elude.exporter.models.trial import try_out
 from elude.exporter.rewrite import graft
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import UsageError
-from elude.handlers.requests.edits import Edit
 
 PROCESSOR = {
     "do_resize": True,

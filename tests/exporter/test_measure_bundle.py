@@ -19,12 +19,13 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from elude.cli import app
-from elude.exporter.export.pipeline import ExportSettings, export
+from elude.exporter.export.export_settings import ExportSettings
+from elude.exporter.export.measure_bundle import MeasureSettings, facts, measure_bundle
+from elude.exporter.export.pipeline import export
 from elude.exporter.images import ImageSource, open_images
 from elude.exporter.models.load import load_model
 from elude.exporter.scoring.activity import Activity
 from elude.exporter.scoring.external_encoder import embed, external_scores
-from elude.exporter.scoring.measure_bundle import MeasureSettings, facts, measure_bundle
 from elude.exporter.scoring.ms_score import ms_score
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks, whole
 from elude.exporter.splitting.stability import stability

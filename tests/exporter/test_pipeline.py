@@ -19,7 +19,8 @@ from _images import noise
 from safetensors.torch import save_file
 
 import elude.exporter.verify
-from elude.exporter.export.pipeline import ExportSettings, export
+from elude.exporter.export.export_settings import ExportSettings
+from elude.exporter.export.pipeline import export
 from elude.exporter.images import open_images
 from elude.exporter.models.load import load_model
 from elude.exporter.splitting.split_file import load_splits
@@ -157,7 +158,8 @@ def test_a_ray_cluster_of_two_gives_the_same_bundle(
 
 KILLED = """
 import os, signal, sys
-from elude.exporter.export.pipeline import ExportSettings, export
+from elude.exporter.export.export_settings import ExportSettings
+from elude.exporter.export.pipeline import export
 
 def die(step, done, total):
     if step == "split blocks.0.mlp.fc2" and done == 3:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from elude.exporter.rewrite import graft
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
+from elude.handlers.bundle.edits import PADDING, Edit
 from elude.handlers.errors import UnsupportedLayerError, UsageError
-from elude.handlers.requests.edits import PADDING, Edit
 
 MODELS = {
     "linear": nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 5, bias=False)),

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elude.handlers.bundle.bundle import LayerInfo
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.errors import RequestError, UsageError
 from elude.handlers.requests import forms
-from elude.handlers.requests.edits import Edit
 from elude.handlers.requests.schema import Describe, EditRequest, Feature, Inspect, Predict, Request, Search, Steer
 from elude.handlers.requests.steering import Steered, resolve
 from elude.handlers.settings import Limits, Settings, read_settings

@@ -13,9 +13,9 @@ import pytest
 from _worked import LABELS, PICTURE, TEXT, Result, WorkedSession, ask, make_bundle, png, softmax
 from numpy.typing import NDArray
 
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.errors import BundleError
 from elude.handlers.requests.calls import Answer, Call
-from elude.handlers.requests.edits import Edit
 from elude.handlers.service import Service
 from elude.handlers.settings import Limits, Settings
 

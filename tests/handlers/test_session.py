@@ -11,9 +11,9 @@ import torch
 from _graphs import Emitted, emitted
 from _models import TinyBlocks
 
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import BundleError, RequestError, UsageError
-from elude.handlers.requests.edits import Edit
 
 LAYERS = "blocks.0.mlp.fc2,blocks.1.mlp.fc2"
 

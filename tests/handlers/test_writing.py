@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elude.handlers.answers.json_writing import Written, compact, indented
+from elude.handlers.json_writing import Written, compact, indented
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 

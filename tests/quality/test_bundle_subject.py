@@ -16,8 +16,8 @@ from elude.exporter.models.load import load_model
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.splitting.split_file import save_splits
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.errors import EvaluationError
-from elude.handlers.requests.edits import Edit
 from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.subjects.bundle_subject import open_bundle
 from elude.quality.subjects.onnx_subject import OnnxSubject

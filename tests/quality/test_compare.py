@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from elude.handlers.errors import UsageError
+from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.dimensions.result import DimensionResult
-from elude.quality.evaluation.quality_json import QualityReport
 from elude.quality.report.behaviour import comparison_page
 from elude.quality.scores.compare import compare, read_report, rows
 from elude.quality.scores.scoring import own_pool, score_of

@@ -16,8 +16,8 @@ from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.torchserve.server import Server, ServerSettings
 from elude.model_store.archive import package
 from elude.quality.dimensions import DIMENSIONS
+from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.evaluation.evaluate import evaluate
-from elude.quality.evaluation.quality_json import QualityReport
 from elude.quality.subjects.open_subject import open_subject, served
 from elude.quality.subjects.subject import Subject
 from elude.quality.suites.image_sets import EncodedSet

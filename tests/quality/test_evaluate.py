@@ -16,8 +16,8 @@ from PIL import Image
 from elude.exporter.images import ImageSource
 from elude.handlers.errors import EvaluationError, UsageError
 from elude.handlers.images.preprocess import Preprocess
+from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.evaluation.evaluate import evaluate
-from elude.quality.evaluation.quality_json import QualityReport
 from elude.quality.scores.pool import Pool
 from elude.quality.subjects.subject import CallableSubject, Forms, as_unit
 from elude.quality.subjects.torch_subject import TorchSubject

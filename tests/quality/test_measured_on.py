@@ -17,9 +17,9 @@ from elude.handlers.errors import EvaluationError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 from elude.quality.dimensions import DIMENSIONS
 from elude.quality.dimensions.measured_on import images_in, unlike
+from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.evaluation.evaluate import evaluate
-from elude.quality.evaluation.quality_json import QualityReport
-from elude.quality.policies.init import policy_init
+from elude.quality.gate.policy_init import policy_init
 from elude.quality.policies.policy import parse_policy
 from elude.quality.scores.compare import compare
 from elude.quality.scores.scoring import own_pool

@@ -14,8 +14,8 @@ from _stores import make
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EvaluationError, UsageError
 from elude.quality.gate.judge import judge
+from elude.quality.gate.policy_init import policy_init
 from elude.quality.policies.explain import explain
-from elude.quality.policies.init import policy_init
 from elude.quality.policies.json_schema import policy_schema, schema_bytes
 from elude.quality.policies.policy import DEFAULT_POLICY, load_policy, parse_policy
 

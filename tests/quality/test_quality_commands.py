@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from elude.cli import app
 from elude.handlers.errors import EludeError
-from elude.quality.evaluation.quality_json import QualityReport
+from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.suites.image_sets import EncodedSet
 from elude.quality.suites.open_suite import embedded_suite
 

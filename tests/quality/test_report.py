@@ -18,7 +18,7 @@ from _reports import LAYER, make, measured, png
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.catalogue import Catalogue, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
 from elude.quality.dimensions import DIMENSIONS
-from elude.quality.evaluation.quality_json import QualityReport
+from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.gate.judge import judge
 from elude.quality.gate.verdict_formats import verdict_json
 from elude.quality.policies.policy import load_policy

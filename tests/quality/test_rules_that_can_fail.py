@@ -19,7 +19,7 @@ from elude.quality.dimensions import DIMENSIONS, HIGHER_IS_BETTER, RANGES
 from elude.quality.dimensions.adversarial_robustness import adversarial_robustness
 from elude.quality.gate.checks import deciding_digits
 from elude.quality.gate.judge import judge
-from elude.quality.policies.init import policy_init
+from elude.quality.gate.policy_init import policy_init
 from elude.quality.policies.policy import load_policy, parse_policy
 
 HEAD = 'schema_version = 1\nname = "p"\n[lossless.claims]\nsums = 1e-4\nrewrite = 0\nruntime = 1e-4\n'

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from elude.cli import app
 from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.bundle.edits import Edit
 from elude.handlers.errors import RequestError, UsageError
-from elude.handlers.requests.edits import Edit
 from elude.quality.steering.gradients import gain_gradients, stand_in
 from elude.quality.steering.presets import add_preset, edits_of, remove_preset, steered_subjects
 from elude.quality.steering.tune import TuneSettings, candidates, tune

@@ -16,8 +16,8 @@ from PIL import Image
 from elude.exporter.images import open_images
 from elude.handlers.errors import EludeError, UsageError
 from elude.handlers.images.preprocess import Preprocess
+from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.evaluation.evaluate import evaluate
-from elude.quality.evaluation.quality_json import QualityReport
 from elude.quality.subjects.subject import CallableSubject
 from elude.quality.suites.corruptions import CORRUPTIONS
 from elude.quality.suites.image_sets import EncodedSet

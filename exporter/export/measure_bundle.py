@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from elude.exporter.export.pipeline import ExportSettings
+from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.images import ImageSource
 from elude.exporter.models.layers import Layer, find_layers
 from elude.exporter.models.load import LoadedModel, load_model
@@ -20,6 +20,7 @@ from elude.exporter.models.original import load_original
 from elude.exporter.models.tokens import to_tokens
 from elude.exporter.models.walk import Calls, walk
 from elude.exporter.probing.probe import collect
+from elude.exporter.progress import StepProgress
 from elude.exporter.rewrite.layer import SplitLayer
 from elude.exporter.scoring.external_encoder import embed
 from elude.exporter.scoring.measures import ms_scores
@@ -32,7 +33,6 @@ from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EvaluationError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 
-Progress = Callable[[str, int, int], None]  # step, done, of how many
 R2_IMAGES = 64  # all tokens of these; the split is exact, so more would only repeat it
 
 
@@ -65,7 +65,7 @@ def measure_bundle(
     images: ImageSource,
     settings: MeasureSettings = MeasureSettings(),
     *,
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
     model: str | nn.Module | LoadedModel | None = None,
 ) -> Bundle:
     """Measure a bundle and store the result in its ``measures.json``, in place of what was there.
@@ -203,7 +203,12 @@ def _r2(
 
 
 def _stability(
-    loaded: LoadedModel, layers: list[Layer], images: ImageSource, export: ExportSettings, seeds: int, report: Progress
+    loaded: LoadedModel,
+    layers: list[Layer],
+    images: ImageSource,
+    export: ExportSettings,
+    seeds: int,
+    report: StepProgress,
 ) -> dict[str, dict[str, float | int | None]]:
     made: dict[str, list[LayerSplit]] = {layer.name: [] for layer in layers}
     for seed in range(seeds):
