@@ -14,7 +14,7 @@ from elude.handlers.errors import UsageError
 FEWEST_INSTANCES = 100
 SMALLEST, SMALLEST_BY_PICTURES = 0.01, 0.004  # smallest cluster, part of the instances of a unit
 METHODS = {
-    "default": ("signed", "pictures"),
+    "default": ("near-ties", "pictures"),
     "paper": ("literal", "hdbscan"),
 }  # margin rule, clusterer; docs/method.md says why
 
@@ -32,7 +32,7 @@ class ExportSettings:
             clusterer ``pictures`` 0.4 %, at least 5.
         method: one of ``METHODS``, which names margin rule and clusterer: ``default``, or ``paper``
             for the paper's own.
-        margin_rule: instead of the method's: ``literal``, ``smallest`` or ``signed``
+        margin_rule: instead of the method's: ``literal``, ``smallest``, ``signed`` or ``near-ties``
             (elude.exporter.splitting.margin).
         clusterer: instead of the method's: ``hdbscan``, ``projected`` or ``pictures``
             (elude.exporter.splitting.hdbscan).

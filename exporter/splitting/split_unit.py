@@ -47,7 +47,7 @@ class SplitSettings:
     Attributes:
         top_k: instances per unit, those with its largest activations; the paper takes 4 to 16 % of all.
         min_cluster_size: fewest instances of a cluster; 0.25 to 1 % of ``top_k``.
-        margin_rule: ``literal``, ``smallest`` or ``signed`` (elude.exporter.splitting.margin).
+        margin_rule: ``literal``, ``smallest``, ``signed`` or ``near-ties`` (elude.exporter.splitting.margin).
         clusterer: ``hdbscan``, ``projected`` or ``pictures`` (elude.exporter.splitting.hdbscan).
         seed: of whatever is random in the clusterer, and of the control.
         expansion: with ``pictures``, sub-units per unit of the layer, at most.

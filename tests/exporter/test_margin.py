@@ -1,5 +1,6 @@
 """The margin rule against a search over all sets of clusters, and by hand."""
 
+from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
@@ -111,3 +112,70 @@ def test_signed_gives_an_input_that_holds_back_to_the_cluster_it_holds_back_leas
     assert winning_masks(representatives, np.array([0.5]), "signed").tolist() == [
         [0b010, 0b001]
     ]  # of equal ones the first
+
+
+tenths = st.integers(-20, 20).map(float)  # differences that meet a tenth of the range exactly are among them
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(2, 6).flatmap(lambda k: arrays(np.float32, (k, 4), elements=tenths)))
+def test_near_ties_is_the_largest_set_whose_members_reach_nine_tenths(representatives: np.ndarray) -> None:
+    """A search over all sets, in fractions: what an input adds to the sum over c of w^c . (r_c - mean of the
+    others) if a cluster has it alone, from 0 for the worst cluster to 1 for the best.
+    """
+    masks = winning_masks(representatives, MARGINS, "near-ties")
+    assert (masks == masks[0]).all()
+    count = len(representatives)
+    for j in range(4):
+        r = [Fraction(float(value)) for value in representatives[:, j]]
+        worth = [r[c] - (sum(r) - r[c]) / (count - 1) for c in range(count)]
+        reach = max(worth) - min(worth)
+        good = [
+            chosen
+            for size in range(1, count + 1)
+            for chosen in combinations(range(count), size)
+            if all(10 * (max(worth) - worth[c]) <= reach for c in chosen)
+        ]
+        assert int(masks[0, j]) == sum(1 << c for c in good[-1])
+        assert 10 * (max(worth) - sum(worth[c] for c in good[-1]) / len(good[-1])) <= reach
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 6).flatmap(lambda k: arrays(np.float32, (k, 4), elements=tenths)),
+    st.sampled_from([0.25, 1.0, 8.0]),
+    tenths,
+)
+def test_near_ties_forget_scale_and_what_the_clusters_share(
+    representatives: np.ndarray, scale: float, shift: float
+) -> None:
+    moved = representatives * np.float32(scale) + np.float32(shift)
+    np.testing.assert_array_equal(
+        winning_masks(moved, MARGINS, "near-ties"), winning_masks(representatives, MARGINS, "near-ties")
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "near_ties", "signed"),
+    [
+        ([1.0, 0.95, 0.0], 0b011, 0b001),  # the second is within a tenth of the range
+        ([1.0, 0.85, 0.0], 0b001, 0b001),
+        ([1.0, 0.95, 0.9], 0b001, 0b001),  # the same distance, but the range is small
+        ([1.0, 0.95], 0b01, 0b01),  # of two, one is the worst
+        ([0.5, 0.5], 0b11, 0b01),
+        ([-0.1, -0.9, -0.15], 0b101, 0b001),
+        ([0.0, 0.0, 0.0], 0b111, 0b111),
+    ],
+)
+def test_hand_worked_near_ties(values: list[float], near_ties: int, signed: int) -> None:
+    representatives = np.array(values, np.float32)[:, None]
+    assert winning_masks(representatives, np.array([0.5]), "near-ties").tolist() == [[near_ties]]
+    assert winning_masks(representatives, np.array([0.5]), "signed").tolist() == [[signed]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6).flatmap(lambda k: arrays(np.float32, (k, 4), elements=st.floats(-1, 1, width=32))))
+def test_near_ties_always_hold_the_signed_winner(representatives: np.ndarray) -> None:
+    near, signed = (winning_masks(representatives, np.ones(1), rule)[0] for rule in ("near-ties", "signed"))
+    some = representatives.any(axis=0)
+    assert ((near & signed)[some] == signed[some]).all()

@@ -54,7 +54,7 @@ def planted(seed: int = 0) -> tuple[nn.Linear, Probed, NDArray[np.int64]]:
 
 
 def split(probe: Probed, module: nn.Module, **changes: float) -> tuple[LayerSplit, LayerSplit]:
-    chosen = SplitSettings(300, 20, "signed", "pictures", **changes)  # type: ignore[arg-type]
+    chosen = SplitSettings(300, 20, "near-ties", "pictures", **changes)  # type: ignore[arg-type]
     return split_with_control(find_layers(nn.Sequential(module), "0")[0], probe, chosen)  # type: ignore[arg-type]
 
 

@@ -254,7 +254,7 @@ def test_a_method_names_rule_and_clusterer() -> None:
         "clusterer": "hdbscan",
     }
     chosen = ExportSettings().for_instances(5000)
-    assert (chosen.margin_rule, chosen.clusterer) == ("signed", "pictures")
+    assert (chosen.margin_rule, chosen.clusterer) == ("near-ties", "pictures")
     with pytest.raises(UsageError, match="does not go with"):
         ExportSettings(margin_rule="literal").for_instances(5000)
     with pytest.raises(UsageError, match=r"no method 'mine'.*default, paper"):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from elude.exporter.rewrite import Disentangled, explicit, graft
 from elude.exporter.rewrite.explicit import ExplicitLayer
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks
+from elude.exporter.splitting.margin import MARGIN_RULES, winning_masks
 from elude.handlers.errors import UnsupportedLayerError, UsageError
 
 
@@ -106,6 +107,20 @@ def test_functional_identity_in_float64(case: str, scale: float) -> None:
     assert sub_units.shape == (*units.shape[:2], split.sub_units)
     assert torch.equal(units, as_tokens(model[1](model[0](x)), case))
     assert (sums(sub_units, split) - units).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("rule", MARGIN_RULES)
+@torch.no_grad()
+def test_every_margin_rule_keeps_the_model(rule: str) -> None:
+    """The sets that the rule makes of four clusters per unit, sets of one, several and all among them."""
+    model, _, x = model_of("linear")
+    means = np.random.default_rng(0).integers(-9, 10, (8, 4, 6)).astype(np.float32)
+    masks = np.stack([winning_masks(unit, np.array([0.9]), rule)[0] for unit in means])
+    assert {1} < set(np.bitwise_count(masks).ravel().tolist()) or rule == "signed"
+    split = LayerSplit("1", np.full(8, 4), masks, np.full(8, np.nan, np.float32), means.reshape(32, 6))
+    expected = model(x)
+    assert (explicit(model, [split])(x) - expected).abs().max() < 1e-12
+    assert torch.equal(graft(model, [split])(x), expected)
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e12, 1e300])

@@ -11,7 +11,7 @@ from elude.exporter.models.layers import find_layers
 from elude.exporter.splitting.contributions import contributions, layer_bias, top_rows
 from elude.exporter.splitting.fair_control import random_control
 from elude.exporter.splitting.hdbscan import Clusters, cluster_unit, representatives
-from elude.exporter.splitting.margin import MARGINS, winning_masks
+from elude.exporter.splitting.margin import MARGIN_RULES, MARGINS, winning_masks
 from elude.exporter.splitting.split_layer import split_layer
 from elude.exporter.splitting.split_unit import SplitSettings, separation, split_unit
 from elude.handlers.errors import UsageError
@@ -50,7 +50,7 @@ def positive(module: nn.Module) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("rule", ["literal", "smallest", "signed"])
+@pytest.mark.parametrize("rule", MARGIN_RULES)
 @pytest.mark.parametrize("clusterer", ["hdbscan", "projected"])
 @pytest.mark.parametrize("module", [nn.Linear(80, 4), nn.Conv2d(32, 4, 3, groups=2, bias=False)], ids=str)
 def test_planted_concepts_become_sub_units(module: nn.Module, clusterer: str, rule: str) -> None:
