@@ -20,19 +20,21 @@ from elude.model_store.store import Store
 from elude.model_store.versions import require_stage
 
 
-def sync(store: Store, folder: Path, stages: Sequence[str] = ("production",)) -> list[Path]:
+def sync(store: Store, folder: Path, stages: Sequence[str] = ("production",), names: Sequence[str] = ()) -> list[Path]:
     """Make a folder hold exactly the archives of the versions that are in one of the stages now.
 
     Args:
         store: the store.
         folder: made if it is not there; archives in it that are not among them are removed.
         stages: of the store.
+        names: of series; empty for all.
 
     Returns:
         the archives, named ``NAME-VERSION.mar``.
 
     Raises:
-        UsageError: the folder holds other things than archives, or two archives have the same name and version.
+        UsageError: the folder holds other things than archives, two archives have the same name and version, or a
+            named series has no archive in the stages.
         BundleError: a version was changed in the store.
         GateError: a stored verdict does not hold.
     """
@@ -45,21 +47,26 @@ def sync(store: Store, folder: Path, stages: Sequence[str] = ("production",)) ->
             f"{folder} holds {strangers[0]}, which is not an archive.", "Name a folder for models alone, or a new one."
         )
     with tempfile.TemporaryDirectory(prefix=f".{folder.resolve().name}-", dir=folder.resolve().parent) as scratch:
-        archives = _take_in(store, Path(scratch), stages)
+        archives = _take_in(store, Path(scratch), stages, names)
         require_distinct(archives)
-        names = {f"{archive.name}-{archive.version}.mar": archive.path for archive in archives}
+        checked = {f"{archive.name}-{archive.version}.mar": archive.path for archive in archives}
         for path in folder.iterdir():
-            if path.name not in names:
+            if path.name not in checked:
                 path.unlink()
-        for name, path in names.items():
+        for name, path in checked.items():
             os.replace(path, folder / name)
-    return [folder / name for name in sorted(names)]
+    return [folder / name for name in sorted(checked)]
 
 
-def _take_in(store: Store, scratch: Path, stages: Sequence[str]) -> list[ArchiveInfo]:
+def _take_in(store: Store, scratch: Path, stages: Sequence[str], names: Sequence[str]) -> list[ArchiveInfo]:
     archives: list[ArchiveInfo] = []
-    for version in store.list():
-        if version.archive is not None and set(stages) & set(version.stages):
+    staged = [version for version in store.list() if version.archive is not None and set(stages) & set(version.stages)]
+    if missing := set(names) - {version.name for version in staged}:
+        raise UsageError(
+            f"{min(missing)} has no archive in stage {' or '.join(stages)}.", "Promote a version that has one."
+        )
+    for version in staged:
+        if not names or version.name in names:
             copy = scratch / str(len(archives))
             archive = store.fetch(version.id, copy).archive
             assert archive is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,17 @@ def make(
     accuracy: float = 0.9,
     waive_until: date | None = None,
     verdict: bool = True,
+    labels: Sequence[str] = LABELS,
 ) -> Bundle:
-    """A judged bundle that can be served; another ``content`` makes another artefact of the same model."""
+    """A judged bundle that can be served; another ``content`` makes another artefact of the same model, and other
+    ``labels`` one whose answers differ.
+    """
     with write_bundle(
         root, source=Source("Tiny/Model", "1", "vit", "f" * 64), layers=(LAYER,), parameters=9, versions={}
     ) as folder:
         (folder / "model.onnx").write_bytes(tiny_model(content))
         (folder / "preprocess.json").write_text(json.dumps(PREPROCESS.to_json()))
-        (folder / "labels.json").write_text(json.dumps(LABELS))
+        (folder / "labels.json").write_text(json.dumps(list(labels)))
         claims = {"sums": {"layers": [{"passed": True}]}} | {
             c: {"outputs": [{"passed": True}]} for c in ("rewrite", "runtime")
         }

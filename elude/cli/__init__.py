@@ -23,6 +23,7 @@ from elude.cli import (
     preset_commands,
     quality_commands,
     samples_command,
+    serve_command,
     serving_commands,
     suite_commands,
 )
@@ -43,6 +44,7 @@ for group in (
     preset_commands,
     package_commands,
     hub_command,
+    serve_command,
     serving_commands,
     demo,
     samples_command,

@@ -1,4 +1,4 @@
-"""The commands that serve an archive and ask a server."""
+"""The commands that ask a server, and look into a model in the browser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import sys
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,90 +16,12 @@ from elude.handlers.errors import RequestError, UsageError
 from elude.handlers.files import parse_json, read_json, read_plain
 from elude.handlers.requests.edit_text import parse_edit
 
-if TYPE_CHECKING:
-    from elude.handlers.torchserve.server import Server
-
 WIDTH = 100  # of a line of an answer
 NEW_KEY = (
     "Give the key of the running server: run the line 'export ELUDE_URL=… ELUDE_TOKEN=…' that it printed. If the key "
     "has expired, start the server again; 'elude serve --token-minutes' sets how long it is valid."
 )
 commands = typer.Typer()
-
-
-YEAR = 365 * 24 * 60.0  # minutes
-
-
-@commands.command()
-def serve(
-    archives: Annotated[
-        list[Path], typer.Argument(help="One or several .mar files, or one bundle.", metavar="ARCHIVE...|BUNDLE")
-    ],
-    port: Annotated[
-        int,
-        typer.Option(min=0, max=65533, help="For inference; management and metrics use the next two. 0: any."),
-    ] = 8080,
-    workers: Annotated[int, typer.Option(min=1, help="Processes per model.")] = 1,
-    token_minutes: Annotated[
-        float, typer.Option(min=0.01, max=10 * YEAR, help="How long the keys are valid; a year by default.")
-    ] = YEAR,
-    store: Annotated[
-        str | None, typer.Option(help="Serve only what this model store admitted; no other code runs.")
-    ] = None,
-    front: Annotated[
-        str | None,
-        typer.Option(help="torchserve for archives, web for a bundle; the one that fits by default."),
-    ] = None,
-    model: Annotated[str, typer.Option(help="For a bundle: its name in URLs.")] = "elude",
-) -> None:
-    """Serve archives with TorchServe, or a bundle with the web front end, on loopback until Ctrl-C.
-
-    Examples: elude serve build/elude.mar --port 8080
-
-    elude serve BUNDLE --workers 2
-    """
-    if chosen_front(archives, front, store) == "web":
-        from elude.cli.web_command import serve_bundle
-
-        serve_bundle(archives[0], model, port, workers)
-        return
-    from elude.handlers.torchserve.server import Server, ServerSettings
-    from elude.handlers.torchserve.server import serve as run
-
-    admission = None
-    if store is not None:
-        from elude.handlers.admission.requirements import Requirements
-        from elude.model_store.store import Store
-
-        admission = Store(store, Requirements.load()).requirements_for(archives)
-    settings = ServerSettings(workers=workers, token_minutes=token_minutes, admission=admission)
-    run(Server(list(archives), settings, ports=(port, port + 1, port + 2) if port else None), announce)
-
-
-def chosen_front(served: list[Path], front: str | None, store: str | None) -> str:
-    """The front end to use; UsageError if it cannot serve what was given."""
-    folder = any(path.is_dir() for path in served)
-    front = front or ("web" if folder else "torchserve")
-    if front not in ("torchserve", "web"):
-        raise UsageError(f"There is no front end {front!r}.", "Choose torchserve or web.")
-    if front == "web" and (len(served) != 1 or not folder or store is not None):
-        raise UsageError(
-            "The web front end serves one bundle.",
-            "Give it the bundle's folder; what must be admitted is set by ELUDE_ADMISSION instead of --store.",
-        )
-    if front == "torchserve" and folder:
-        raise UsageError("TorchServe serves archives, not bundles.", "Make one with: elude package BUNDLE --out build/")
-    return front
-
-
-def announce(server: Server) -> None:
-    """Print what is served, until when its key is valid, and commands that work for it."""
-    client, first = server.client(), server.archives[0]
-    served = ", ".join(f"{archive.name} {archive.version}" for archive in server.archives)
-    expires = f"{server.key_expires:%Y-%m-%d %H:%M} UTC"
-    typer.echo(f"Serving {served} at {client.url}; the key is valid until {expires}; log: {server.log}")
-    typer.echo(f"export ELUDE_URL={client.url} ELUDE_TOKEN={server.key('inference')} ELUDE_MODEL={first.name}")
-    typer.echo("Try: elude call predict IMAGE    (with the line above; Ctrl-C stops)")
 
 
 @commands.command()

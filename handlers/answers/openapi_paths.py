@@ -15,9 +15,14 @@ _GET = {
     "live": ("Whether the server runs.", "500", {"live": {"type": "boolean"}}),
     "ready": ("Whether it may be sent requests.", "503", {"ready": {"type": "boolean"}}),
     "status": (
+        "The versions that are served, in TensorFlow Serving's form, and whether they may be sent requests.",
+        "503",
+        {"name": _TEXT, "ready": {"type": "boolean"}, "model_version_status": {"type": "array"}},
+    ),
+    "model_ready": (
         "Whether the model may be sent requests.",
         "503",
-        {"name": {"type": "string"}, "ready": {"type": "boolean"}},
+        {"name": _TEXT, "ready": {"type": "boolean"}},
     ),
     "models": ("Names of the models.", "4XX", {"models": {"type": "array", "items": _TEXT}}),
     "server": ("Name, version and extensions of the server.", "4XX", {"name": _TEXT}),
@@ -31,6 +36,13 @@ _PARAMETERS = {
         "required": True,
         "schema": {"type": "string"},
         "description": "one of several side by side",
+    },
+    "label": {
+        "name": "label",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+        "description": "another name of a version, such as the stage of the store that it is in",
     },
 }
 

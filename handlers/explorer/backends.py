@@ -33,7 +33,7 @@ class Own:
 
     def __init__(self, service: Service) -> None:
         self.facts = service.describe()
-        self._batches = Batches(service, size=8, most_waiting=256)
+        self._batches = Batches(service)
 
     async def ask(self, body: bytes) -> tuple[int, bytes]:
         answer = await self._batches.answer(Call(body))

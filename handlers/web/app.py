@@ -6,8 +6,8 @@ metadata routes of the open inference protocol.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,33 +25,41 @@ from elude.handlers.requests.calls import Answer, Call
 from elude.handlers.service import Service
 from elude.handlers.web.batches import Batches
 from elude.handlers.web.bodies import Bodies, read_call
-from elude.handlers.web.health import Health
 from elude.handlers.web.limits import WebLimits
-from elude.handlers.web.metadata import model_metadata, server_metadata
-from elude.handlers.web.metrics import Metrics
+from elude.handlers.web.metadata import model_metadata, model_status, server_metadata
+from elude.handlers.web.models import Models, Served
+from elude.handlers.web.reload import Reloader
 
 __all__ = ["Batches", "application", "uvicorn"]
 logger = logging.getLogger("elude.web")
 
 
 def application(
-    service: Service, token: str | None, *, version: str = "1.0", batch_size: int = 8, limits: WebLimits = WebLimits()
+    served: Service | Models,
+    token: str | None,
+    *,
+    limits: WebLimits = WebLimits(),
+    reloader: Reloader | None = None,
 ) -> Starlette:
     """The web application.
 
     Args:
-        service: answers.
+        served: the models that answer; a service is version 1.0 of one.
         token: key that callers must send; None asks for none, for use behind a proxy that does.
-        version: of the model, for routes that name one.
-        batch_size: requests that may share a forward pass.
         limits: those that do not concern the connection, for which see ``bounded_protocol``.
+        reloader: exchanges the models while it runs.
     """
-    front = _Front(service, token, version, batch_size, limits)
+    models = served if isinstance(served, Models) else Models.of(served, limits=limits)
+    front = _Front(models, token)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if reloader is not None:
+            reloader.start(asyncio.get_running_loop())
         yield
-        front.close()
+        if reloader is not None:
+            reloader.stop()
+        models.close()
 
     table = [
         Route(route.path, front.endpoint(route), methods=[route.method])
@@ -64,12 +72,10 @@ def application(
 class _Front:
     """What the routes do."""
 
-    def __init__(self, service: Service, token: str | None, version: str, batch_size: int, limits: WebLimits) -> None:
-        self._service, self._token, self._version = service, token, version
-        self._metrics = Metrics(service.model, version)
-        self._batches = Batches(service, batch_size, limits.max_waiting, self._metrics.add_batch)
-        self._bodies = Bodies(limits, 2 * service.settings.limits.max_bytes + 2**16)
-        self._health = Health(service, service.settings.recheck_s)
+    def __init__(self, models: Models, token: str | None) -> None:
+        self._models, self._token = models, token
+        largest = max(served.service.settings.limits.max_bytes for served in models.table.all)
+        self._bodies = Bodies(models.limits, 2 * largest + 2**16)
 
     def endpoint(self, route: routes.Route) -> Callable[[Request], Awaitable[Response]]:
         """The function that answers a route."""
@@ -85,7 +91,8 @@ class _Front:
             "live": self._live,
             "ready": self._ready,
             "status": self._status,
-            "models": self._models,
+            "model_ready": self._model_ready,
+            "models": self._names,
             "server": self._server,
             "metadata": self._metadata,
             "metrics": self._scrape,
@@ -93,81 +100,89 @@ class _Front:
 
         async def get(request: Request) -> Response:
             if route.key:
-                self._check(request)
-            return await answer()
+                self._check_key(request)
+            return await answer(request)
 
         return get
 
-    def close(self) -> None:
-        """End all threads."""
-        self._batches.close()
-        self._health.close()
-
-    def _check(self, request: Request) -> None:
+    def _check_key(self, request: Request) -> None:
         given = request.headers.get("authorization", "").encode()
         if self._token is not None and not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
             raise HTTPException(401, "The key is missing or wrong.", {"connection": "close"})
-        model, version = (request.path_params.get(name) for name in ("model", "version"))
-        if model not in (None, self._service.model):
-            raise HTTPException(404, f"Model not found: {model[:100]}")
-        if version not in (None, self._version):
-            raise HTTPException(404, f"Model {model} has no version {version[:100]}; {self._version} is served.")
+
+    def _find(self, request: Request) -> Served:
+        """The version that the address names."""
+        return self._models.table.find(**request.path_params)
 
     async def _ask(self, request: Request, explain: bool) -> Response:
-        self._check(request)
+        self._check_key(request)
+        self._find(request)  # a body for nobody is not received
         try:
             async with self._bodies.receive(request) as body:
-                return await self._answered(await read_call(request, body, explain))
+                return await self._answered(request, await read_call(request, body, explain))
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
 
-    async def _describe(self) -> Response:
-        return await self._answered(Call(None, describe=True))
+    async def _describe(self, request: Request) -> Response:
+        return await self._answered(request, Call(None, describe=True))
 
-    async def _answered(self, call: Call) -> Response:
+    async def _answered(self, request: Request, call: Call) -> Response:
         begin = time.perf_counter()
-        answer = await self._batches.answer(call)
-        seconds = time.perf_counter() - begin
-        self._metrics.add(answer, seconds)
-        self._note(answer, seconds)
+        with self._find(request).in_use() as served:
+            answer = await served.batches.answer(call)
+            seconds = time.perf_counter() - begin
+            self._models.metrics.add(served.names, answer, seconds)
+            _note(served, answer, seconds)
         return Response(answer.body, answer.status, media_type="application/json")
 
-    def _note(self, answer: Answer, seconds: float) -> None:
-        """A log line that holds nothing of the request's content."""
-        log = self._service.settings.log
-        if log == "all" or (log == "refused" and answer.status != 200):
-            names = {"event": "answered", "model": self._service.model, "version": self._version}
-            facts = {"operation": answer.operation, "status": answer.status, "bytes": len(answer.body)}
-            logger.info(json.dumps(names | facts | {"ms": round(seconds * 1000, 2)}))
-
-    async def _ping(self) -> Response:
-        if problem := self._health.problem():
+    async def _ping(self, request: Request) -> Response:
+        if problem := self._models.table.unhealthy():
             raise HTTPException(500, f"Unhealthy: {problem}")
-        return JSONResponse({"status": "Healthy"})
+        problems = self._models.table.problems
+        return JSONResponse({"status": "Healthy"} | ({"reload": dict(problems)} if problems else {}))
 
-    async def _live(self) -> Response:
+    async def _live(self, request: Request) -> Response:
         return JSONResponse({"live": True})
 
-    async def _ready(self) -> Response:
-        ready = not self._health.problem()
+    async def _ready(self, request: Request) -> Response:
+        ready = not self._models.table.unhealthy()
         return JSONResponse({"ready": ready}, 200 if ready else 503)
 
-    async def _status(self) -> Response:
-        ready = not self._health.problem()
-        return JSONResponse({"name": self._service.model, "ready": ready}, 200 if ready else 503)
+    async def _status(self, request: Request) -> Response:
+        served, table = self._find(request), self._models.table
+        named = len(request.path_params) > 1
+        body = model_status(table, [served] if named else table.versions[served.service.model])
+        return JSONResponse(body, 200 if body["ready"] else 503)
 
-    async def _models(self) -> Response:
-        return JSONResponse({"models": [self._service.model]})
+    async def _model_ready(self, request: Request) -> Response:
+        served = self._find(request)
+        problem = served.health.problem()
+        return JSONResponse({"name": served.service.model, "ready": not problem}, 503 if problem else 200)
 
-    async def _server(self) -> Response:
+    async def _names(self, request: Request) -> Response:
+        return JSONResponse({"models": list(self._models.table.versions)})
+
+    async def _server(self, request: Request) -> Response:
         return JSONResponse(server_metadata())
 
-    async def _metadata(self) -> Response:
-        return JSONResponse(model_metadata(self._service, self._version))
+    async def _metadata(self, request: Request) -> Response:
+        served = self._find(request)
+        versions = [other.version for other in self._models.table.versions[served.service.model]]
+        return JSONResponse(model_metadata(served.service, versions))
 
-    async def _scrape(self) -> Response:
-        content, kind = self._metrics.exposition()
+    async def _scrape(self, request: Request) -> Response:
+        content, kind = self._models.metrics.exposition()
         return Response(content, media_type=kind)
+
+
+def _note(served: Served, answer: Answer, seconds: float) -> None:
+    """A log line that holds nothing of the request's content."""
+    log = served.service.settings.log
+    if log == "all" or (log == "refused" and answer.status != 200):
+        model, version = served.names
+        facts: dict[str, object] = {"event": "answered", "model": model, "version": version}
+        facts |= {"operation": answer.operation, "status": answer.status, "bytes": len(answer.body), "ms": round(seconds * 1000, 2)}
+        logger.info("answered", extra={"fields": facts})
 
 
 def _refuse(request: Request, error: HTTPException) -> Response:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from starlette.exceptions import HTTPException
 
@@ -17,6 +18,28 @@ Batch = list[tuple[Job, "asyncio.Future[Answer]"]]
 _READERS = 2  # so that one large image does not hold up the others
 
 
+class Places:
+    """Places for calls that wait, shared by all that answer in a process.
+
+    Args:
+        most: calls that may wait; one more is refused with 503.
+    """
+
+    def __init__(self, most: int = 256) -> None:
+        self._most, self._taken = most, 0
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """One place; HTTPException 503 if none is left."""
+        if self._taken >= self._most:
+            raise HTTPException(503, "Too many requests are waiting. Ask again in a moment.")
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+
 class Batches:
     """Reads calls in two threads and answers them in another.
 
@@ -25,7 +48,7 @@ class Batches:
     Args:
         service: answers.
         size: calls that may share a forward pass.
-        most_waiting: calls that may wait; one more is refused with 503.
+        places: for calls that wait.
         on_batch: gets the answers of each batch and its seconds.
     """
 
@@ -33,22 +56,19 @@ class Batches:
         self,
         service: Service,
         size: int = 8,
-        most_waiting: int = 256,
+        places: Places | None = None,
         on_batch: Callable[[Sequence[Answer], float], None] = lambda answers, seconds: None,
     ) -> None:
-        self._service, self._size, self._most, self._on_batch = service, size, most_waiting, on_batch
+        self._service, self._size, self._on_batch = service, size, on_batch
+        self._places = places or Places()
         self._readers = ThreadPoolExecutor(_READERS, "elude-read")
         self._runners = ThreadPoolExecutor(1, "elude-run")
         self._waiting: Batch = []
-        self._count = 0
         self._running: asyncio.Task[None] | None = None
 
     async def answer(self, call: Call) -> Answer:
         """The answer to one call; HTTPException 503 if too many wait already."""
-        if self._count >= self._most:
-            raise HTTPException(503, "Too many requests are waiting. Ask again in a moment.")
-        self._count += 1
-        try:
+        with self._places.take():
             loop = asyncio.get_running_loop()
             job = await loop.run_in_executor(self._readers, self._service.prepare, call)
             future: asyncio.Future[Answer] = loop.create_future()
@@ -56,8 +76,6 @@ class Batches:
             if self._running is None or self._running.done():
                 self._running = asyncio.create_task(self._run())
             return await future
-        finally:
-            self._count -= 1
 
     async def _run(self) -> None:
         """Runs batches until nobody waits; a failure reaches each caller of its batch, and no other."""

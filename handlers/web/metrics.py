@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from elude.handlers.requests.calls import Answer
@@ -17,8 +17,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 class Metrics:
     """Counts requests and measures their time, by model, version, operation and status; never by sub-unit or image."""
 
-    def __init__(self, model: str, version: str) -> None:
-        self._names = (model, version)
+    def __init__(self) -> None:
         self._registry = CollectorRegistry()
         labels = ("model_name", "model_version", "operation")
         self._requests = Counter("elude_requests", "Requests by status.", (*labels, "status"), registry=self._registry)
@@ -36,16 +35,39 @@ class Metrics:
             registry=self._registry,
             buckets=_SECONDS,
         )
+        self._reloads = Counter(
+            "elude_reloads", "New versions, loaded or failed.", ("model_name", "outcome"), registry=self._registry
+        )
+        self._pending = Gauge(
+            "elude_reload_failing",
+            "1 while a newer version than the served one cannot be served.",
+            ("model_name",),
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
+        )
 
-    def add(self, answer: Answer, seconds: float) -> None:
-        """Note one answer."""
-        self._requests.labels(*self._names, answer.operation, str(answer.status)).inc()
-        self._seconds.labels(*self._names, answer.operation).observe(seconds)
+    def add(self, names: tuple[str, str], answer: Answer, seconds: float) -> None:
+        """Note one answer of a model and version."""
+        self._requests.labels(*names, answer.operation, str(answer.status)).inc()
+        self._seconds.labels(*names, answer.operation).observe(seconds)
 
-    def add_batch(self, answers: Sequence[Answer], seconds: float) -> None:
-        """Note how long a batch took, once per operation in it."""
-        for operation in {answer.operation for answer in answers}:
-            self._batches.labels(*self._names, operation).observe(seconds)
+    def batches_of(self, model: str, version: str) -> Callable[[Sequence[Answer], float], None]:
+        """A function that notes how long a batch of this version took, once per operation in it."""
+
+        def add(answers: Sequence[Answer], seconds: float) -> None:
+            for operation in {answer.operation for answer in answers}:
+                self._batches.labels(model, version, operation).observe(seconds)
+
+        return add
+
+    def add_reload(self, model: str, outcome: str) -> None:
+        """Note that a new version was loaded, or was not."""
+        self._reloads.labels(model, outcome).inc()
+
+    def set_pending(self, models: Iterable[str], problems: Mapping[str, str]) -> None:
+        """Note which models have a newer version that cannot be served."""
+        for model in models:
+            self._pending.labels(model).set(model in problems)
 
     def exposition(self) -> tuple[bytes, str]:
         """What Prometheus scrapes, of all worker processes together, and its content type."""

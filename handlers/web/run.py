@@ -1,4 +1,4 @@
-"""Serve one bundle on uvicorn, in one process or in several that share the address."""
+"""Serve models on uvicorn, in one process or in several that share the address."""
 
 from __future__ import annotations
 
@@ -6,73 +6,92 @@ import argparse
 import contextlib
 import ctypes
 import json
-import logging
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from elude.handlers.admission.requirements import Requirements
-from elude.handlers.errors import GateError, UsageError
-from elude.handlers.service import Service
-from elude.handlers.settings import read_settings
+from elude.handlers.errors import UsageError
+from elude.handlers.web.json_log import log_json
 from elude.handlers.web.limits import BoundedProtocol
 from elude.handlers.web.metrics import SHARED_FOLDER
+from elude.handlers.web.models import Models
+from elude.handlers.web.plan import Plan
+from elude.handlers.web.reload import Reloader
+from elude.handlers.web.sources import plan_of
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
-TOKEN, _SERVED = "ELUDE_TOKEN", "ELUDE_WEB"
+TOKEN, _SERVED, _PLAN = "ELUDE_TOKEN", "ELUDE_WEB", "ELUDE_PLAN"
+
+Source = Callable[
+    [Path], Plan
+]  # gives what is to be served now; gets a private folder that lasts as long as the server
 
 
 @dataclass(frozen=True)
 class WebSettings:
-    """How to serve a bundle.
+    """How to serve.
 
     Attributes:
-        bundle: its folder.
-        model: name in URLs.
-        version: in URLs.
         host: address to listen on.
         port: of inference, health and metrics.
-        workers: processes. Each holds the model; a dead or hanging one is replaced.
+        workers: processes. Each holds the models; a dead or hanging one is replaced.
         batch_size: requests that may share a forward pass.
+        reload_s: seconds between two questions for what is to be served now; 0 asks once.
     """
 
-    bundle: str
-    model: str = "elude"
-    version: str = "1.0"
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 1
     batch_size: int = 8
+    reload_s: float = 0
 
 
-def serve(settings: WebSettings, token: str, ready: Callable[[str], None] = lambda address: None) -> None:
+def serve(
+    source: Source, settings: WebSettings, token: str, ready: Callable[[str, Plan], None] = lambda address, plan: None
+) -> None:
     """Serve until Ctrl-C or SIGTERM; requests that are being answered then have some seconds to end.
 
     Args:
+        source: see ``Source``.
         settings: see ``WebSettings``.
         token: key that callers must send.
-        ready: gets the address once it accepts connections.
+        ready: gets the address once it accepts connections, and what is served there.
 
     Raises:
-        BundleError: the bundle is damaged; found before any worker starts, like the others.
+        BundleError: a bundle is damaged; found before any worker starts, like the others.
         GateError: it may not be served here.
         UsageError: the port is taken.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    service = open_service(settings)
-    with _listener(settings) as listener:
-        host, port = listener.getsockname()[:2]
-        ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-        _run(settings, service, token, listener)
+    log_json()
+    checked(settings)
+    with tempfile.TemporaryDirectory(prefix="elude-web-") as private:
+        folder = Path(private)
+        plan = source(folder)
+        plan.write(folder / "plan.json")
+        _give_memory_back()
+        models = Models.load(plan, settings.batch_size)
+        with _listener(settings) as listener, _followed(source, folder, plan, settings.reload_s):
+            host, port = listener.getsockname()[:2]
+            ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", plan)
+            if settings.workers == 1:
+                _run(_application(models, folder / "plan.json", settings, token), listener)
+            else:
+                models.close()  # they could be loaded; the workers have their own
+                del models
+                _run_several(settings, token, folder, listener)
 
 
 def _listener(settings: WebSettings) -> socket.socket:
@@ -85,36 +104,65 @@ def _listener(settings: WebSettings) -> socket.socket:
         ) from error
 
 
-def _run(settings: WebSettings, service: Service, token: str, listener: socket.socket) -> None:
-    options: dict[str, Any] = {
+@contextmanager
+def _followed(source: Source, folder: Path, plan: Plan, every_s: float) -> Iterator[None]:
+    """Write the plan again whenever the source gives another one."""
+    stopped = threading.Event()
+
+    def follow() -> None:
+        before = plan
+        while not stopped.wait(every_s):
+            now = source(folder)
+            if now != before:
+                now.write(folder / "plan.json")
+                before = now
+
+    thread = threading.Thread(target=follow, name="elude-follow", daemon=True)
+    if every_s:
+        thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        if every_s:
+            thread.join()
+
+
+def _run(app: Starlette | str, listener: socket.socket, **options: Any) -> None:
+    options |= {
         "fd": listener.fileno(),
         "http": BoundedProtocol,
         "ws": "none",
+        "log_config": None,
         "log_level": "warning",
         "access_log": False,
         "h11_max_incomplete_event_size": BoundedProtocol.limits.max_head,
         "timeout_graceful_shutdown": int(BoundedProtocol.limits.stop_s),
         "server_header": False,
     }
-    if settings.workers == 1:
-        from elude.handlers.web.app import application
+    uvicorn.run(app, **options)
 
-        app = application(service, token, version=settings.version, batch_size=settings.batch_size)
-        uvicorn.run(app, **options)
-        return
-    with tempfile.TemporaryDirectory(prefix="elude-metrics-") as folder:
-        os.environ |= {_SERVED: json.dumps(asdict(settings)), TOKEN: token, SHARED_FOLDER: folder}
-        uvicorn.run("elude.handlers.web.run:worker", factory=True, workers=settings.workers, **options)
+
+def _run_several(settings: WebSettings, token: str, folder: Path, listener: socket.socket) -> None:
+    shared = folder / "metrics"
+    shared.mkdir()
+    os.environ |= {_SERVED: json.dumps(asdict(settings)), _PLAN: str(folder / "plan.json"), TOKEN: token}
+    os.environ[SHARED_FOLDER] = str(shared)
+    _run("elude.handlers.web.run:worker", listener, factory=True, workers=settings.workers)
 
 
 def worker() -> Starlette:
     """The application of one of several processes, as ``serve`` described it in the environment."""
+    log_json()
+    _give_memory_back()
+    settings, path = WebSettings(**json.loads(os.environ[_SERVED])), Path(os.environ[_PLAN])
+    return _application(Models.load(Plan.read(path), settings.batch_size), path, settings, os.environ[TOKEN])
+
+
+def _application(models: Models, path: Path, settings: WebSettings, token: str) -> Starlette:
     from elude.handlers.web.app import application
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    settings = WebSettings(**json.loads(os.environ[_SERVED]))
-    token = os.environ[TOKEN]
-    return application(open_service(settings), token, version=settings.version, batch_size=settings.batch_size)
+    return application(models, token, reloader=Reloader(models, path) if settings.reload_s else None)
 
 
 def _give_memory_back() -> None:
@@ -126,25 +174,15 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 4 * 2**20)
 
 
-def open_service(settings: WebSettings) -> Service:
-    """The service, with settings and requirements from ``ELUDE_SETTINGS`` and ``ELUDE_ADMISSION``."""
-    _give_memory_back()
-    requirements = Requirements.load()
-    if requirements.archives is not None:
-        raise GateError(
-            "This server may load listed archives only, and was given a bundle.",
-            "Require a verdict or a signature instead.",
-        )
-    return Service.open(settings.bundle, read_settings({}), model=settings.model, requirements=requirements)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve one bundle; the key is in the environment variable ``ELUDE_TOKEN``."""
-    defaults = WebSettings("")
-    parser = argparse.ArgumentParser(description="Serve a bundle on uvicorn.")
-    parser.add_argument("bundle", help="folder of the bundle")
-    for name, text in (("model", "name in URLs"), ("version", "version in URLs"), ("host", "address to listen on")):
-        parser.add_argument(f"--{name}", default=getattr(defaults, name), help=text)
+    """Serve bundles and archives; the key is in the environment variable ``ELUDE_TOKEN``."""
+    defaults = WebSettings()
+    parser = argparse.ArgumentParser(description="Serve bundles and archives on uvicorn.")
+    parser.add_argument("served", nargs="+", metavar="[NAME[@VERSION]=]PATH", help="folder of a bundle, or an archive")
+    parser.add_argument("--model", default="elude", help="name in URLs of a bundle without one")
+    parser.add_argument("--version", default="1.0", help="version in URLs of a bundle without one")
+    parser.add_argument("--label", action="append", default=[], help="NAME/LABEL=VERSION; may be repeated")
+    parser.add_argument("--host", default=defaults.host, help="address to listen on")
     for name, text in (("port", "port to listen on"), ("workers", "processes"), ("batch_size", "requests per pass")):
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, default=getattr(defaults, name), type=int, help=text)
@@ -152,7 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     token = os.environ.get(TOKEN)
     if not token:
         parser.error(f"set {TOKEN} to the key that callers must send")
-    serve(checked(WebSettings(**vars(given))), token)
+    names = {"model": given.model, "version": given.version, "labels": given.label}
+    source = partial(plan_of, given.served, requirements=Requirements.load(), **names)
+    serve(source, WebSettings(given.host, given.port, given.workers, given.batch_size), token)
 
 
 def checked(settings: WebSettings) -> WebSettings:
@@ -161,6 +201,4 @@ def checked(settings: WebSettings) -> WebSettings:
         raise UsageError(f"Port {settings.port} cannot be used.", "Use one from 1 to 65535, or 0 for any.")
     if min(settings.workers, settings.batch_size) < 1:
         raise UsageError("The number of workers and the size of batches must be at least 1.")
-    if not Path(settings.bundle).is_dir():
-        raise UsageError(f"There is no bundle {settings.bundle!r}.", "Make one with 'elude export'.")
     return settings

@@ -32,16 +32,31 @@ def test_it_prints_what_a_caller_needs_and_stops_when_told(archive: Path) -> Non
         assert process.wait(10) in (0, -signal.SIGTERM)
 
 
+def test_an_archive_is_served_by_either_front_end(archive: Path) -> None:
+    command = [sys.executable, "-m", "elude", "serve", str(archive), "--port", "0", "--front", "web"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        url, model, token = re.findall(r"ELUDE_\w+=(\S+)", process.stdout.readline())
+        assert model == MODEL
+        assert len(Client(url, token, model=model, version="1.0").predict(images(1)[0])) == 5
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) in (0, -signal.SIGTERM)
+
+
 def test_what_cannot_be_served_is_said_in_a_sentence(archive: Path, tmp_path: Path) -> None:
     bundle = archive.parent / "b"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for arguments, words in (
             ([bundle, "--port", taken.getsockname()[1]], "Cannot listen"),
             ([bundle, "--front", "torchserve"], "archives, not bundles"),
-            ([archive, "--front", "web"], "one bundle"),
-            ([bundle, bundle], "one bundle"),
+            ([bundle, bundle], "twice"),
             ([bundle, "--front", "apache"], "no front end"),
+            ([bundle, "--store", "nowhere"], "--store is for archives"),
+            ([f"a={tmp_path}", "--label", "a/x=2.0"], "manifest.json"),
             ([tmp_path], "manifest.json"),
+            ([tmp_path / "none"], "no bundle"),
+            ([f"memory://{tmp_path}", MODEL], "ends with this command"),
         ):
             error = CliRunner().invoke(app, ["serve", *map(str, arguments)]).exception
             assert isinstance(error, EludeError)
