@@ -37,6 +37,8 @@ class Web:
             str(self.inference_port),
             "--workers",
             str(workers),
+            "--label",
+            f"{MODEL}/stable=1.0",
         ]
         environment = os.environ | {"ELUDE_TOKEN": "key of the tests", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(command, env=environment)

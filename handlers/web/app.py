@@ -181,7 +181,12 @@ def _note(served: Served, answer: Answer, seconds: float) -> None:
     if log == "all" or (log == "refused" and answer.status != 200):
         model, version = served.names
         facts: dict[str, object] = {"event": "answered", "model": model, "version": version}
-        facts |= {"operation": answer.operation, "status": answer.status, "bytes": len(answer.body), "ms": round(seconds * 1000, 2)}
+        facts |= {
+            "operation": answer.operation,
+            "status": answer.status,
+            "bytes": len(answer.body),
+            "ms": round(seconds * 1000, 2),
+        }
         logger.info("answered", extra={"fields": facts})
 
 

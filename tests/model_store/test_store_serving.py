@@ -99,7 +99,7 @@ def damage(store: Store, version: str, name: str = "model.onnx") -> None:
 
 def test_a_damaged_version_is_refused_at_the_start(store: Store, tmp_path: Path) -> None:
     damage(store, "tiny/1")
-    with pytest.raises(BundleError, match="model.onnx"):
+    with pytest.raises(BundleError, match=r"model\.onnx"):
         StoreSource(store)(tmp_path / "p")
 
 

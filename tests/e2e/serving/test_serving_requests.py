@@ -121,7 +121,7 @@ def test_both_front_ends_give_the_same_status_and_body(server: Server, web: Web,
 
 def test_the_routes_of_the_table_are_answered(server: Server, web: Web) -> None:
     for route in ROUTES:
-        path = route.path.replace("{model}", "M").replace("{version}", "1.0")
+        path = route.path.replace("{model}", "M").replace("{version}", "1.0").replace("{label}", "stable")
         body = IMAGE if route.method == "POST" else None
         status, answer = send(web, route.method, path, body, "image/png", route.key)
         assert status == 200, (path, answer)
