@@ -133,6 +133,7 @@ def evaluate(
     published: bool = False,
     device: str = "cpu",
     precision: str = "float32",
+    answers: bool = True,
     save: bool = True,
     progress: StepProgress | bool = True,
 ) -> QualityReport:
@@ -158,6 +159,7 @@ def evaluate(
         published: measure as the published code does, for the score among its 326 models.
         device: where models run: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``float32``; or ``bfloat16`` or ``float16``, mixed, of torch models.
+        answers: keep the answer to each image, with thumbnails of mistakes, for the report.
         save: write the report into the bundle as ``quality.json``, which ``judge`` reads.
         progress: whether to show progress, or a function that is called with (stage, done, total).
 
@@ -203,9 +205,10 @@ def evaluate(
             published=published,
             device=where,
             precision=precision,
+            keep_answers=answers,
         )
     if save and isinstance(opened, Bundle):
-        opened.add({"quality.json": report.to_bytes()})
+        opened.add(report.files())
     return report
 
 

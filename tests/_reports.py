@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
 from elude.handlers.bundle.catalogue import ConceptRow, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.quality.evaluation.image_answers import ImageAnswers
 
 LAYER = "blocks.0.mlp.fc2"
 CLASSES = ("bag", "boot", "<script>alert(1)</script>")
@@ -112,3 +114,10 @@ def measured(bundle: Bundle, accuracy: float = 0.9) -> Bundle:
         "versions": {},
     }
     return bundle.add({"quality.json": json.dumps(quality).encode()})
+
+
+def with_answers(bundle: Bundle, answers: ImageAnswers) -> Bundle:
+    """A measured bundle with the answers to single images."""
+    data = answers.to_bytes()
+    quality = bundle.json("quality.json") | {"answers_sha256": hashlib.sha256(data).hexdigest()}
+    return bundle.add({"quality.json": json.dumps(quality).encode(), "quality.answers.safetensors": data})

@@ -78,6 +78,9 @@ def evaluate(
     precision: Annotated[
         str, typer.Option(help="float32; or bfloat16 or float16, mixed, of torch models: values change.")
     ] = "float32",
+    answers: Annotated[
+        bool, typer.Option(help="Keep the answer to each image, with thumbnails of mistakes, beside the report.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan: passes and time.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -132,12 +135,14 @@ def evaluate(
             published=published,
             device=where,
             precision=precision,
+            keep_answers=answers,
             before=partial(_print_plan, stop=dry_run, as_json=as_json),
         )
     if written is None and isinstance(opened, Bundle):
-        opened.add({"quality.json": report.to_bytes()})
+        opened.add(report.files())
     elif written is not None:
-        write_file(written, report.to_bytes())
+        for name, content in report.files(written.name).items():
+            write_file(written.with_name(name), content)
     of = "the served model" if isinstance(opened, Bundle) else report.subject["model"]
     show(
         f"Quality of {of} on {report.suite['name']}, {report.suite['images']} images",
@@ -219,12 +224,15 @@ def report(
 
     Example: elude report build/bundle --baseline releases/1 --pool releases/1 --pool releases/2
     """
+    from elude.quality.evaluation.image_answers import read_answers
     from elude.quality.report import write_report
     from elude.quality.scores.compare import read_report
     from elude.quality.scores.scoring import own_pool
 
     others, before = own_pool(pool) if pool else None, read_report(baseline) if baseline else None
-    typer.echo(write_report(Bundle.open(bundle), pool=others, baseline=before).path("report.html"))
+    answers = read_answers(baseline, before.answers_sha256) if baseline and before else None
+    written = write_report(Bundle.open(bundle), pool=others, baseline=before, baseline_answers=answers)
+    typer.echo(written.path("report.html"))
 
 
 @commands.command()
@@ -243,9 +251,13 @@ def compare(
     reports = [comparing.read_report(path / "quality.json" if path.is_dir() else path) for path in (first, second)]
     found = comparing.compare(reports[0], reports[1], (str(first), str(second)))
     if html:
+        from elude.quality.evaluation.image_answers import read_answers
         from elude.quality.report.behaviour import comparison_page
 
-        write_file(html, comparison_page(found, *reports).encode())
+        answers = [
+            read_answers(*pair) for pair in zip((first, second), (r.answers_sha256 for r in reports), strict=True)
+        ]
+        write_file(html, comparison_page(found, *reports, answers=(answers[0], answers[1])).encode())
     show(f"{first} → {second}", comparing.rows(found), as_json)
 
 

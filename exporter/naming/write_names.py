@@ -26,6 +26,7 @@ from elude.handlers.settings import Limits
 CATALOGUE = "catalogue.sqlite"
 STALE = (
     "quality.json",
+    "quality.answers.safetensors",
     "verdict.json",
     "report.html",
     "signature.json",

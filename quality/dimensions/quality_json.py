@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from elude.exporter.export.library_versions import installed
@@ -12,6 +13,7 @@ from elude.handlers.errors import UsageError
 from elude.quality.dimensions.result import DimensionResult
 
 SCHEMA_VERSION = 2  # 2: each dimension says what it was measured on
+REPORT = "quality.json"
 _LIBRARIES = ("numpy", "scipy", "pillow", "torch", "timm", "onnxruntime", "onnxruntime-gpu")
 
 
@@ -28,6 +30,8 @@ class QualityReport:
         score: a QUBA score with its reference and rank, or None where no reference applies.
         settings: seed, budget and the like; ``not_measured`` and ``no_score`` say why something is missing.
         versions: of the libraries that took part.
+        answers_sha256: of the file with the answers to single images (``image_answers.py``), None where there is none.
+        answers_file: its content, in a report that was just made.
     """
 
     subject: Mapping[str, str | None]
@@ -37,6 +41,8 @@ class QualityReport:
     score: Mapping[str, Any] | None
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
+    answers_sha256: str | None = None
+    answers_file: bytes | None = field(default=None, repr=False, compare=False)
 
     @property
     def values(self) -> dict[str, float]:
@@ -56,7 +62,13 @@ class QualityReport:
             "score": None if self.score is None else dict(self.score),
             "settings": dict(self.settings),
             "versions": dict(self.versions),
+            "answers_sha256": self.answers_sha256,
         }
+
+    def files(self, report: str = REPORT) -> dict[str, bytes]:
+        """The report under its name, and beside it the answers to single images, if there are any."""
+        beside = {} if self.answers_file is None else {answers_name(report): self.answers_file}
+        return {report: self.to_bytes()} | beside
 
     def to_bytes(self) -> bytes:
         """The file: UTF-8 JSON, the same bytes for the same measurements."""
@@ -91,9 +103,15 @@ class QualityReport:
                 data["score"],
                 data["settings"],
                 data["versions"],
+                data.get("answers_sha256"),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise UsageError(f"The quality report is damaged: {error!r}.", "Evaluate again.") from error
+
+
+def answers_name(report: str) -> str:
+    """The file beside a report with its answers: ``quality.answers.safetensors`` beside ``quality.json``."""
+    return f"{PurePath(report).stem}.answers.safetensors"
 
 
 def library_versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from elude.quality.evaluation.extra_sets import (
     ready_sets,
     texture_labels,
 )
+from elude.quality.evaluation.image_answers import image_answers
 from elude.quality.evaluation.made_sets import MADE, made_sets
 from elude.quality.evaluation.measure import measure, unavailable
 from elude.quality.evaluation.observe import Observations, Plan, Work, gather, gather_ready
@@ -75,6 +77,7 @@ def evaluate(
     published: bool = False,
     device: str = CPU,
     precision: str = PRECISIONS[0],
+    keep_answers: bool = True,
     before: Callable[[Work], None] | None = None,
 ) -> QualityReport:
     """Measure a subject; of a bundle all three forms, on the same pixels.
@@ -105,6 +108,7 @@ def evaluate(
         device: where a bundle's models run: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; other subjects say so
             themselves.
         precision: of a bundle's torch models, as for :class:`~elude.quality.subjects.torch_subject.TorchSubject`.
+        keep_answers: also return the answer to each clean image, with thumbnails of the most confident mistakes.
         before: called with the work before anything is measured, to forecast it.
 
     Raises:
@@ -220,6 +224,11 @@ def evaluate(
         **_arithmetic(subjects),
         "published": {"settings": dict(SETTINGS), "not_comparable": other} if published else None,
     }
+    answers = (
+        image_answers(seen.outputs[main], seen.labels, suite.images, preprocess, classes, names.titles).to_bytes()
+        if keep_answers
+        else None
+    )
     return QualityReport(
         identity,
         {"name": suite.name, "sha256": suite_sha256, "images": len(suite.images), "protocol": suite.protocol},
@@ -228,6 +237,8 @@ def evaluate(
         score,
         settings,
         versions,
+        None if answers is None else hashlib.sha256(answers).hexdigest(),
+        answers,
     )
 
 

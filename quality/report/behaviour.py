@@ -12,9 +12,11 @@ import jinja2
 
 from elude.exporter.atlas.token_places import shared_style
 from elude.quality.dimensions.quality_json import QualityReport
+from elude.quality.evaluation.image_answers import ImageAnswers
 from elude.quality.gate.evidence import mapping, number
-from elude.quality.report.breakdowns import breakdowns, contributions
+from elude.quality.report.breakdowns import breakdowns, contributions, severity_charts
 from elude.quality.report.definitions import DEFINITIONS
+from elude.quality.report.mistakes import NOT_KEPT, mistakes
 from elude.quality.report.numbers import decimal, dimension_lines, small
 from elude.quality.scores.compare import Comparison, compare
 from elude.quality.scores.pool import Pool
@@ -67,12 +69,41 @@ def quality_section(quality: Mapping[str, Any], *, pool: Pool | None, baseline: 
         "same_suite": comparison is None or comparison.same_suite,
         "contributions": contributions(quality),
         "breakdowns": breakdowns(quality),
+        "severity_charts": severity_charts(quality),
     }
 
 
-def comparison_page(comparison: Comparison, first: QualityReport, second: QualityReport) -> str:
-    """A page without scripts or links elsewhere: the second of two results, drawn beside the first."""
+def mistakes_section(
+    answers: ImageAnswers | None,
+    problem: str,
+    *,
+    before: ImageAnswers | None = None,
+    reports: tuple[QualityReport, QualityReport] | None = None,
+) -> dict[str, Any]:
+    """What ``mistakes.html.j2`` needs; ``problem`` says why there are no ``answers``, the others as for
+    :func:`~elude.quality.report.mistakes.mistakes`.
+    """
+    shown = None if answers is None else mistakes(answers, before=before, reports=reports)
+    return {"mistakes": shown, "mistakes_problem": problem}
+
+
+def comparison_page(
+    comparison: Comparison,
+    first: QualityReport,
+    second: QualityReport,
+    *,
+    answers: tuple[ImageAnswers | None, ImageAnswers | None] = (None, None),
+) -> str:
+    """A page without scripts or links elsewhere: the second of two results, drawn beside the first.
+
+    Args:
+        comparison: of both.
+        first: the baseline.
+        second: the other.
+        answers: to single images, as far as they were kept.
+    """
     section = quality_section(second.to_json(), pool=None, baseline=first)
+    section |= mistakes_section(answers[1], NOT_KEPT, before=answers[0], reports=(first, second))
     verdicts = [change.verdict for change in comparison.changes if not change.factor]
     counts = {
         verdict: verdicts.count(verdict)

@@ -33,6 +33,15 @@ class Term:
 
 
 @dataclass(frozen=True)
+class SeverityChart:
+    """Accuracy under one corruption by severity, and on the clean images, all from 0 to 1."""
+
+    title: str
+    clean: float | None
+    bars: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
 class Breakdown:
     """A table of a dimension: (name, value, percent of its bar), lowest first;
 
@@ -72,3 +81,17 @@ def breakdowns(quality: Mapping[str, Any]) -> tuple[Breakdown, ...]:
         if rows:
             found.append(Breakdown(dimension, title, rows, len(ordered) - len(rows)))
     return tuple(found)
+
+
+def severity_charts(quality: Mapping[str, Any]) -> tuple[SeverityChart, ...]:
+    """One chart per corruption, the most harmful first, of the accuracies that ``fog/3`` and the like name."""
+    entry = mapping(mapping(quality.get("dimensions")).get("corruption_robustness"))
+    clean = number(mapping(entry.get("factors")).get("clean_accuracy"))
+    charts: dict[str, dict[int, float]] = {}
+    for name, raw in mapping(mapping(entry.get("tables")).get("accuracy")).items():
+        corruption, _, severity = str(name).rpartition("/")
+        value = number(raw)
+        if corruption and severity.isdecimal() and value is not None and 0 <= value <= 1:
+            charts.setdefault(corruption, {})[int(severity)] = value
+    harmful_first = sorted(charts.items(), key=lambda item: sum(item[1].values()) / len(item[1]))
+    return tuple(SeverityChart(name, clean, tuple(sorted(bars.items()))) for name, bars in harmful_first)

@@ -10,11 +10,13 @@ from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.catalogue import Catalogue
 from elude.handlers.errors import BundleError
 from elude.quality.dimensions.quality_json import QualityReport
+from elude.quality.evaluation.image_answers import ImageAnswers
 from elude.quality.gate.evidence import gather, mapping
 from elude.quality.gate.verdict import Verdict
 from elude.quality.report.atlas import mean_ms_scores, unit_cards
-from elude.quality.report.behaviour import environment, quality_section, style
+from elude.quality.report.behaviour import environment, mistakes_section, quality_section, style
 from elude.quality.report.concepts import Gallery, gallery
+from elude.quality.report.mistakes import answers_of
 from elude.quality.report.numbers import claim_lines, measure_charts
 from elude.quality.report.summary import summary
 from elude.quality.scores.pool import Pool, published_pool
@@ -27,6 +29,7 @@ def write_report(
     tokens: Mapping[str, int] | None = None,
     pool: Pool | None = None,
     baseline: QualityReport | None = None,
+    baseline_answers: ImageAnswers | None = None,
 ) -> Bundle:
     """Render ``report.html`` from what the bundle holds and add it; what is missing is said on the page.
 
@@ -36,11 +39,13 @@ def write_report(
             ``tokens`` of measures.json.
         pool: other models to show beside this one; the published ones under their own protocol.
         baseline: the measurements of an earlier model.
+        baseline_answers: its answers to single images, if they were kept.
 
     Returns:
         the bundle with the page in it.
     """
-    return bundle.add({"report.html": render(bundle, tokens=tokens, pool=pool, baseline=baseline).encode()})
+    page = render(bundle, tokens=tokens, pool=pool, baseline=baseline, baseline_answers=baseline_answers)
+    return bundle.add({"report.html": page.encode()})
 
 
 def render(
@@ -49,6 +54,7 @@ def render(
     tokens: Mapping[str, int] | None = None,
     pool: Pool | None = None,
     baseline: QualityReport | None = None,
+    baseline_answers: ImageAnswers | None = None,
 ) -> str:
     """The page as text; see ``write_report``."""
     evidence = gather(bundle)
@@ -59,6 +65,8 @@ def render(
     if pool is None and evidence.suite.get("protocol") == IMAGENET_1K:
         pool = published_pool()
     behaviour = quality_section(quality, pool=pool, baseline=baseline)
+    reports = (baseline, QualityReport.from_json(quality)) if baseline is not None and quality else None
+    behaviour |= mistakes_section(*answers_of(bundle, quality), before=baseline_answers, reports=reports)
     return (
         environment()
         .get_template("report.html.j2")

@@ -153,7 +153,13 @@ def evaluate_presets(
     reports = {}
     for name, subject in steered_subjects(bundle, edits).items():
         content = evaluate(
-            subject, suite, dimensions=wanted, budget=budget, seed=seed or 0, progress=progress
+            subject,
+            suite,
+            dimensions=wanted,
+            budget=budget,
+            seed=seed or 0,
+            progress=progress,
+            keep_answers=False,
         ).to_json()
         content["subject"] = {
             "kind": "preset",

@@ -9,15 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from _browser import NEEDS_CHROMIUM, axe_source, browsing, violations
-from _reports import make, measured
+from _reports import make, measured, png, with_answers
 from _serving import make_bundle
 from typer.testing import CliRunner
 
 from elude.cli import app
 from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.dimensions.result import DimensionResult
+from elude.quality.evaluation.image_answers import ImageAnswers
 from elude.quality.report import render
 from elude.quality.report.behaviour import comparison_page
 from elude.quality.scores.compare import compare
@@ -52,8 +54,19 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "relations": atlas / "relations.html",
         "unit": next(atlas.glob("units/*/u0.html")),
     }
-    report = measured(make(root / "reported"))
-    (root / "report.html").write_text(render(report), encoding="utf-8")
+    numbers = np.arange(20, dtype=np.int32)
+    answers = ImageAnswers(
+        tuple(f"{n}.png" for n in numbers),
+        ("bag", "boot", "a class with a long name"),
+        numbers % 3,
+        numbers // 3 % 3,
+        np.linspace(0.4, 1, 20, dtype=np.float32),
+        {int(n): png(int(n)) for n in numbers[10:]},
+    )
+    report = with_answers(measured(make(root / "reported")), answers)
+    before = QualityReport.from_json(report.json("quality.json"))
+    page = render(report, baseline=before, baseline_answers=replace(answers, predicted=(numbers + 1) // 3 % 3))
+    (root / "report.html").write_text(page, encoding="utf-8")
     results = {
         "accuracy": DimensionResult(0.8, True, 100, (0.77, 0.83)),
         "calibration_error": DimensionResult(0.05, False, 100, (0.04, 0.06)),
