@@ -23,12 +23,13 @@ from starlette.routing import Route
 from elude.handlers.requests import routes
 from elude.handlers.requests.calls import Answer, Call
 from elude.handlers.service import Service
-from elude.handlers.web.batches import Batches
+from elude.handlers.web.batches import Batches, Moments
 from elude.handlers.web.bodies import Bodies, read_call
 from elude.handlers.web.limits import WebLimits
 from elude.handlers.web.metadata import model_metadata, model_status, server_metadata
 from elude.handlers.web.models import Models, Served
 from elude.handlers.web.reload import Reloader
+from elude.handlers.web.tracing import RequestSpan, Tracing
 
 __all__ = ["Batches", "application", "uvicorn"]
 logger = logging.getLogger("elude.web")
@@ -40,6 +41,7 @@ def application(
     *,
     limits: WebLimits = WebLimits(),
     reloader: Reloader | None = None,
+    tracing: Tracing = Tracing(),
 ) -> Starlette:
     """The web application.
 
@@ -48,9 +50,10 @@ def application(
         token: key that callers must send; None asks for none, for use behind a proxy that does.
         limits: those that do not concern the connection, for which see ``bounded_protocol``.
         reloader: exchanges the models while it runs.
+        tracing: gives requests their spans.
     """
     models = served if isinstance(served, Models) else Models.of(served, limits=limits)
-    front = _Front(models, token)
+    front = _Front(models, token, tracing)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -72,8 +75,8 @@ def application(
 class _Front:
     """What the routes do."""
 
-    def __init__(self, models: Models, token: str | None) -> None:
-        self._models, self._token = models, token
+    def __init__(self, models: Models, token: str | None, tracing: Tracing) -> None:
+        self._models, self._token, self._tracing = models, token, tracing
         largest = max(served.service.settings.limits.max_bytes for served in models.table.all)
         self._bodies = Bodies(models.limits, 2 * largest + 2**16)
 
@@ -82,7 +85,8 @@ class _Front:
         if route.asks in ("ask", "explain"):
 
             async def ask(request: Request) -> Response:
-                return await self._ask(request, explain=route.asks == "explain")
+                with self._tracing.request(request.method, route.path, request.headers) as span:
+                    return await self._ask(request, route.asks == "explain", span)
 
             return ask
         answer = {
@@ -114,25 +118,28 @@ class _Front:
         """The version that the address names."""
         return self._models.table.find(**request.path_params)
 
-    async def _ask(self, request: Request, explain: bool) -> Response:
+    async def _ask(self, request: Request, explain: bool, span: RequestSpan) -> Response:
+        moments = Moments(asked=time.time_ns())
         self._check_key(request)
         self._find(request)  # a body for nobody is not received
         try:
             async with self._bodies.receive(request) as body:
-                return await self._answered(request, await read_call(request, body, explain))
+                moments.received = time.time_ns()
+                return await self._answered(request, await read_call(request, body, explain), span, moments)
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
 
     async def _describe(self, request: Request) -> Response:
-        return await self._answered(request, Call(None, describe=True))
+        return await self._answered(request, Call(None, describe=True), RequestSpan(), Moments())
 
-    async def _answered(self, request: Request, call: Call) -> Response:
+    async def _answered(self, request: Request, call: Call, span: RequestSpan, moments: Moments) -> Response:
         begin = time.perf_counter()
         with self._find(request).in_use() as served:
-            answer = await served.batches.answer(call)
+            answer = await served.batches.answer(call, moments)
             seconds = time.perf_counter() - begin
             self._models.metrics.add(served.names, answer, seconds)
-            _note(served, answer, seconds)
+            span.answered(*served.names, answer, moments)
+            _note(served, answer, seconds, span)
         return Response(answer.body, answer.status, media_type="application/json")
 
     async def _ping(self, request: Request) -> Response:
@@ -175,7 +182,7 @@ class _Front:
         return Response(content, media_type=kind)
 
 
-def _note(served: Served, answer: Answer, seconds: float) -> None:
+def _note(served: Served, answer: Answer, seconds: float, span: RequestSpan) -> None:
     """A log line that holds nothing of the request's content."""
     log = served.service.settings.log
     if log == "all" or (log == "refused" and answer.status != 200):
@@ -187,7 +194,7 @@ def _note(served: Served, answer: Answer, seconds: float) -> None:
             "bytes": len(answer.body),
             "ms": round(seconds * 1000, 2),
         }
-        logger.info("answered", extra={"fields": facts})
+        logger.info("answered", extra={"fields": {**facts, **span.names}})
 
 
 def _refuse(request: Request, error: HTTPException) -> Response:

@@ -7,13 +7,32 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 
 from elude.handlers.requests.calls import Answer, Call, Job
 from elude.handlers.service import Service
 
-Batch = list[tuple[Job, "asyncio.Future[Answer]"]]
+
+@dataclass
+class Moments:
+    """When the parts of a call began and ended, in ns since the epoch; 0 for what did not happen."""
+
+    asked: int = 0
+    received: int = 0
+    read: int = 0
+    begun: int = 0
+    ended: int = 0
+
+    def parts(self) -> list[tuple[str, int, int]]:
+        """Name, begin and end of each part."""
+        ends = {"receive": self.received, "read": self.read, "queue": self.begun, "run": self.ended}
+        begins = [self.asked, self.received, self.read, self.begun]
+        return [(name, begin, end) for (name, end), begin in zip(ends.items(), begins, strict=True) if begin and end]
+
+
+Batch = list[tuple[Job, "asyncio.Future[Answer]", Moments]]
 
 _READERS = 2  # so that one large image does not hold up the others
 
@@ -66,13 +85,20 @@ class Batches:
         self._waiting: Batch = []
         self._running: asyncio.Task[None] | None = None
 
-    async def answer(self, call: Call) -> Answer:
-        """The answer to one call; HTTPException 503 if too many wait already."""
+    async def answer(self, call: Call, moments: Moments | None = None) -> Answer:
+        """The answer to one call; HTTPException 503 if too many wait already.
+
+        Args:
+            call: what is asked.
+            moments: gets the times of its parts.
+        """
+        moments = moments or Moments()
         with self._places.take():
             loop = asyncio.get_running_loop()
             job = await loop.run_in_executor(self._readers, self._service.prepare, call)
+            moments.read = time.time_ns()
             future: asyncio.Future[Answer] = loop.create_future()
-            self._waiting.append((job, future))
+            self._waiting.append((job, future, moments))
             if self._running is None or self._running.done():
                 self._running = asyncio.create_task(self._run())
             return await future
@@ -82,13 +108,18 @@ class Batches:
         loop = asyncio.get_running_loop()
         while batch := self._waiting[: self._size]:
             del self._waiting[: self._size]
-            begin = time.perf_counter()
+            begin, now = time.perf_counter(), time.time_ns()
+            for _, _, moments in batch:
+                moments.begun = now
             try:
-                answers = await loop.run_in_executor(self._runners, self._service.run, [job for job, _ in batch])
+                answers = await loop.run_in_executor(self._runners, self._service.run, [job for job, _, _ in batch])
             except Exception as error:  # noqa: BLE001  # belongs to the callers, who are other tasks
                 _settle(batch, error)
             else:
                 self._on_batch(answers, time.perf_counter() - begin)
+                now = time.time_ns()
+                for _, _, moments in batch:
+                    moments.ended = now
                 _settle(batch, answers)
 
     def close(self) -> None:
@@ -98,7 +129,7 @@ class Batches:
 
 
 def _settle(batch: Batch, outcome: Sequence[Answer] | Exception) -> None:
-    for place, (_, future) in enumerate(batch):
+    for place, (_, future, _) in enumerate(batch):
         if future.done():  # the caller has gone
             continue
         if isinstance(outcome, Exception):

@@ -28,6 +28,7 @@ from elude.handlers.web.models import Models
 from elude.handlers.web.plan import Plan
 from elude.handlers.web.reload import Reloader
 from elude.handlers.web.sources import plan_of
+from elude.handlers.web.tracing import tracing
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -77,6 +78,7 @@ def serve(
     """
     log_json()
     checked(settings)
+    tracing()  # what is wrong with it is reported before any worker starts
     with tempfile.TemporaryDirectory(prefix="elude-web-") as private:
         folder = Path(private)
         plan = source(folder)
@@ -162,7 +164,8 @@ def worker() -> Starlette:
 def _application(models: Models, path: Path, settings: WebSettings, token: str) -> Starlette:
     from elude.handlers.web.app import application
 
-    return application(models, token, reloader=Reloader(models, path) if settings.reload_s else None)
+    reloader = Reloader(models, path) if settings.reload_s else None
+    return application(models, token, reloader=reloader, tracing=tracing())
 
 
 def _give_memory_back() -> None:
