@@ -177,22 +177,28 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 4 * 2**20)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve bundles and archives; the key is in the environment variable ``ELUDE_TOKEN``."""
+def parser() -> argparse.ArgumentParser:
+    """What ``python -m elude.handlers.web`` takes."""
     defaults = WebSettings()
-    parser = argparse.ArgumentParser(description="Serve bundles and archives on uvicorn.")
-    parser.add_argument("served", nargs="+", metavar="[NAME[@VERSION]=]PATH", help="folder of a bundle, or an archive")
-    parser.add_argument("--model", default="elude", help="name in URLs of a bundle without one")
-    parser.add_argument("--version", default="1.0", help="version in URLs of a bundle without one")
-    parser.add_argument("--label", action="append", default=[], help="NAME/LABEL=VERSION; may be repeated")
-    parser.add_argument("--host", default=defaults.host, help="address to listen on")
+    made = argparse.ArgumentParser(description="Serve bundles and archives on uvicorn.")
+    made.add_argument("served", nargs="+", metavar="[NAME[@VERSION]=]PATH", help="folder of a bundle, or an archive")
+    made.add_argument("--model", default="elude", help="name in URLs of a bundle without one")
+    made.add_argument("--version", default="1.0", help="version in URLs of a bundle without one")
+    made.add_argument("--label", action="append", default=[], help="NAME/LABEL=VERSION; may be repeated")
+    made.add_argument("--host", default=defaults.host, help="address to listen on")
     for name, text in (("port", "port to listen on"), ("workers", "processes"), ("batch_size", "requests per pass")):
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, default=getattr(defaults, name), type=int, help=text)
-    given = parser.parse_args(arguments)
+        made.add_argument(option, default=getattr(defaults, name), type=int, help=text)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve bundles and archives; the key is in the environment variable ``ELUDE_TOKEN``."""
+    reader = parser()
+    given = reader.parse_args(arguments)
     token = os.environ.get(TOKEN)
     if not token:
-        parser.error(f"set {TOKEN} to the key that callers must send")
+        reader.error(f"set {TOKEN} to the key that callers must send")
     names = {"model": given.model, "version": given.version, "labels": given.label}
     source = partial(plan_of, given.served, requirements=Requirements.load(), **names)
     serve(source, WebSettings(given.host, given.port, given.workers, given.batch_size), token)
