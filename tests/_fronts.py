@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 from _serving import Ask, Connection
 
 from elude.handlers.errors import UsageError
@@ -74,6 +75,16 @@ def workers(server: Server) -> list[int]:
     """Processes of the workers."""
     status = json.loads(server._management().send(f"/models/{MODEL}"))
     return [worker["pid"] for worker in status[0]["workers"] if worker["status"] == "READY"]
+
+
+def children(web: Web) -> list[int]:
+    """Processes of the second front end's workers."""
+    present = []
+    for child in psutil.Process(web.pids()[0]).children():
+        with contextlib.suppress(psutil.Error):  # it has ended, or is about to
+            if "resource_tracker" not in " ".join(child.cmdline()):
+                present.append(child.pid)
+    return present
 
 
 def memory(pid: int) -> float:

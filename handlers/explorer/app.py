@@ -142,6 +142,9 @@ def explore(backend: Backend, host: str, port: int, ready: Callable[[str], None]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )  # inherited; asyncio does not see that it is TCP
         try:
             listening.bind((host, port))
         except OSError as error:

@@ -69,7 +69,9 @@ def application(
         for route in routes.ROUTES
         if routes.WEB in route.fronts
     ]
-    return Starlette(routes=table, lifespan=lifespan, exception_handlers={HTTPException: _refuse})  # type: ignore[dict-item]
+    app = Starlette(routes=table, lifespan=lifespan, exception_handlers={HTTPException: _refuse})  # type: ignore[dict-item]
+    app.router.redirect_slashes = False  # to where the Host header says; the key would go along
+    return app
 
 
 class _Front:

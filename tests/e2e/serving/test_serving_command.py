@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from _fronts import MODEL
+from _fronts import MODEL, Web
 from _serving import images
 from typer.testing import CliRunner
 
@@ -42,6 +44,17 @@ def test_an_archive_is_served_by_either_front_end(archive: Path) -> None:
         assert len(Client(url, token, model=model, version="1.0").predict(images(1)[0])) == 5
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) in (0, -signal.SIGTERM)
+
+
+def test_an_answer_does_not_wait_for_its_headers_to_be_acknowledged(web: Web) -> None:
+    connection, seconds = http.client.HTTPConnection("127.0.0.1", web.inference_port), []
+    for _ in range(40):
+        begin = time.perf_counter()
+        connection.request("GET", "/v2/health/live")
+        connection.getresponse().read()
+        seconds.append(time.perf_counter() - begin)
+    connection.close()
+    assert min(seconds[20:]) < 0.02  # an acknowledgement is put off by 40 ms, once a connection is not new any more
 
 
 def test_what_cannot_be_served_is_said_in_a_sentence(archive: Path, tmp_path: Path) -> None:

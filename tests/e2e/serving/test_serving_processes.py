@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from _fronts import Web
+from _fronts import Web, children
 from _serving import images
 
 from elude.handlers.errors import EludeError
@@ -31,16 +31,6 @@ def several(archive: Path) -> Iterator[Web]:
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
-def processes(web: Web) -> list[int]:
-    """The workers that listen."""
-    listening = []
-    for child in psutil.Process(web.pids()[0]).children():
-        with contextlib.suppress(psutil.Error):  # it has ended, or is about to
-            if "resource_tracker" not in " ".join(child.cmdline()):
-                listening.append(child.pid)
-    return listening
-
-
 def answered(web: Web) -> int:
     """Requests that the metrics count, of all processes."""
     lines = web.client().send("/metrics").decode().splitlines()
@@ -56,12 +46,12 @@ def test_metrics_are_of_all_processes(several: Web) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_process_that_dies_or_hangs_is_replaced(several: Web, number: int) -> None:
-    victim, *_ = before = processes(several)
+    victim, *_ = before = children(several)
     assert len(before) == 2
     begin = time.monotonic()
     os.kill(victim, number)
     client, failed, longest = several.client(), 0, 0.0
-    while len(set(processes(several)) - {victim}) < 2 or time.monotonic() < begin + 2:
+    while len(set(children(several)) - {victim}) < 2 or time.monotonic() < begin + 2:
         asked = time.monotonic()
         with contextlib.suppress(EludeError):
             client.predict(images(1)[0])
