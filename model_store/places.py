@@ -15,8 +15,8 @@ import importlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -94,7 +94,11 @@ def open_place(url: str | Path, **options: Any) -> Place:
 
 
 class LocalPlace:
-    """A folder on this machine, or on a network file system that has hard links."""
+    """A folder on this machine, or on a network file system that has hard links.
+
+    The folder itself may be reached by a link. Inside it there is none: whoever may write to a store could else have
+    others write, and remove, where the link leads.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -103,14 +107,14 @@ class LocalPlace:
         return str(self.root / name)
 
     def names(self, folder: str) -> list[str]:
-        path = self.root / folder
+        path = self._inside(folder)
         return sorted(os.listdir(path)) if path.is_dir() else []
 
     def read(self, name: str) -> bytes:
         return read_plain(self.root / name, links=False)
 
     def create(self, name: str, content: bytes) -> None:
-        target = self.root / name
+        target = self._inside(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         with self.staging() as folder:
             temporary = folder / target.name
@@ -123,15 +127,16 @@ class LocalPlace:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        (self.root / INCOMING).mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=self.root / INCOMING))
+        incoming = self._inside(INCOMING)
+        incoming.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=incoming))
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, staged: Path, name: str) -> None:
-        target = self.root / name
+        target = self._inside(name)
         _freeze(staged)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -148,10 +153,9 @@ class LocalPlace:
             sync_folder(folder)
 
     def fetch(self, name: str, target: Path) -> Path:
-        folder = self.root / name
-        if not folder.is_dir() or folder.is_symlink():
-            problem = "is a link" if folder.is_symlink() else "is missing"
-            raise BundleError(f"{folder} {problem}.", "Restore it from a backup.")
+        folder = self._inside(name)
+        if not folder.is_dir():
+            raise BundleError(f"{folder} is missing.", "Restore it from a backup.")
         return folder
 
     def copy(self, name: str, target: Path) -> None:
@@ -161,7 +165,18 @@ class LocalPlace:
         return datetime.fromtimestamp((self.root / name).stat().st_ctime, UTC)
 
     def remove(self, name: str) -> None:
-        shutil.rmtree(self.root / name)
+        *folders, last = PurePosixPath(name).parts
+        with _opened(self.root, folders) as folder:
+            shutil.rmtree(last, dir_fd=folder)
+
+    def _inside(self, name: str) -> Path:
+        """The path of ``name``; BundleError if a part of it is a link."""
+        path = self.root
+        for part in PurePosixPath(name).parts:
+            path /= part
+            if path.is_symlink():
+                raise BundleError(f"{path} is a link.", "Restore it from a backup.")
+        return path
 
 
 class RemotePlace:
@@ -205,8 +220,6 @@ class RemotePlace:
             raise BundleError(f"{self.location(name)} is missing.", "Restore it from a backup.")
         with self._asking():
             for file in files:
-                if ".." in PurePosixPath(file).parts:
-                    raise BundleError(f"{self.location(name)}/{file} leaves the store.", "Restore it from a backup.")
                 (target / file).parent.mkdir(parents=True, exist_ok=True)
                 self._system.get_file(f"{self._root}/{name}/{file}", str(target / file))
         return target
@@ -228,7 +241,12 @@ class RemotePlace:
         prefix = f"{self._root}/{folder}".strip("/") + "/"
         with self._asking():
             present = [path.lstrip("/") for path in self._system.find(prefix)]
-        return sorted(path.removeprefix(prefix) for path in present if path.startswith(prefix) and path != prefix)
+        files = [path.removeprefix(prefix) for path in present if path.startswith(prefix) and not path.endswith("/")]
+        for file in files:
+            # On an object store a key is any text; as a path, such a one is another file of the machine, or a folder.
+            if {"", ".", ".."} & set(file.split("/")):
+                raise BundleError(f"{self.location(folder)}: {file!r} leaves the store.", "Remove it from the bucket.")
+        return sorted(files)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -242,6 +260,18 @@ class RemotePlace:
                 f"{self._protocol}://{self._root} cannot be used: {type(error).__name__}: {error}.",
                 "Check the address, the credentials and the connection.",
             ) from error
+
+
+@contextmanager
+def _opened(root: Path, folders: Sequence[str]) -> Iterator[int]:
+    """A descriptor of a folder below ``root``, to which no link leads, also if one takes a folder's place meanwhile."""
+    with ExitStack() as closing:
+        descriptor: int | None = None
+        for name, flags in [(str(root), 0), *((folder, os.O_NOFOLLOW) for folder in folders)]:
+            descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | flags, dir_fd=descriptor)
+            closing.callback(os.close, descriptor)
+        assert descriptor is not None
+        yield descriptor
 
 
 def sync_folder(folder: Path) -> None:

@@ -180,7 +180,9 @@ class Store:
         """
         require_words(who, why)
         require_stage(stage)
-        series, _, number = name.partition("/")
+        series, slash, number = name.partition("/")
+        if slash and not number:  # of a script whose variable was empty: again and again it would go one step back
+            raise UsageError(f"{name!r} names no version.", "Give NAME, or NAME/NUMBER.")
 
         def back(entries: Sequence[Entry]) -> Entry:
             current, before = in_stage(series, stage, entries), version_before(series, stage, entries)

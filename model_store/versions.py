@@ -132,9 +132,12 @@ def require_series(name: str) -> None:
 
 
 def require_words(who: str, why: str) -> None:
-    """UsageError unless both say something."""
+    """UsageError unless both say something, in characters that a file can hold and a terminal shows."""
     if not who.strip() or not why.strip():
         raise UsageError("Every change of the store needs who makes it and why.", "Give both.")
+    for text in (who, why):
+        if not "".join(text.split()).isprintable():
+            raise UsageError(f"{text[:60]!r} holds control characters.", "Give a text without them.")
 
 
 def require_stage(stage: str) -> None:

@@ -44,4 +44,13 @@ def outside_cause(error: Exception) -> EludeError | None:
 
 def one_line(error: EludeError) -> str:
     """Its message without line breaks, which the causes of other libraries may hold."""
-    return " ".join(str(error).split())
+    return visible(" ".join(str(error).split()))
+
+
+def visible(text: str) -> str:
+    """The text with its control characters written out: names in bundles, records and answers are a stranger's, and
+    a terminal would obey them, and could show "passed" where "failed" stands.
+    """
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode() for char in text
+    )

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elude.cli.faults import visible
 from elude.handlers.errors import RequestError, UsageError
 from elude.handlers.files import parse_json, read_json, read_plain
 from elude.handlers.requests.edit_text import parse_edit
@@ -129,7 +130,7 @@ def call(
         if error.status == 401 or "Token Authorization failed" in error.message:
             raise RequestError(error.message, NEW_KEY, error.status) from error
         raise
-    typer.echo(pretty(answer))
+    typer.echo(visible(pretty(answer)))
 
 
 def pretty(value: Any, indent: str = "") -> str:

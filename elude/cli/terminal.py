@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from elude.cli.faults import visible
+
 _BORDERS = 7  # columns of a table beside its two cells
 BundlePath = Annotated[Path, typer.Argument(help="A bundle: the folder that `elude export` writes.", metavar="BUNDLE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
@@ -22,8 +24,9 @@ def show(title: str, rows: dict[str, Any], as_json: bool = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in rows.items()}
-    table = Table(title=escape(title), title_justify="left", show_header=False, title_style="bold")
+    cells = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in rows.items()}
+    texts = {visible(name): visible(text) for name, text in cells.items()}
+    table = Table(title=escape(visible(title)), title_justify="left", show_header=False, title_style="bold")
     for _ in range(2):
         table.add_column(overflow="fold")  # a hash or a path that is cut short is of no use
     for name, text in texts.items():
@@ -41,4 +44,4 @@ def _width(texts: dict[str, str]) -> int:
 
 def warn(sentence: str) -> None:
     """Print a sentence that the user should read on standard error."""
-    typer.echo(f"Note: {sentence}", err=True)
+    typer.echo(f"Note: {visible(sentence)}", err=True)

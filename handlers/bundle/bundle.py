@@ -308,12 +308,17 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _finish_adding(root: Path) -> None:
-    """Move committed files into place, the manifest last; every step may be repeated."""
+    """Move committed files into place, the manifest last; every step may be repeated.
+
+    A bundle that someone else made may hold such a folder too. So links are refused first, wherever they are: a
+    file would be moved to where the folder of its name leads.
+    """
     journal = root / _JOURNAL
     if not journal.is_dir() or journal.is_symlink():
         return
-    names = sorted(_walk(journal), key=lambda name: name == MANIFEST)
-    for name in names:
+    inside = f"{_JOURNAL}/"
+    names = [name.removeprefix(inside) for name in _walk(root) if name.startswith(inside)]
+    for name in sorted(names, key=lambda name: name == MANIFEST):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(journal / name, root / name)
     shutil.rmtree(journal)

@@ -1,7 +1,8 @@
 """What a connection may take: time for headers, body and reading the answer, and a place among the others.
 
 uvicorn limits the size of headers, keep-alive and shutdown, but waits for ever for the headers of a new connection and
-counts idle connections as load. This adds to its protocol what is missing.
+counts idle connections as load. This adds to its protocol what is missing. A chunk of one byte costs as much as one of
+64 KiB, also where the answer was sent without reading the body, so chunks are counted where they are parsed.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import resource
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
@@ -25,6 +27,7 @@ class WebLimits:
         read_s: that a client may leave an answer unread.
         stop_s: for requests that are being answered when the server is stopped.
         max_head: bytes of a request's line and headers.
+        max_chunks: of a body that comes in chunks; parsing that many takes a tenth of a second.
         max_bytes_in_flight: bodies of all requests together that are being received or answered.
         max_waiting: requests that wait for a forward pass.
     """
@@ -35,6 +38,7 @@ class WebLimits:
     read_s: float = 30
     stop_s: float = 5
     max_head: int = 2**14
+    max_chunks: int = 2**14
     max_bytes_in_flight: int = 128 * 2**20
     max_waiting: int = 256
 
@@ -42,6 +46,20 @@ class WebLimits:
         """With no more connections than files that this process may open; the rest is for the model and the log."""
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return replace(self, max_connections=max(1, min(self.max_connections, files - 64)))
+
+
+class _CountedChunks(h11.Connection):
+    """h11's parser, which knows how many chunks the present body has had."""
+
+    chunks = 0
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self.chunks = 0
+        elif isinstance(event, h11.Data):
+            self.chunks += event.chunk_start
+        return event
 
 
 class BoundedProtocol(H11Protocol):
@@ -55,6 +73,15 @@ class BoundedProtocol(H11Protocol):
     limits: ClassVar[WebLimits] = WebLimits().fitted()
     waiting: ClassVar[dict[BoundedProtocol, None]] = {}
     _timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.conn: _CountedChunks = _CountedChunks(h11.SERVER, self.limits.max_head)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.chunks > self.limits.max_chunks:
+            self.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

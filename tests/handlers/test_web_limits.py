@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,12 +36,12 @@ class Slow(WorkedSession):
 class Running:
     """The front end on a thread of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limits: WebLimits = LIMITS) -> None:
         self.session = Slow()
-        app = application(Service(make_bundle(folder / "b"), self.session), None, limits=LIMITS)
+        app = application(Service(make_bundle(folder / "b"), self.session), None, limits=limits)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = self.listener.getsockname()
-        options = {"log_level": "error", "http": bounded_protocol(LIMITS), "timeout_graceful_shutdown": 1}
+        options = {"log_level": "error", "http": bounded_protocol(limits), "timeout_graceful_shutdown": 1}
         self.server = uvicorn.Server(uvicorn.Config(app, **options))  # type: ignore[arg-type]
         self.thread = threading.Thread(target=self.server.run, args=([self.listener],))
         self.thread.start()
@@ -108,6 +109,28 @@ def test_slow_headers_are_closed(running: Running) -> None:
                 break
         assert received(connection) == b""
     assert time.perf_counter() - begin < 3
+
+
+@pytest.mark.parametrize("head", [POST, b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n"])
+def test_a_body_of_countless_chunks_is_not_parsed_to_its_end(tmp_path: Path, head: bytes) -> None:
+    """Each costs as much as one of 64 KiB, on the thread that answers everybody; the second needs no key."""
+    running, begin = Running(tmp_path, replace(LIMITS, head_s=8, body_s=8)), time.monotonic()
+    connection = running.open(head + b"Transfer-Encoding: chunked\r\n\r\n")
+    with contextlib.closing(connection), contextlib.suppress(ConnectionError):
+        while True:
+            connection.sendall(b"1\r\nx\r\n" * 10_000)
+    seconds = time.monotonic() - begin
+    assert running.ask()[0] == 200
+    running.stop()
+    assert seconds < 4  # not until its time is over
+
+
+def test_a_body_in_ordinary_chunks_is_answered(running: Running) -> None:
+    blocks = [PICTURE[i : i + 64] for i in range(0, len(PICTURE), 64)]
+    body = b"".join(b"%x\r\n%b\r\n" % (len(block), block) for block in blocks) + b"0\r\n\r\n"
+    head = POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with contextlib.closing(running.open(head + body)) as connection:
+        assert b" 200 " in received(connection)
 
 
 def test_a_slow_body_is_answered_408(running: Running) -> None:
