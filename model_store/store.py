@@ -77,6 +77,7 @@ class Store:
     ) -> None:
         self.place = open_place(url, **options)
         self.requirements = requirements
+        self._last: Entry | None = None  # of the longest record that was read
         present = self.place.names("")
         if "store.json" not in present and (must_exist or any(name not in (INCOMING, ".lock") for name in present)):
             remedy = (
@@ -330,7 +331,17 @@ class Store:
         return tuple(gone)
 
     def _read(self) -> tuple[Entry, ...]:
-        return read_record(self.place, self.requirements.keys if self.requirements.signature else None)
+        """The record now, which continues what was read before: a server that runs is not taken back by cutting it."""
+        known = self._last  # before reading: another thread may read a longer one meanwhile
+        entries = read_record(self.place, self.requirements.keys if self.requirements.signature else None)
+        if known is not None and entries[known.sequence : known.sequence + 1] != (known,):
+            raise BundleError(
+                f"{self.place.location(RECORD)} no longer holds entry {known.sequence} as it was read before.",
+                "Restore the record; if it was restored from a backup, start this program again.",
+            )
+        if entries and (self._last is None or entries[-1].sequence > self._last.sequence):
+            self._last = entries[-1]
+        return entries
 
     def _append(self, make: Callable[[Sequence[Entry]], Entry], signer: Signer | None) -> Version:
         """Enter what ``make`` gives for the present record; if another writer is faster, ask it again for the new

@@ -30,6 +30,7 @@ from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
 from elude.model_store import store as store_module
 from elude.model_store.archive import package
+from elude.model_store.serving import StoreSource
 from elude.model_store.store import Store
 
 
@@ -287,3 +288,23 @@ def test_an_entry_that_is_no_plain_file_is_refused(tmp_path: Path, kind: str) ->
         entry.symlink_to(tmp_path / "entry.json" if kind == "link" else "/dev/zero")
     with pytest.raises(BundleError, match="was changed"):
         store.record()
+
+
+def test_a_record_whose_end_is_cut_off_takes_no_running_server_back(tmp_path: Path) -> None:
+    """Every entry that is left is genuine, signed and chained: only who saw the end knows that it is missing."""
+    store = Store(tmp_path / "store")
+    for number in (1, 2):
+        version = admit(store, make(tmp_path / f"b{number}", content=bytes([number])))
+        store.promote(version.id, who="a", why="b")
+    running, source = Store(tmp_path / "store"), StoreSource(Store(tmp_path / "store"))
+    assert running.show("tiny-model/production").number == 2
+    assert [entry.version for entry in source(tmp_path / "served").versions] == ["2.0"]
+    (tmp_path / "store" / "record" / "00000003.json").unlink()
+    with pytest.raises(BundleError, match="entry 3"):
+        running.show("tiny-model/production")
+    plan = source(tmp_path / "served")
+    assert [entry.version for entry in plan.versions] == ["2.0"]
+    assert "entry 3" in plan.problems["tiny-model"]
+    Store(tmp_path / "store").promote("tiny-model/1", "candidate", who="a", why="another entry in its place")
+    with pytest.raises(BundleError, match="entry 3"):
+        running.list()
