@@ -11,14 +11,14 @@ median over pairs of neighbours, so that what else the machine does hits both al
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import json
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +28,30 @@ from benchmarks.serving import make_bundle, pictures, processor_ms
 from elude.handlers.torchserve.server import Server, ServerSettings
 from elude.model_store.archive import package
 
+SENDER = """
+import http.client, json, select, sys
+
+port, key, model, requests = int(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+count = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    path, kind = requests[count % len(requests)]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": kind}
+    connection.request("POST", f"/predictions/{model}", open(path, "rb").read(), headers)
+    connection.getresponse().read()
+    connection.close()
+    count += 1
+    if count == 1:
+        print(flush=True)
+print(count, flush=True)
+"""
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "attacks")]
 
 from _fronts import MODEL, Web, connect  # noqa: E402
 from _hostile import KINDS  # noqa: E402
 from _refused import refused  # noqa: E402
-from _serving import Ask, Connection  # noqa: E402
+from _serving import Ask  # noqa: E402
 
 Front = Server | Web
 MIB = 2**20
@@ -53,13 +70,17 @@ class Stored:
 
 
 def stored(folder: Path) -> list[Stored]:
-    """All of them."""
+    """All of them; those that a folder holds already are not made again."""
+    index = folder / "index.json"
+    if index.exists():
+        return [Stored(name, folder / str(i), kind) for i, (name, kind) in enumerate(json.loads(index.read_text()))]
     images = ((name, data, "image/png") for kind in KINDS.values() for name, data in kind())
     bodies = ((f"request: {name}", body, kind) for name, (body, kind) in refused().items())
     requests = []
     for number, (name, data, kind) in enumerate([*images, *bodies]):
         requests.append(Stored(name, folder / str(number), kind))
         requests[-1].body.write_bytes(data)
+    index.write_text(json.dumps([(request.name, request.kind) for request in requests]))
     return requests
 
 
@@ -126,15 +147,21 @@ def cost(front: Front, requests: Sequence[Stored]) -> list[str]:
     ]
 
 
-def send(port: int, key: str, requests: Sequence[Stored], end: Event, count: multiprocessing.Queue[int]) -> None:
-    """In a process of its own: all of them again and again until the end."""
-    number = 0
-    while not end.is_set():
-        connection = Connection(port, key, MODEL)
-        connection.send(requests[number % len(requests)].ask())
-        connection.close()
-        number += 1
-    count.put(number)
+class Sender:
+    """Sends all of them again and again, from a process of its own, until it is stopped."""
+
+    def __init__(self, front: Front, requests: Sequence[Stored]) -> None:
+        content = [(str(request.body), request.kind) for request in requests]
+        command = [sys.executable, "-c", SENDER, str(front.inference_port), front.key("inference"), MODEL]
+        self._process = subprocess.Popen(
+            [*command, json.dumps(content)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self._process.stdout.readline()  # the first was answered
+
+    def stop(self) -> int:
+        """How many were answered."""
+        return int(self._process.communicate("")[0])
 
 
 def block(front: Front, images: Sequence[bytes], seconds: float) -> list[float]:
@@ -151,28 +178,14 @@ def block(front: Front, images: Sequence[bytes], seconds: float) -> list[float]:
 
 def beside(front: Front, images: Sequence[bytes], requests: Sequence[Stored], rounds: int, seconds: float) -> list[str]:
     """A row: usual p50 and p99, those beside hostile requests, and the ratio of the p99."""
-    spawn, sent, pairs = multiprocessing.get_context("spawn"), 0, []
+    sent, pairs = 0, []
     block(front, images, 2)
     for number in range(rounds):
         latencies: dict[bool, list[float]] = {}
         for hostile in (False, True) if number % 2 == 0 else (True, False):
-            if hostile:
-                end, count = spawn.Event(), spawn.Queue()
-                arguments = (
-                    front.inference_port,
-                    front.key("inference"),
-                    requests[number * 37 :] + requests,
-                    end,
-                    count,
-                )
-                sender = spawn.Process(target=send, args=arguments)
-                sender.start()
-                time.sleep(3)  # it imports
+            sender = Sender(front, [*requests[number * 37 :], *requests[: number * 37]]) if hostile else None
             latencies[hostile] = block(front, images, seconds)
-            if hostile:
-                end.set()
-                sent += count.get()
-                sender.join()
+            sent += 0 if sender is None else sender.stop()
         pairs.append((latencies[False], latencies[True]))
     ratios = [float(np.percentile(hostile, 99) / np.percentile(usual, 99)) for usual, hostile in pairs]
     figures = [
@@ -191,9 +204,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=6.0, help="of a block")
     parser.add_argument("--skip-cost", action="store_true")
+    parser.add_argument("--bodies", type=Path, help="a folder that keeps the hostile bodies for the next run")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        requests = stored(Path(name))
+        requests = stored(given.bodies or Path(name))
         for model in given.model:
             for front in given.front:
                 with (
