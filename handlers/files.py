@@ -14,6 +14,8 @@ import os
 import stat
 import tempfile
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -75,17 +77,27 @@ def write_durably(path: Path | str, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def replace_file(path: Path | str, content: bytes) -> None:
-    """Write a file in one step: whoever reads it, or a crash, sees the old content or the new one."""
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """A new empty file beside ``path``, which takes its place when the block ends: whoever reads ``path``, or a crash,
+    sees the old file or the whole new one. After an error the new one is removed.
+    """
     target = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
     os.close(handle)
+    temporary = Path(name)
     try:
-        write_durably(temporary, content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(target)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def replace_file(path: Path | str, content: bytes) -> None:
+    """Write a file in one step, see ``replacing``, and wait until it is on the disk."""
+    with replacing(path) as temporary:
+        write_durably(temporary, content)
 
 
 def parse_json(content: bytes | str) -> Any:

@@ -88,7 +88,7 @@ def open_place(url: str | Path, **options: Any) -> Place:
         system = fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True, **options)
     except ImportError as error:
         raise UsageError(
-            f"{text} needs a library that is not installed: {error}.", "pip install fsspec and the one it names."
+            f"{text} needs a library that is not installed: {error}.", "Run: pip install 'elude[s3]'"
         ) from error
     return RemotePlace(system, protocol, rest.rstrip("/"))
 

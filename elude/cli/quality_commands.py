@@ -14,6 +14,7 @@ import typer
 from elude.cli.terminal import AsJson, BundlePath, show
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError, GateError, UsageError
+from elude.handlers.files import replace_file
 from elude.progress import progress_bar
 from elude.quality.policies.embedded_defaults import policy_for, suite_for
 
@@ -354,11 +355,9 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         UsageError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
+        replace_file(path, data)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}.", "Choose another place.") from error
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.split_file import load_splits, save_splits
+from elude.handlers.files import replace_file
 
 
 def split_once(
@@ -30,7 +30,5 @@ def split_once(
     result = split()
     save_splits(result[:1], path)
     save_splits(result[1:], control)
-    partial = beside.with_suffix(".partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, beside)
+    replace_file(beside, text.encode())
     return result

@@ -23,6 +23,7 @@ from elude.exporter.export.identifiers import ALIKE, canonical, carried_over
 from elude.exporter.export.library_versions import installed
 from elude.exporter.export.model_card import model_card
 from elude.exporter.export.work_folder import work_folder
+from elude.exporter.graph.metadata import layer_infos
 from elude.exporter.graph.prepare import Prepared, prepare_graph
 from elude.exporter.images import ImageSource, open_images
 from elude.exporter.images.screen import Screened, screen
@@ -41,7 +42,7 @@ from elude.exporter.scoring.measures import SUB_UNITS, Measures, ms_scores
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.split_file import CONTROL, bundle_splits, save_splits
 from elude.exporter.splitting.split_layer import split_with_control
-from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
+from elude.handlers.bundle.bundle import Bundle, write_bundle
 from elude.handlers.bundle.output_kinds import EMBEDDING, OUTPUT_NAMES
 from elude.handlers.errors import EludeError, EquivalenceError, UsageError
 from elude.handlers.images.preprocess import Preprocess
@@ -227,7 +228,7 @@ def _write_bundle(
     loaded, settings, (splits, controls) = job.loaded, job.settings, made
     probing, judging = (screened.images for screened in readable)
     parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
-    infos = layer_infos(job.layers, splits)
+    infos = layer_infos(splits, [layer.kind for layer in job.layers])
     with write_bundle(
         out, source=loaded.source, layers=infos, parameters=parameters, versions=versions(), overwrite=overwrite
     ) as folder:
@@ -242,15 +243,6 @@ def _write_bundle(
         if carried is not None:
             write_json(folder / IDENTIFIERS, carried)
         (folder / "README.md").write_text(model_card(loaded, infos, parameters, measures, facts), encoding="utf-8")
-
-
-def layer_infos(layers: list[Layer], splits: list[LayerSplit]) -> list[LayerInfo]:
-    """What the manifest says of each split layer."""
-    infos: list[LayerInfo] = []
-    for layer, split in zip(layers, splits, strict=True):
-        first = infos[-1].first + infos[-1].sub_units if infos else 0
-        infos.append(LayerInfo(layer.name, layer.kind, layer.units, layer.inputs, tuple(split.parts.tolist()), first))
-    return infos
 
 
 def versions() -> dict[str, str]:

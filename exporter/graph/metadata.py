@@ -15,7 +15,7 @@ from elude.handlers.images.preprocess import Preprocess
 
 
 def layer_infos(splits: Sequence[LayerSplit], kinds: Sequence[str]) -> tuple[LayerInfo, ...]:
-    """One description a layer, with the index of its first sub-unit over all layers in this order."""
+    """The split layers as manifest and graph have them, each with the index of its first sub-unit over all layers."""
     infos: list[LayerInfo] = []
     first = 0
     for split, kind in zip(splits, kinds, strict=True):

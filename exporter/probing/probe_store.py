@@ -9,7 +9,6 @@ that resumes where another ended computes the same batches, so the arrays get th
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elude.exporter.probing.instances import Kept
+from elude.handlers.files import replace_file
 
 PARTS = ("q", "z", "token", "pictures")
 _STATE = "state.json"
@@ -99,6 +99,4 @@ class Store:
         for arrays in self._arrays.values():
             for array in arrays.values():
                 array.flush()  # type: ignore[attr-defined]
-        partial = folder / f"{_STATE}.partial"
-        partial.write_text(json.dumps({"key": self.key, "done": self.done}), "utf-8")
-        os.replace(partial, folder / _STATE)
+        replace_file(folder / _STATE, json.dumps({"key": self.key, "done": self.done}).encode())

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from elude.handlers.errors import UsageError
+from elude.handlers.files import replacing
 
 HANDLER = "elude_handler.py"
 CONFIG = "model-config.yaml"
@@ -133,15 +132,8 @@ def write_archive(target: Path, entries: Mapping[str, Source]) -> dict[str, str]
     Returns:
         name to sha256 of what was written.
     """
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_STORED) as archive:
-            hashes = {name: _write(archive, name, *entries[name]) for name in sorted(entries)}
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return hashes
+    with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        return {name: _write(archive, name, *entries[name]) for name in sorted(entries)}
 
 
 def _write(archive: zipfile.ZipFile, name: str, size: int, blocks: Callable[[], Iterator[bytes]]) -> str:

@@ -7,7 +7,6 @@ can be kept in a folder, so that an evaluation that was stopped resumes where it
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from elude.exporter import engines
 from elude.exporter.engines import LOCAL, RAY
 from elude.exporter.progress import StepProgress
+from elude.handlers.files import replacing
 from elude.quality.evaluation.observe import (
     Answer,
     Job,
@@ -52,11 +52,8 @@ class Cache:
             return {key: data[key] for key in data.files}
 
     def save(self, job: Job, answer: Answer) -> None:
-        path = self._path(job)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        with partial.open("wb") as file:
+        with replacing(self._path(job)) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **answer)
-        partial.replace(path)
 
     def _path(self, job: Job) -> Path:
         return self.folder / f"{job.name.replace('/', '+')}-{job.start}-{job.stop}.npz"

@@ -12,7 +12,7 @@ from elude.exporter.atlas.token_places import Layout, marker
 from elude.handlers.bundle.catalogue import Catalogue, SubUnitRow, UnitRow
 
 TINY = 48  # pixels
-RARE = 0.01  # share of instances below which a sub-unit counts as hardly active
+SCARCE = 0.01  # share of instances below which a score may be chance
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def mean_ms_scores(catalogue: Catalogue) -> dict[str, float]:
 
 def _well_supported(parts: Sequence[SubUnitRow], parts_shown: int, images_shown: int) -> bool:
     """Whether all sub-units fit on the card, each with enough images, and none is so rare that its score is chance."""
-    return len(parts) <= parts_shown and all(len(part.tops) >= images_shown and part.active >= RARE for part in parts)
+    return len(parts) <= parts_shown and all(len(part.tops) >= images_shown and part.active >= SCARCE for part in parts)
 
 
 def _gain(unit: UnitRow, parts: Sequence[SubUnitRow]) -> float | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 
+import onnxruntime
+
+from elude.handlers.bundle.device import CUDA
 from elude.handlers.errors import UsageError
 
 CPU, AUTO = "cpu", "auto"
@@ -37,25 +40,10 @@ def resolve(device: str) -> str:
     return device
 
 
-def providers(device: str) -> tuple[str, ...]:
-    """ONNX Runtime's execution providers for a device: CUDA's where it is installed, else the processor's.
-
-    Raises:
-        UsageError: for another CUDA device than the first, which its environment chooses.
-    """
-    processor = ("CPUExecutionProvider",)
-    if not device.startswith("cuda"):
-        return processor
-    import onnxruntime
-
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return processor
-    if device not in ("cuda", "cuda:0"):
-        raise UsageError(
-            f"ONNX Runtime is given the first device it sees, not {device}.",
-            f"Set CUDA_VISIBLE_DEVICES={device.partition(':')[2]} and use --device cuda.",
-        )
-    return "CUDAExecutionProvider", *processor
+def onnx_device(device: str) -> str:
+    """Where ONNX files run when torch runs on ``device``: there, if ONNX Runtime has CUDA, else on the processor."""
+    usable = CUDA in onnxruntime.get_available_providers()
+    return device if device.startswith("cuda") and usable else CPU
 
 
 def at_once(device: str) -> int:

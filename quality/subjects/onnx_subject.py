@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from elude.handlers.bundle.bundle import MODEL, Bundle
+from elude.handlers.bundle.device import providers_of
 from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.external_data import private_model
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import EvaluationError
 from elude.handlers.images.preprocess import Preprocess
-from elude.quality.subjects.devices import providers
+from elude.quality.subjects.devices import onnx_device
 from elude.quality.subjects.subject import Images, Outputs, check_outputs
 
 
@@ -36,8 +37,8 @@ class OnnxSubject:
         threads: int = 1,
         device: str = "cpu",
     ) -> None:
-        self._providers = providers(device)
-        self.device = device if len(self._providers) > 1 else "cpu"
+        self.device = onnx_device(device)
+        self._providers = providers_of(self.device)
         self._source, self._threads = source if isinstance(source, Bundle) else Path(source), threads
         self._session, self.sha256 = self._open()
         self.output_kind = self._session.output_kind

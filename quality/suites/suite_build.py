@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from PIL import Image
 
 from elude.exporter.progress import StepProgress
 from elude.handlers.errors import EvaluationError, UsageError
-from elude.handlers.files import file_sha256, read_json
+from elude.handlers.files import file_sha256, read_json, replace_file, replacing
 from elude.handlers.images.preprocess import Preprocess
 from elude.quality.dimensions.quality_json import library_versions
 from elude.quality.suites.builders.composites import cue_conflict, mixed_backgrounds
@@ -153,11 +152,11 @@ def build(
                 kept.append(file)
             else:
                 files[file] = _write_tar(out / file, make())
-                _write(out / MANIFEST, _json({"recipe": recipe, "files": files}))
+                replace_file(out / MANIFEST, _json({"recipe": recipe, "files": files}))
                 made.append(file)
             if progress is not None:
                 progress("sets", done, len(plan))
-    _write(out / "suite.toml", _toml(name or out.name, plan, settings).encode())
+    replace_file(out / "suite.toml", _toml(name or out.name, plan, settings).encode())
     return Built(out, tuple(made), tuple(kept))
 
 
@@ -277,28 +276,19 @@ def _write_tar(path: Path, images: Iterable[tuple[str, NDArray[np.uint8]]]) -> s
     hash.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     encoded = sorted((name, _png(image)) for name, image in images)
-    with tarfile.open(partial, "w") as tar:
+    with replacing(path) as temporary, tarfile.open(temporary, "w") as tar:
         for name, data in encoded:
             info = tarfile.TarInfo(str(PurePosixPath(name)))
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    digest = _sha256(partial)
-    partial.replace(path)
-    return digest
+    return file_sha256(path)
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
 
 
 def _sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -150,3 +151,13 @@ def test_a_writer_lost_at_any_request_leaves_the_old_or_the_new_state(
 def test_places_that_cannot_keep_the_promise_are_refused():
     with pytest.raises(UsageError, match="ftp"):
         open_place("ftp://host/store")
+
+
+@pytest.mark.parametrize("missing", ["fsspec", "s3fs"])
+def test_without_its_library_an_object_store_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
+):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UsageError, match=r"elude\[s3\]"):
+        open_place("s3://bucket/store")
+    Store(tmp_path / "store").list()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -16,7 +18,7 @@ from elude.handlers.images.preprocess import Preprocess
 from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.evaluation.forecast import Forecast, forecast
 from elude.quality.evaluation.jobs import Work
-from elude.quality.subjects.devices import at_once, corrupting_workers, providers, resolve
+from elude.quality.subjects.devices import at_once, corrupting_workers, onnx_device, resolve
 from elude.quality.subjects.subject import CallableSubject
 from elude.quality.subjects.torch_subject import TorchSubject
 from elude.quality.suites.image_sets import PixelSet
@@ -44,7 +46,7 @@ def model() -> torch.nn.Module:
 def test_names() -> None:
     assert resolve("cpu") == "cpu"
     assert resolve("auto") in ("cpu", "cuda", "mps")
-    assert providers("cpu") == ("CPUExecutionProvider",)
+    assert onnx_device("cpu") == onnx_device("mps") == "cpu"
     assert at_once("cpu") == 1
     assert corrupting_workers("cpu") == 0
     assert corrupting_workers("cuda") >= 1
@@ -55,6 +57,12 @@ def test_names() -> None:
         if not there:
             with pytest.raises(UsageError, match=name):
                 resolve(name)
+
+
+def test_an_onnx_file_runs_on_the_gpu_where_the_runtime_has_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    for provider, device in (("CPUExecutionProvider", "cpu"), ("CUDAExecutionProvider", "cuda:1")):
+        monkeypatch.setattr(onnxruntime, "get_available_providers", partial(list, [provider]))
+        assert onnx_device("cuda:1") == device
 
 
 @pytest.mark.parametrize("device", OTHERS)
