@@ -1,13 +1,13 @@
 """Mutation testing of the gate's decision code: which small faults would no test notice?
 
 Every mutant is one change of one place of the syntax tree: a comparison turned or moved by its
-    boundary, ``and`` and ``or`` swapped, a
+boundary, ``and`` and ``or`` swapped, a
 condition held true or false, a constant changed, a statement left out. Each runs in a forked
 process in which the functions have the mutated code; the files are not touched, and code that runs
 at import only is not mutated. What survives is listed, to be read: is it equivalent, stricter, or a
 hole?
 
-Usage: python -m benchmarks.mutation [--quick] [--only elude.quality.gate.checks] [--lines 77,124] [--out mutation.json]
+Usage: python -m benchmarks.mutation [--only elude.quality.gate.checks] [--lines 77,124] [--seconds 300] [--out FILE]
 
 What each survivor means is written by hand, in docs/benchmarks/mutation.md; this program never touches it.
 """
@@ -20,7 +20,9 @@ import contextlib
 import copy
 import importlib
 import json
+import math
 import os
+import random
 import signal
 import sys
 import time
@@ -33,12 +35,14 @@ from typing import Any
 import hypothesis
 import pytest
 
+_ALARM = 120  # seconds after which a mutant that hangs counts as noticed
 ROOT = Path(__file__).resolve().parent.parent
 GATE = [
     f"tests/quality/test_{name}.py" for name in ("gate", "gate_baseline", "gate_waivers", "verdict", "presets_gate")
 ]
 GATE += ["tests/quality/test_measured_on.py", "tests/quality/test_rules_that_can_fail.py"]
 GATE.append("tests/quality/test_gate_properties.py")  # last, as it takes longest
+POLICIES = ["tests/quality/test_policy.py", "tests/quality/test_rules_that_can_fail.py", GATE[0]]
 STORE = [f"tests/model_store/test_{name}.py" for name in ("admission_rules", "signing", "store")]
 STORE_TESTS = (
     "rules or unproven or waived or archives or requires or who_and or junk or requirement or signature or policies"
@@ -50,6 +54,8 @@ TARGETS = {
     "elude.quality.gate.verdict": (GATE, ""),
     "elude.quality.gate.preset_checks": (GATE, ""),
     "elude.quality.dimensions.measured_on": (["tests/quality/test_measured_on.py"], ""),
+    "elude.quality.policies.policy": (POLICIES, ""),
+    "elude.quality.policies.declaration": (POLICIES, ""),
     "elude.handlers.admission.admission": (
         ["tests/quality/test_presets_gate.py", *STORE],
         STORE_TESTS + " or presets or ruling",
@@ -216,30 +222,47 @@ def _swap(old: Any, new: Any, module: str) -> None:
 class Loop:
     """A plugin of pytest: collects once, then runs the tests once a mutant, each time in a forked process, until the
     first failure.
+
+    Attributes:
+        alive: the mutants that no test noticed.
+        ran: mutants that were run.
+        total: mutants that there are.
     """
 
-    def __init__(self, name: str, step: int, lines: frozenset[int] = frozenset(), seconds: int = 120) -> None:
-        self.name, self.step, self.lines, self.seconds = name, step, lines, seconds
+    def __init__(self, name: str, lines: frozenset[int] = frozenset(), seconds: float = math.inf) -> None:
+        self.name, self.lines, self.seconds = name, lines, seconds
         self.alive: list[Mutant] = []
-        self.total = 0
+        self.ran = self.total = 0
+        self._base = False
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        start = _cpu_of_children()
+        self._base = True
         if not self._passes(session, None):
             raise pytest.UsageError("the tests fail without any mutant")
+        self._base = False
         source = Path(str(sys.modules[self.name].__file__)).read_text(encoding="utf-8")
-        for mutant in list(mutants(source))[:: self.step]:
-            if self.lines and mutant.line not in self.lines:
-                continue
-            self.total += 1
+        chosen = [mutant for mutant in mutants(source) if not self.lines or mutant.line in self.lines]
+        self.total = len(chosen)
+        if self.seconds < math.inf:  # a fair part of them, the same each time
+            random.Random(0).shuffle(chosen)
+        for mutant in chosen:
+            if _cpu_of_children() - start > self.seconds:
+                break
+            self.ran += 1
             if self._passes(session, mutant):
                 self.alive.append(mutant)
                 os.write(2, f"survived: {self.name}:{mutant.line}: {mutant.what}\n".encode())
         return True
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self._base and report.failed:
+            os.write(2, f"failed without any mutant: {report.nodeid}\n".encode())
+
     def _passes(self, session: pytest.Session, mutant: Mutant | None) -> bool:
         child = os.fork()
         if child == 0:
-            signal.alarm(self.seconds)
+            signal.alarm(_ALARM)
             try:
                 if mutant is not None:
                     put_in(self.name, mutant)
@@ -254,11 +277,21 @@ class Loop:
         return os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
 
 
+def _cpu_of_children() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="every tenth mutant")
     parser.add_argument("--only", help="one module")
     parser.add_argument("--lines", default="", help="only mutants of these lines, comma-separated")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=math.inf,
+        help="of CPU per module: a seeded random part",
+    )
     parser.add_argument(
         "--out", type=Path, help="JSON: the counts and the survivors of each module; other modules in it are kept"
     )
@@ -269,23 +302,24 @@ def main() -> None:
         importlib.import_module(module)  # once, for all children
     hypothesis.settings.register_profile("mutation", max_examples=20, deadline=None, derandomize=True, database=None)
     hypothesis.settings.load_profile("mutation")
-    print("| module | mutants | killed | survived | time |\n|---|---|---|---|---|")
+    print("| module | mutants | run | killed | survived | time |\n|---|---|---|---|---|---|")
     chosen = frozenset(int(line) for line in arguments.lines.split(",") if line)
     for name, (tests, only) in TARGETS.items():
         if arguments.only not in (None, name):
             continue
         importlib.import_module(name)
-        loop, start = Loop(name, 10 if arguments.quick else 1, chosen), time.perf_counter()
+        loop, start = Loop(name, chosen, arguments.seconds), time.perf_counter()
         options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=0", *(["-k", only] if only else [])]
         with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
             pytest.main([*options, *tests], plugins=[loop])
         alive = loop.alive
         seconds = time.perf_counter() - start
-        print(f"| `{name}` | {loop.total} | {loop.total - len(alive)} | {len(alive)} | {seconds:.0f} s |", flush=True)
+        counts = (loop.total, loop.ran, loop.ran - len(alive), len(alive))
+        print(f"| `{name}` | {' | '.join(map(str, counts))} | {seconds:.0f} s |", flush=True)
         if arguments.out:
             survivors = [{"line": mutant.line, "what": mutant.what} for mutant in alive]
             found = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
-            found[name] = {"mutants": loop.total, "killed": loop.total - len(alive), "survivors": survivors}
+            found[name] = dict(zip(("mutants", "run", "killed"), counts, strict=False)) | {"survivors": survivors}
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

@@ -1,7 +1,7 @@
 """What the quality package claims, measured: the score's table, losslessness, and what
 an evaluation costs.
 
-python -m benchmarks.quality score lossless speed [--quick] [--out docs/benchmarks/quality.md]
+python -m benchmarks.quality score lossless speed memory [--quick] [--out docs/benchmarks/quality.md]
 """
 
 from __future__ import annotations
@@ -105,17 +105,56 @@ def speed(quick: bool) -> list[str]:
     ]
 
 
-SECTIONS = {"score": score, "lossless": lossless, "speed": speed}
+def memory(quick: bool) -> list[str]:
+    """Run alone: the peak is that of the process."""
+    import resource
+
+    import numpy as np
+
+    from elude.handlers.images.preprocess import Preprocess
+    from elude.quality.evaluation.evaluate import evaluate
+    from elude.quality.subjects.subject import CallableSubject
+    from elude.quality.suites.image_sets import PixelSet
+    from elude.quality.suites.suite import Suite
+
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    images, classes, side = 5_000 if quick else 50_000, 1_000, 4
+    rng = np.random.default_rng(0)
+    labels = np.arange(images) % classes
+    pixels = rng.integers(0, 256, (images, side, side, 3), dtype=np.uint8)
+    names = tuple(f"class {i:04}" for i in range(classes))
+    matrix = rng.normal(0, 0.6, (3 * side * side, classes)).astype(np.float32)
+    subject = CallableSubject(
+        lambda x: x.reshape(len(x), -1) @ matrix,
+        Preprocess((3, side, side), "bilinear", 1.0, "center", (0.5,) * 3, (0.5,) * 3),
+        labels=names,
+    )
+    suite = Suite("synthetic", PixelSet(pixels, labels, names), ())
+    before = peak()
+    report = evaluate(subject, suite, dimensions=["accuracy", "calibration_error", "class_balance"], resamples=5)
+    assert report.dimensions["calibration_error"].interval is not None
+    return [
+        "| what | result |",
+        "|---|---|",
+        f"| images × classes, with intervals and the answer to each image | {images:,} × {classes:,} |",
+        f"| peak of the process above images and libraries | {peak() - before:,.0f} MB |",
+    ]
+
+
+SECTIONS = {"score": score, "lossless": lossless, "speed": speed, "memory": memory}
 TITLES = {
     "score": "The published table",
     "lossless": "Lossless, by nine dimensions",
+    "memory": "Memory at 50,000 images of 1,000 classes",
     "speed": "What an evaluation costs (one torch model, embedded suite)",
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=list(SECTIONS))
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=["score", "lossless", "speed"])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, help="folder for one Markdown file a section")
     options = parser.parse_args()

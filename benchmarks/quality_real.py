@@ -35,13 +35,13 @@ import timm
 from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 
+from elude.exporter.images.classes import SIXTEEN, synsets
 from elude.handlers.images.preprocess import Preprocess
 from elude.quality.evaluation.attacks import EPSILON, PGD_STEP, PGD_STEPS
 from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.subjects.torch_subject import Normalised, TorchSubject
 from elude.quality.suites.corruptions import CORRUPTIONS, corrupt
 from elude.quality.suites.image_sets import ImageSet
-from elude.quality.suites.imagenet import SIXTEEN, synsets
 from elude.quality.suites.suite import Suite
 from elude.quality.suites.suite_file import load_suite
 from elude.quality.suites.suite_init import init

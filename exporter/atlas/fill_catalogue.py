@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elude.exporter.images import ImageSource
+from elude.exporter.images.classes import readable
 from elude.exporter.naming.concepts import group
 from elude.exporter.naming.evidence import Name
 from elude.exporter.scoring.activity import UNITS, Activity
@@ -123,9 +124,11 @@ def _sub_unit_rows(
 
 
 def _image_rows(used: Sequence[int], images: ImageSource, preprocess: Preprocess) -> Iterator[ImageRow]:
+    known = sorted({entry.label for entry in images.entries if entry.label is not None})
+    words: dict[str | None, str] = dict(zip(known, readable(known), strict=True))
     for index in used:
         entry = images.entries[index]
-        yield ImageRow(index, entry.name, entry.label, thumbnail(images.pixels(index, preprocess)))
+        yield ImageRow(index, entry.name, words.get(entry.label), thumbnail(images.pixels(index, preprocess)))
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from elude.exporter.atlas.relations import Pair, Together, shared_inputs, together
 from elude.exporter.atlas.token_places import Layout
 from elude.exporter.scoring.bundle_activity import BundleActivity
+from elude.exporter.scoring.split_features import of_split_units
 from elude.exporter.splitting.split_file import bundle_splits
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue, ImageRow, SubUnitRow, UnitRow
@@ -31,7 +32,7 @@ class Gathered:
         units, sub_units: rows of the catalogue, in order.
         images: by number.
         layout: where tokens lie on the thumbnails, if known.
-        random: MS-Scores of the random control, if measured.
+        random: MS-Scores of the random control's parts of units that were split, if measured.
         together: what fires together, if there were images.
         shared: sub-units of unlike units that take the same inputs.
         effects: float32 (sub-units, classes) and the classes' names, if measured; ``effect_images``
@@ -89,12 +90,7 @@ def gather(
     finally:
         catalogue.close()
     layers, measures = bundle.manifest.layers, bundle.json("measures.json") if bundle.has("measures.json") else {}
-    random = [
-        score
-        for layer in measures.get("layers", {}).values()
-        for score in layer.get("random", {}).get("each", {}).get("ms", [])
-        if score
-    ]
+    random = of_split_units(measures, layers, "random", "ms")
     tokens, size = measures.get("tokens"), bundle.json("preprocess.json")["input_size"]
     labels = bundle.json("labels.json") if bundle.has("labels.json") else None
     count = 0 if effects is None else effects.shape[1]

@@ -136,7 +136,7 @@ def export(
     number = min(len(probing), settings.max_images)
     job = _prepare(load_any(model, options), layers, number, settings, report, engine, workers)
     readable = _readable(job, probing, judging)
-    for note in (*job.graph.notes, *(screened.note() for screened in readable)):
+    for note in (*job.graph.notes, job.whole(), *(screened.note() for screened in readable)):
         if note:
             (notify or logging.getLogger("elude").warning)(f"{job.loaded.source.model}: {note}.")
     with work_folder(Path(out)) as folder, _kept(folder):
@@ -272,6 +272,11 @@ class _Job:
     report: StepProgress
     engine: str
     workers: int
+
+    def whole(self) -> str:
+        """A note on layers that can only stay as they are; empty without any."""
+        names = [layer.name for layer in self.layers if layer.inputs == 1]
+        return f"the units of {', '.join(names)} have one input each (depthwise), so they stay whole" if names else ""
 
     def progress(self, step: str) -> Callable[[int, int], None]:
         return lambda done, total: self.report(step, done, total)

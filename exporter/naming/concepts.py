@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
+from elude.exporter.images.classes import enough_per_class
 from elude.exporter.naming.neighbours import profiles
 from elude.handlers.bundle.catalogue_schema import ConceptRow
 
@@ -91,7 +92,10 @@ def _typical_first(
 
 
 def _purity(profile: NDArray[np.float32], classes: Sequence[str | None], top: int = 16) -> float | None:
-    """Part of the images where the concept is strongest that are of their most frequent class."""
-    strongest = [classes[image] for image in np.argsort(-profile, kind="stable")[:top]] if classes else []
+    """Part of the images where the concept is strongest that are of their most frequent class; None without classes
+    or with fewer than two images of each.
+    """
+    known = enough_per_class(classes)
+    strongest = [classes[image] for image in np.argsort(-profile, kind="stable")[:top]] if known else []
     votes = Counter(label for label in strongest if label is not None)
     return max(votes.values()) / len(strongest) if votes else None

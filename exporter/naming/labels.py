@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, hypergeom
 
+from elude.exporter.images.classes import with_coarser
 from elude.exporter.naming.evidence import Name
 from elude.handlers.errors import UsageError
 
@@ -60,8 +61,10 @@ class Labels:
 
     @classmethod
     def of_classes(cls, classes: Sequence[str | None]) -> Labels:
-        """One label an image, as ``elude.exporter.images`` gives them."""
-        return cls.of_sets([() if each is None else (each,) for each in classes])
+        """One class per image, as ``elude.exporter.images`` gives them; synsets of ImageNet in words, with the coarser
+        classes above them.
+        """
+        return cls.of_sets(with_coarser(classes))
 
     @classmethod
     def of_sets(cls, sets: Sequence[Sequence[str]]) -> Labels:

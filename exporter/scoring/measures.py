@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from elude.exporter.images import ImageSource
+from elude.exporter.images.classes import enough_per_class
 from elude.exporter.models.layers import Layer
 from elude.exporter.progress import Progress
 from elude.exporter.scoring.activity import UNITS, Activity, scan
@@ -41,7 +42,8 @@ class Scores:
     Attributes:
         ms: MS-Score of the layer's output as it is.
         centred: MS-Score of the output less its mean.
-        purity: part of the top images that are of one class; all NaN where no image has a label.
+        purity: part of the top images that are of one class; all NaN where no image has a label, or there are fewer
+            than two images per class.
         of_split_unit: bool (features,), whether the feature is, or belongs to, a unit that was split.
         external: MS-Score of the embeddings of another network
             (elude.exporter.scoring.external_encoder), if there is one.
@@ -181,10 +183,10 @@ def _scores(
 def purity(images: NDArray[np.int64], labels: list[str | None]) -> NDArray[np.float64]:
     """float64 (features,): part of the images (top, features) that are of the most frequent class;
 
-    NaN when no image has a class.
+    NaN when no image has a class, or there are fewer than two images per class: every purity would be 1 / top.
     """
     names = sorted({label for label in labels if label is not None})
-    if not names:
+    if not enough_per_class(labels):
         return np.full(images.shape[1], np.nan)
     number = {name: index for index, name in enumerate(names)}
     codes = np.array([-1 if label is None else number[label] for label in labels])[images]

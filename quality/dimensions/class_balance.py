@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from elude.exporter.images.classes import FEWEST
 from elude.handlers.errors import EvaluationError
 from elude.quality.dimensions import HIGHER_IS_BETTER
 from elude.quality.dimensions.accuracy import correct
@@ -43,7 +44,8 @@ def class_balance(
         ``confidence_std`` per class. Few images per class make a model look less balanced than it is.
 
     Raises:
-        EvaluationError: for outputs or labels that do not fit, or images of one class only.
+        EvaluationError: for outputs or labels that do not fit, images of one class only, or fewer than two images per
+            class on average: the value would be a function of accuracy alone.
     """
     probabilities = probabilities_of(outputs)
     labels = check_labels(labels, *probabilities.shape)
@@ -51,6 +53,11 @@ def class_balance(
     if len(present) < 2:
         raise EvaluationError(
             "Class balance compares classes, and the images are all of one.", "Give images of at least two classes."
+        )
+    if len(labels) < FEWEST * len(present):
+        raise EvaluationError(
+            f"Class balance compares classes, and {len(labels)} images of {len(present)} are fewer than {FEWEST} each.",
+            "Give more images per class, or fewer classes.",
         )
     hits = correct(outputs, labels)
     confidence = probabilities[np.arange(len(labels)), labels]

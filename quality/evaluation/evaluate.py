@@ -186,7 +186,9 @@ def evaluate(
     attacks: dict[str, Any] = (
         {} if attack is None else {"as published": attack.settings} if published else attack.settings
     )
-    records = Measured(suite, plan.subset, plan.corruptions, ready, attacks, seed).records(wanted)
+    records = Measured(
+        suite, plan.subset, plan.corruptions, ready, attacks, seed, _unusual(subjects, published)
+    ).records(wanted)
     results: dict[str, dict[str, DimensionResult]] = {}
     for name, one in subjects.items():
         results[name], reasons = measure(
@@ -269,6 +271,12 @@ def _arithmetic(subjects: Mapping[str, Subject]) -> dict[str, Any]:
         "devices": {name: getattr(one, "device", CPU) for name, one in known.items()},
         "precisions": {name: getattr(one, "precision", PRECISIONS[0]) for name, one in known.items()},
     }
+
+
+def _unusual(subjects: Mapping[str, Subject], published: bool) -> dict[str, Any]:
+    """What makes values incomparable with those of a usual evaluation."""
+    precisions = sorted({getattr(one, "precision", PRECISIONS[0]) for one in subjects.values()} - {PRECISIONS[0]})
+    return ({"published": True} if published else {}) | ({"precision": precisions[0]} if precisions else {})
 
 
 def _attacked(subjects: Mapping[str, Subject]) -> Any:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class Measured:
         ready: other sets that were there, by the name of their stage, limited as they were used.
         attacks: settings of each attack.
         seed: of corruptions, attacks and made images.
+        unusual: what else decides the values where it is not as usual: ``published`` settings, mixed ``precision``.
     """
 
     suite: Suite
@@ -46,12 +47,14 @@ class Measured:
     ready: Mapping[str, ShiftedSet]
     attacks: Mapping[str, Mapping[str, Any]]
     seed: int
+    unusual: Mapping[str, Any] = field(default_factory=dict)
 
     def records(self, dimensions: Sequence[str]) -> dict[str, Record]:
         """The record of each of ``dimensions``."""
         whole = _record(self.suite.images) if set(dimensions) - set(_PARTS) - {"params_m"} else {}
         part = whole if len(self.subset) == len(self.suite.images) else _record(_chosen(self.suite.images, self.subset))
-        return {dimension: self._record(dimension, whole, part) for dimension in dimensions}
+        records = {dimension: self._record(dimension, whole, part) for dimension in dimensions}
+        return {dimension: record and {**record, **self.unusual} for dimension, record in records.items()}
 
     def _record(self, dimension: str, whole: Record, part: Record) -> Record:
         if dimension == "params_m":

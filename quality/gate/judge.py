@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from types import MappingProxyType
+from typing import Any
 
 from elude.handlers.admission import clock
 from elude.handlers.bundle.bundle import Bundle
@@ -25,6 +26,8 @@ from elude.quality.gate.preset_checks import PresetEvidence, gather_presets, pre
 from elude.quality.gate.verdict import Check, PresetRuling, State, Verdict
 from elude.quality.gate.waivers import WAIVABLE, Waiver
 from elude.quality.policies.policy import Policy, parse_policy
+
+FLOAT32 = "float32"
 
 
 def judge(
@@ -165,7 +168,20 @@ def _same_settings(candidate: Evidence, policy: Policy) -> list[Check]:
             f"or set {key} in the policy."
         )
         checks.append(present(f"suite.{key}", good, f"Measured with the policy's {key}, {wanted}.", bad))
-    return checks
+    return [*checks, _plainly_measured(settings)]
+
+
+def _plainly_measured(settings: Mapping[str, Any]) -> Check:
+    """Values as the published code measures, or of mixed precision, are of something else than what is served."""
+    precisions = settings.get("precisions", {})
+    full = isinstance(precisions, dict) and all(value == FLOAT32 for value in precisions.values())
+    odd = "--published" if settings.get("published") is not None else "--precision"
+    return present(
+        "suite.settings",
+        full and settings.get("published") is None,
+        "Measured without --published, in float32.",
+        f"Measured with {odd}, which gives values other than the served model's: evaluate without it.",
+    )
 
 
 def _baseline(candidate: Evidence, baseline: Evidence | None, policy: Policy) -> tuple[Evidence | None, list[Check]]:

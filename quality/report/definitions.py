@@ -43,7 +43,7 @@ DEFINITIONS: Mapping[str, Definition] = {
         "How far stated confidence lies from how often the model is right: of the top class in 15 bins of "
         "equal width (ECE), and of "
         "every class in 15 bins of equal mass (ACE). Few images make it larger than it is; the interval is "
-        "about the true value.",
+        "about this measurement.",
     ),
     "class_balance": Definition(
         "Class balance",

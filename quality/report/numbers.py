@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from elude.exporter.scoring.split_features import of_split_units
+from elude.handlers.bundle.manifest import LayerInfo
 from elude.quality.dimensions import HIGHER_IS_BETTER, RANGES
 from elude.quality.dimensions.measured_on import images_in
 from elude.quality.gate.checks import claim_error
@@ -189,17 +191,20 @@ def claim_lines(equivalence: Mapping[str, Any]) -> list[ClaimLine]:
     return [*lines[:-1], replace(lines[-1], words=lines[-1].words + agreement)]
 
 
-def measure_charts(measures: Mapping[str, Any], fallback: Mapping[str, float]) -> list[Chart]:
-    """The measures of the split units, mean over the layers of measures.json; without that file the catalogue's
-    MS-Scores.
+def measure_charts(
+    measures: Mapping[str, Any], fallback: Mapping[str, float], layers: Sequence[LayerInfo]
+) -> list[Chart]:
+    """The measures of the split units' features, mean over all of them as in the atlas; of a measures.json that does
+    not list single features the mean over its layers; without that file the catalogue's MS-Scores.
     """
-    layers = [mapping(layer) for layer in mapping(measures.get("layers")).values()]
+    known = [mapping(layer) for layer in mapping(measures.get("layers")).values()]
     charts = []
     for measure, (title, words) in MEASURES.items():
         bars = []
         for kind, name in FAMILIES.items():
-            score = _mean([number(mapping(layer.get(kind)).get(f"{measure}_mean_of_split_units")) for layer in layers])
-            if score is None and measure == "ms" and not layers:
+            means = [number(mapping(layer.get(kind)).get(f"{measure}_mean_of_split_units")) for layer in known]
+            score = _mean([*of_split_units(measures, layers, kind, measure)] or means)
+            if score is None and measure == "ms" and not known:
                 score = fallback.get(kind)
             if score is not None:
                 bars.append(Bar(kind, name, score))

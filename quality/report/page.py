@@ -79,7 +79,7 @@ def render(
             verdict_problem=verdict_problem,
             claims=claim_lines(evidence.equivalence or {}),
             accuracy=next((line for line in behaviour["lines"] if line.title == "Accuracy"), None),
-            charts=measure_charts(measures, fallback),
+            charts=measure_charts(measures, fallback, bundle.manifest.layers),
             held_out=measures.get("held_out"),
             cards=cards,
             concepts=concepts,

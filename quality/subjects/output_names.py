@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from elude.exporter.images.classes import readable, synsets
 from elude.handlers.errors import EvaluationError
 from elude.quality.subjects.subject import Subject
-from elude.quality.suites.imagenet import readable, synsets
 from elude.quality.suites.sources import read_lines
 from elude.quality.suites.suite import IMAGENET_1K, ShiftedSet, Suite
 

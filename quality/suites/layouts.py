@@ -15,8 +15,8 @@ from pathlib import Path
 from PIL import Image
 
 from elude.exporter.images import SUFFIXES
+from elude.exporter.images.classes import SIXTEEN, synsets
 from elude.quality.suites.corruptions import CORRUPTIONS
-from elude.quality.suites.imagenet import SIXTEEN, synsets
 from elude.quality.suites.suite_file import GROUPS
 
 CLEAN, SHIFTED, CORRUPTED, MIXED, CUES = "images", "shifted", "corruptions", "mixed", "cue_conflict"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from elude.exporter.images import ImageSource
+from elude.exporter.images.classes import synsets
 from elude.handlers.errors import UsageError
 from elude.handlers.files import read_plain
 from elude.quality.suites.corruptions import CORRUPTIONS, SEVERITIES
@@ -19,7 +20,6 @@ from elude.quality.suites.imagenet import (
     indexed_categories,
     nine_categories,
     sixteen_categories,
-    synsets,
 )
 from elude.quality.suites.label_files import read_labels
 from elude.quality.suites.pairing import OtherForm, aligned, same_object

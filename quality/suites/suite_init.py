@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from elude.exporter.images.classes import synsets
 from elude.handlers.errors import UsageError
-from elude.quality.suites.imagenet import synsets
 from elude.quality.suites.layouts import (
     CLEAN,
     CORRUPTED,

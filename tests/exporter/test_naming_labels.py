@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import fisher_exact
 
+from elude.exporter.images.classes import NINE, enough_per_class, readable, synsets, with_coarser
 from elude.exporter.naming.attributes import read_attributes
 from elude.exporter.naming.evidence import Name, names_json
 from elude.exporter.naming.labels import Labels, LabelSettings, names_from_labels, tail
 from elude.exporter.naming.neighbours import names_from_neighbours
+from elude.exporter.scoring.measures import purity
 from elude.handlers.errors import UsageError
 
 CLASSES = ["cat", "dog", "sheep"] * 40
@@ -147,3 +149,50 @@ def test_evidence_is_written() -> None:
     written = names_json([Name(3, "b", "labels", 0.5, {"q": 0.1}), Name(1, "a", "clip", 2.0)], {"top": 5})
     assert [row["index"] for row in written["names"]] == [1, 3]
     assert written["names"][1] == {"index": 3, "name": "b", "method": "labels", "score": 0.5, "q": 0.1}
+
+
+def dogs_and_others() -> tuple[list[str], list[int]]:
+    """One image of each of 100 dogs and of 300 other things, as synsets, and the numbers of the dogs."""
+    names = synsets()
+    labels = [names[output] for output in (*NINE["dog"][:100], *range(600, 900))]
+    return labels, list(range(100))
+
+
+def test_with_one_image_per_class_a_sub_unit_that_follows_dogs_is_named_dog() -> None:
+    labels, dogs = dogs_and_others()
+    rng = np.random.default_rng(0)
+    peak = rng.uniform(0, 1, (len(labels), 3)).astype(np.float32)
+    peak[dogs, 0] += 2
+    rows = Labels.of_classes(labels)
+    found = names_from_labels(peak, rows)
+    assert [(name.index, name.name) for name in found] == [(0, "dog")]
+    assert found[0].evidence["carrying"] == 50
+    shuffled = [names_from_labels(peak, Labels.of_classes(list(rng.permutation(labels)))) for _ in range(20)]
+    assert sum(map(bool, shuffled)) <= 1
+
+
+def test_with_many_images_of_a_class_its_own_word_wins_over_the_coarser_one() -> None:
+    names = synsets()
+    labels = [names[251]] * 60 + [names[output] for output in NINE["dog"] if output != 251] + [names[700]] * 300
+    peak = np.zeros((len(labels), 1), np.float32)
+    peak[:60, 0] = 1
+    (found,) = names_from_labels(peak, Labels.of_classes(labels))
+    assert found.name == "dalmatian"
+
+
+def test_classes_are_called_by_words_and_those_of_one_word_stay_apart() -> None:
+    cranes = ("n02012849", "n03126707")
+    assert readable(("n02110341", "own", *cranes)) == ("dalmatian", "own", "crane (n02012849)", "crane (n03126707)")
+    assert len(set(readable(synsets()))) == 1000
+    assert with_coarser(["n02110341", None, "own"]) == [("dalmatian", "dog"), (), ("own",)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "enough"),
+    [(["a", "b"] * 2, True), (["a", "a", "b"], False), (["a", None, None], False), ([], False), (["a", "a"], True)],
+)
+def test_classes_are_looked_at_from_two_images_each(labels: list[str | None], enough: bool) -> None:
+    assert enough_per_class(labels) is enough
+    strongest = np.zeros((2, 3), np.int64)
+    if labels:
+        assert np.isnan(purity(strongest, labels)).all() != enough

@@ -94,7 +94,7 @@ def test_ranges_and_order_of_images(seed: int, images: int, classes: int, sharpn
     assert result.value == pytest.approx(shuffled.value, abs=1e-9)
     assert result.factors["ace"] == pytest.approx(shuffled.factors["ace"], abs=1e-12)
     assert 0 <= accuracy(logits, labels).value <= 1
-    if len(np.unique(labels)) > 1:
+    if 1 < len(np.unique(labels)) <= images / 2:
         balance = class_balance(logits, labels, resamples=0)
         assert 0 <= balance.value <= 1
         assert balance.value == pytest.approx(class_balance(logits[order], labels[order], resamples=0).value, abs=1e-12)
@@ -211,3 +211,11 @@ def test_intervals_cover_the_truth() -> None:
         assert overconfident.interval is not None
         assert overconfident.interval[0] > 0.02
     assert covered >= 18
+
+
+def test_class_balance_needs_two_images_per_class() -> None:
+    rng = np.random.default_rng(0)
+    outputs = rng.normal(size=(30, 16))
+    with pytest.raises(EvaluationError, match="fewer than 2"):
+        class_balance(outputs, np.arange(30) % 16)
+    assert 0 <= class_balance(outputs, np.arange(30) % 15).value <= 1

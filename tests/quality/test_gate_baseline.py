@@ -80,3 +80,13 @@ def test_a_boolean_is_no_schema_version_of_the_baseline_either():
 def test_a_policy_that_compares_with_nothing_needs_no_baseline():
     alone = policy(("max_drop = 0.05\nmax_drop_relative = 0.1\n", ""), ("max = 0.1\nmax_drop = 0.05", "max = 0.1"))
     assert decide(evidence(), alone, None, (), TODAY).passed
+
+
+@pytest.mark.parametrize(("now", "stopped"), [(0.0625, False), (0.078125, True)])
+def test_an_error_may_rise_by_as_much_as_the_policy_says_and_no_more(now: float, stopped: bool) -> None:
+    before, after = quality(), quality()
+    put(D, "calibration_error", "value", 0.03125)(before)
+    put(D, "calibration_error", "value", now)(after)  # the numbers are exact in binary
+    rules = policy(("max = 0.1\nmax_drop = 0.05", "max = 0.1\nmax_drop = 0.03125"))
+    verdict = run(evidence(quality=after), evidence(quality=before), policy=rules)
+    assert [check.name for check in verdict.failures] == (["calibration_error.drop"] if stopped else [])

@@ -12,12 +12,18 @@ from hypothesis import strategies as st
 finite = st.floats(-2, 2, allow_nan=False)
 
 
+def around(value: float, half: float) -> list[float]:
+    """An interval in the measure's range; one that leaves it is refused, however good the value is."""
+    return [max(0.0, value - half), min(1.0, value + half)] if 0 <= value <= 1 else [value - half, value + half]
+
+
 @given(value=finite, worse_by=st.floats(0, 2), half=st.floats(0, 0.5), wider=st.floats(0, 0.5))
 def test_a_worse_accuracy_never_turns_fail_into_pass(value: float, worse_by: float, half: float, wider: float):
+    value = min(value, 1.0)
     better, worse = quality(), quality()
-    better[D]["accuracy"] = entry(value, [value - half, value + half])
+    better[D]["accuracy"] = entry(value, around(value, half))
     low = value - worse_by
-    worse[D]["accuracy"] = entry(low, [low - half - wider, low + half + wider])
+    worse[D]["accuracy"] = entry(low, around(low, half + wider))
     assert run(evidence(quality=better)).passed or not run(evidence(quality=worse)).passed
 
 

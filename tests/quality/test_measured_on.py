@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from _gate import D, evidence, policy, put, quality, run
 from _stores import make
 from hypothesis import given
@@ -24,6 +25,7 @@ from elude.quality.policies.policy import parse_policy
 from elude.quality.scores.compare import compare
 from elude.quality.scores.scoring import own_pool
 from elude.quality.subjects.subject import CallableSubject
+from elude.quality.subjects.torch_subject import TorchSubject
 from elude.quality.suites.image_sets import PixelSet
 from elude.quality.suites.suite import Suite
 
@@ -71,6 +73,23 @@ def test_another_choice_of_images_is_not_comparable(other: dict[str, int]) -> No
     assert verdicts["corruption_robustness"].reason
     assert verdicts["corruption_robustness"].difference is None
     assert verdicts["accuracy"].verdict == "same"  # all images in both
+
+
+@pytest.mark.parametrize("odd", ["published", "precision"])
+def test_values_as_published_or_of_mixed_precision_are_compared_with_their_like_only(odd: str) -> None:
+    def usual(**options: Any) -> QualityReport:
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
+        one = TorchSubject(model, PREPROCESS, labels=CLASSES, precision=options.pop("precision", "float32"))
+        suite = Suite("lights", images(), ("brightness",), (1,))
+        return evaluate(one, suite, dimensions=["accuracy", "params_m"], resamples=0, **options)
+
+    torch.manual_seed(0)
+    plain, other = usual(), usual(**{"published": True} if odd == "published" else {"precision": "bfloat16"})
+    change = next(change for change in compare(plain, other).changes if change.dimension == "accuracy")
+    assert change.verdict == "not comparable"
+    assert odd in change.reason
+    again = next(change for change in compare(other, other).changes if change.dimension == "accuracy")
+    assert again.verdict == "same"
 
 
 def test_the_smallest_set_counts() -> None:
@@ -123,6 +142,11 @@ SETS = (*ON, "sets", "images")
         (put("settings", {}), "suite.budget"),
         (put("settings", {"budget": None}), "suite.seed"),
         (put("settings", {"seed": 0}), "suite.budget"),
+        (put("settings", "published", {"settings": {}}), "suite.settings"),
+        (put("settings", "precisions", {"torch": "bfloat16"}), "suite.settings"),
+        (put("settings", "precisions", "float32"), "suite.settings"),
+        (put(*ON, "published", True), "accuracy.alike"),
+        (put(*ON, "precision", "float16"), "accuracy.alike"),
     ],
 )
 def test_the_gate_refuses_unlike_and_unnamed_evidence(change: Any, name: str) -> None:

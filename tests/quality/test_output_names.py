@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from elude.exporter.graph import emit
 from elude.exporter.images import ImageSource
+from elude.exporter.images.classes import synsets
 from elude.exporter.models.layers import find_layers
 from elude.exporter.models.load import EMBEDDED_FOLDER, load_model
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks
@@ -36,13 +37,14 @@ from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
 from elude.handlers.errors import EludeError, EvaluationError
 from elude.handlers.service import Service
 from elude.handlers.torchserve.client import Client
+from elude.handlers.torchserve.server import Server
 from elude.handlers.web.app import application
+from elude.model_store.archive import package
 from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.subjects.open_subject import open_subject, served
 from elude.quality.subjects.output_names import distinct, output_names, with_outputs
 from elude.quality.subjects.subject import CallableSubject, Subject
 from elude.quality.suites.image_sets import EncodedSet, PixelSet
-from elude.quality.suites.imagenet import synsets
 from elude.quality.suites.open_suite import embedded_suite
 from elude.quality.suites.suite import Suite
 
@@ -228,6 +230,23 @@ def subjects_of(
         yield make
 
 
+@pytest.fixture(scope="module")
+def torchserve(
+    subjects_of: Callable[[tuple[str, ...] | None], dict[str, Subject | Bundle]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[tuple[str, ...] | None], Client]]:
+    """One TorchServe with a model for each tuple of labels."""
+    folder, names = tmp_path_factory.mktemp("archives"), {}
+    archives = []
+    for labels in dict.fromkeys(situation.labels for situation in SITUATIONS.values()):
+        bundle = subjects_of(labels)["bundle"]
+        assert isinstance(bundle, Bundle)
+        names[labels] = f"labelled{len(names)}"
+        archives.append(package(bundle, folder, name=names[labels], version="1.0"))
+    with Server(archives) as running:
+        yield lambda labels: running.client(names[labels])
+
+
 def accuracy_of(subject: Subject | Bundle, suite: Suite) -> float | str:
     """What is measured, of a bundle in all three forms; or that it was refused."""
     try:
@@ -250,6 +269,17 @@ def test_all_four_measure_the_truth_or_refuse(
     print(f"{name}: {measured}")
     assert measured == dict.fromkeys(measured, "refused" if situation.refused else truth[situation.images])
     assert set(measured) == {"bundle", "torch", "onnx", "server"}
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_torchserve_measures_the_truth_or_refuses_too(
+    torchserve: Callable[[tuple[str, ...] | None], Client], truth: dict[tuple[int, ...], float]
+) -> None:
+    for name, situation in SITUATIONS.items():
+        measured = accuracy_of(served(torchserve(situation.labels)), images(situation))
+        print(f"{name}: {measured}")
+        assert measured == ("refused" if situation.refused else truth[situation.images]), name
 
 
 def test_a_model_of_ones_own_with_a_thousand_outputs_is_not_named_after_imagenet(tmp_path: Path) -> None:

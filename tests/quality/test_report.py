@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from _reports import LAYER, make, measured, png
 
-from elude.handlers.bundle.bundle import Bundle
+from elude.exporter.scoring.split_features import of_split_units
+from elude.handlers.bundle.bundle import Bundle, LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
 from elude.quality.dimensions import DIMENSIONS
 from elude.quality.dimensions.quality_json import QualityReport
@@ -26,7 +27,7 @@ from elude.quality.report import render, write_report
 from elude.quality.report.atlas import unit_cards
 from elude.quality.report.breakdowns import breakdowns, contributions
 from elude.quality.report.concepts import gallery
-from elude.quality.report.numbers import axis_end, small
+from elude.quality.report.numbers import axis_end, measure_charts, small
 from elude.quality.scores.pool import Pool
 from elude.quality.scores.quba import quba_score
 
@@ -281,3 +282,19 @@ def test_the_units_shown_are_those_with_the_largest_gain_among_the_well_supporte
     order = [card.identifier.rsplit("u", 1)[1] for card in unit_cards(opened, None)]
     opened.close()
     assert order == ["1", "0", "2", "3", "4"]
+
+
+def test_the_means_are_over_the_features_of_split_units_of_all_layers_as_in_the_atlas() -> None:
+    layers = (LayerInfo("a", "linear", 2, 4, (3, 1), 0), LayerInfo("b", "linear", 1, 4, (2,), 4))
+
+    def family(units: list[float | None], parts: list[float | None]) -> dict[str, Any]:
+        rows = {"units": units, "sub_units": parts, "random": parts}
+        return {name: {"each": {"ms": row}, "ms_mean_of_split_units": 0.0} for name, row in rows.items()}
+
+    measures = {
+        "layers": {"a": family([0.1, 0.9], [0.2, 0.3, None, 0.9]), "b": family([0.5], [0.6, 0.8])},
+    }
+    (chart,) = measure_charts(measures, {}, layers)
+    assert [bar.score for bar in chart.bars] == pytest.approx([0.3, 0.475, 0.475])
+    assert of_split_units(measures, layers, "random", "ms") == [0.2, 0.3, 0.6, 0.8]
+    assert of_split_units({"layers": {"a": 3}}, layers, "units", "ms") == []

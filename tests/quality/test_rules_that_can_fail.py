@@ -69,6 +69,15 @@ def test_a_drop_that_the_baseline_leaves_no_room_for_is_refused(value: float) ->
     assert "accuracy.drop" in [check.name for check in verdict.failures]
 
 
+@pytest.mark.parametrize("value", [0.75, 0.875])
+def test_a_rise_that_ends_where_the_measure_does_is_refused_too(value: float) -> None:
+    document = quality()
+    put(D, "calibration_error", "value", value)(document)  # 0.75 and 0.25 are exactly 1
+    rules = policy(("max = 0.1\nmax_drop = 0.05", "max_drop = 0.25"))
+    verdict = run(evidence(quality=document), evidence(quality=document), policy=rules)
+    assert "calibration_error.drop" in [check.name for check in verdict.failures]
+
+
 @pytest.mark.parametrize(
     ("dimension", "value", "interval"),
     [

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from elude.exporter.images import ImageSource
+from elude.exporter.images.classes import SIXTEEN, synsets
 from elude.handlers.errors import EvaluationError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 from elude.quality.dimensions.ood_robustness import top1_categories
@@ -22,7 +23,7 @@ from elude.quality.evaluation.extra_sets import label_names, texture_labels
 from elude.quality.subjects.subject import CallableSubject
 from elude.quality.suites.corruptions import CORRUPTIONS
 from elude.quality.suites.image_sets import EncodedSet
-from elude.quality.suites.imagenet import SIXTEEN, indexed_categories, sixteen_categories, synsets
+from elude.quality.suites.imagenet import indexed_categories, sixteen_categories
 from elude.quality.suites.open_suite import EMBEDDED, open_suite
 from elude.quality.suites.sources import expand, open_source
 from elude.quality.suites.suite import ShiftedSet, Suite

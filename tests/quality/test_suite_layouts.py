@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from elude.exporter.images import open_images
+from elude.exporter.images.classes import NINE, SIXTEEN, synsets
 from elude.handlers.errors import EludeError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 from elude.quality.dimensions.quality_json import QualityReport
@@ -21,7 +22,7 @@ from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.subjects.subject import CallableSubject
 from elude.quality.suites.corruptions import CORRUPTIONS
 from elude.quality.suites.image_sets import EncodedSet
-from elude.quality.suites.imagenet import NINE, SIXTEEN, nine_categories, synsets
+from elude.quality.suites.imagenet import nine_categories
 from elude.quality.suites.label_files import read_labels
 from elude.quality.suites.pairing import OtherForm
 from elude.quality.suites.suite_file import load_suite
