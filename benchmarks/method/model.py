@@ -17,11 +17,17 @@ import elude.exporter.models.torchvision_compat  # noqa: F401 - repairs torchvis
 import timm
 
 from benchmarks.method.fetch import unpacked
+from elude.exporter.models.layers import Layer, find_layers
 from elude.handlers.images.preprocess import Preprocess
 
 SIZE = 224
 LAYER = "blocks.10.mlp.fc2"
 PREPROCESS = Preprocess((3, SIZE, SIZE), "bicubic", 1.0, "center", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def layer() -> Layer:
+    """The ViT's layer ``LAYER``."""
+    return find_layers(load(), LAYER)[0]
 
 
 def load() -> nn.Module:

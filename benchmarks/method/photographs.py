@@ -6,7 +6,7 @@ and read from there by later runs. A seed chooses which of the collected tokens 
 make the split; units and held-out pictures are the same for all seeds.
 
     python -m benchmarks.method.photographs --photos FOLDER [FOLDER …] [--layers vit:blocks.10.mlp.fc2 …]
-        [--units 96] [--seeds 3] [--probing 1500] [--held-out 3000]
+        [--units 96] [--seeds 3] [--probing 2500] [--held-out 2000]
 
 The class of a picture is the folder that it lies in. Prints a table per layer and keeps
 ``results/photographs-*.json`` in the cache.
@@ -42,7 +42,8 @@ from elude.exporter.splitting.split_layer import split_with_control
 from elude.handlers.bundle.manifest import Source
 from elude.handlers.images.preprocess import Preprocess
 
-COLLECTED = 32  # tokens of each picture; a seed takes as many of a probing picture's as an export does
+COLLECTED = 32  # tokens of each picture
+TOKENS = ExportSettings().tokens_per_image  # of a probing picture, that a seed takes
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Preprocess]] = {
     "vit": (model.load, model.PREPROCESS),
     "lite0": (model.load_lite, model.LITE_PREPROCESS),
@@ -50,14 +51,16 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Preprocess]] = {
 LAYERS = ("vit:blocks.10.mlp.fc2", "vit:blocks.11.mlp.fc2", "lite0:blocks.5.3.conv_pwl", "lite0:blocks.6.0.conv_pwl")
 RULES = {
     "literal (the paper's)": ExportSettings(method="paper"),
-    "signed": ExportSettings(margin_rule="signed", clusterer="projected"),
-    "pictures (the default)": ExportSettings(),
+    "signed, plain clusters": ExportSettings(margin_rule="signed", clusterer="projected"),
+    "signed, pictures": ExportSettings(margin_rule="signed"),
+    "the default": ExportSettings(),
 }
 COLUMNS = {
     "own": "own",
     "centred": "centred",
     "external": "external",
     "purity": "purity",
+    "covered": "classes",
     "distinct": "distinct",
     "visible": "visible",
     "groups": "concepts",
@@ -111,7 +114,7 @@ def network(name: str) -> LoadedModel:
 def materials(wanted: Sequence[str], probing: ImageSource, held: ImageSource) -> dict[str, Material]:
     """Collect what ``wanted`` layers (``NETWORK:LAYER``) need, or read it from the cache."""
     names = {address.partition(":")[0] for address in wanted}
-    encoders = {name: _embedded(name, held) for name in NETWORKS if names - {name}}
+    encoders = {name: embedded(name, held) for name in NETWORKS if names - {name}}
     result = {}
     for name in sorted(names):
         loaded = network(name)
@@ -152,8 +155,8 @@ def held_out(probe: Probe, external: NDArray[np.float64], images: ImageSource) -
 
 def measure(material: Material, units: int, seed: int) -> dict[str, Row]:
     """All families of one layer for one choice of tokens."""
-    chosen = np.sort(np.random.default_rng(0).choice(material.layer.units, units, replace=False))
-    layer, probe = of_units(material.layer, chosen), some_tokens(material.probe, RULES["signed"].tokens_per_image, seed)
+    chosen = _units(material.layer, units)
+    layer, probe = of_units(material.layer, chosen), some_tokens(material.probe, TOKENS, seed)
     probe = replace(probe, z=probe.z[:, chosen])
     rows: dict[str, Row] = {}
     for name, settings in RULES.items():
@@ -167,15 +170,20 @@ def measure(material: Material, units: int, seed: int) -> dict[str, Row]:
 
 def floors(material: Material, units: int) -> dict[str, Row]:
     """The units themselves, random directions of the layer's output, and random pairs of pictures."""
-    chosen = np.sort(np.random.default_rng(0).choice(material.layer.units, units, replace=False))
+    chosen = _units(material.layer, units)
     weight, bias = layer_weight(material.layer)[:, :, 0], layer_bias(material.layer)
-    directions = np.random.default_rng(1).standard_normal((units, len(weight)), dtype=np.float32)
+    directions = np.random.default_rng(1).standard_normal((len(chosen), len(weight)), dtype=np.float32)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     return {
         "random pairs": random_pairs(material.held, 0),
         "random directions": scores(Family(directions @ weight, directions @ bias), material.held),
         "units": scores(Family(weight[chosen], bias[chosen]), material.held) | {"expansion": 1.0},
     }
+
+
+def _units(layer: Layer, count: int) -> NDArray[np.int64]:
+    """A seeded choice of the layer's units, ascending; all, where there are not as many."""
+    return np.sort(np.random.default_rng(0).choice(layer.units, min(count, layer.units), replace=False))
 
 
 def of_units(layer: Layer, chosen: NDArray[np.int64]) -> Layer:
@@ -225,12 +233,13 @@ def table(rows: Mapping[str, Sequence[Row]]) -> str:
 def _cell(column: str, values: Sequence[float]) -> str:
     if not values:
         return ""
-    digits = {"distinct": 0, "visible": 0, "groups": 0, "dead": 0, "expansion": 2}.get(column, 3)
+    digits = {"covered": 0, "distinct": 0, "visible": 0, "groups": 0, "dead": 0, "expansion": 2}.get(column, 3)
     mean = f"{np.mean(values):.{digits}f}"
     return mean if len(values) == 1 or column == "expansion" else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
 
 
-def _embedded(name: str, images: ImageSource) -> NDArray[np.float64]:
+def embedded(name: str, images: ImageSource) -> NDArray[np.float64]:
+    """float64 (pictures, dimensions): pooled features of one of ``NETWORKS``, from the cache after the first call."""
     path = _folder(images) / f"{name}-pooled.npy"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -253,10 +262,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, nargs="+", required=True, metavar="FOLDER")
     parser.add_argument("--layers", nargs="+", default=LAYERS, metavar="NETWORK:LAYER")
-    parser.add_argument("--units", type=int, default=96)
+    parser.add_argument("--units", type=int, default=96, help="of each layer, at most")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--probing", type=int, default=1_500)
-    parser.add_argument("--held-out", type=int, default=3_000)
+    parser.add_argument("--probing", type=int, default=2_500)
+    parser.add_argument("--held-out", type=int, default=2_000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     probing, held = photographs(arguments.photos, arguments.probing, arguments.held_out)

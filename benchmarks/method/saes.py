@@ -1,44 +1,47 @@
-"""Sparse autoencoders of the library ``overcomplete``, trained on the very activations that the split is made from.
+"""Sparse autoencoders of the library ``overcomplete`` on the photographs, scored like units and sub-units.
 
-The layer's output z on seeded tokens of the probing pictures, less its mean and over its mean
-length, is what they learn; they have as many latents as the split has sub-units. Each is scored on
-the held-out pictures like every other feature, with the part of the variance that it keeps (R², of
-tokens) and what replacing z by its reconstruction does to the model: the last block is run on, and
-a nearest-neighbour classifier, fitted to the original features of the probing pictures, classifies
-the held-out ones.
+They learn the output of one layer of the ViT on all collected tokens of the probing pictures, less its mean and over
+its mean length, until the part of the variance that they keep of held-out tokens (R²) stalls. Each has five latents
+per unit, as many as the default split has sub-units. Beside the scores of
+``benchmarks.method.held_out`` stands what replacing the output by its reconstruction does to the model: a
+nearest-neighbour classifier of the model's own features classifies held-out pictures with and without it.
 
-    python -m benchmarks.method.saes --expansion 4.2 [--seeds 0 1 2]
+    python -m benchmarks.method.saes --photos FOLDER [FOLDER …] [--kinds top_k top_k_8 …] [--seeds 1]
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from types import ModuleType
 
-import matplotlib
-import matplotlib.cm
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
-from benchmarks.method import harness
-from benchmarks.method.activations import activations, layer, probe
-from benchmarks.method.model import LAYER, load
+from benchmarks.method import harness, photographs
+from benchmarks.method.held_out import HeldOut, scores
+from elude.exporter.images import ImageSource
 
-TOP_K, BATCH, RATE = 32, 512, 1e-3
-TOKENS = 32  # of each probing picture
-DOWNSTREAM = 300  # held-out pictures that go through the last block
-KINDS = ("top_k", "batch_top_k", "archetypal", "matryoshka", "matching_pursuit")
-Reconstruct = Callable[[Tensor], Tensor]
+LAYER = "vit:blocks.10.mlp.fc2"
+ACTIVE, BATCH, RATE = 32, 512, 1e-3
+EXPANSION = 5
+MOST_STEPS, CHECKED, STALLED = 3_000, 250, 0.002  # steps; steps from check to check; less R² gained in two ends it
+JUDGED = 4_000  # held-out tokens that R² is of
+REPLACED = 300  # held-out pictures that go through the model with the output replaced
+KINDS = ("top_k", "top_k_8", "batch_top_k", "matryoshka", "archetypal")
 
 
 def library() -> ModuleType:
     """``overcomplete.sae``. Version 0.3.0 asks matplotlib for a function that newer versions have moved."""
+    import matplotlib
+    import matplotlib.cm
+
     import elude.exporter.models.torchvision_compat  # noqa: F401 - repairs torchvision, which overcomplete imports through timm
 
     if not hasattr(matplotlib.cm, "get_cmap"):
@@ -53,156 +56,186 @@ def build(kind: str, latents: int, data: Tensor, seed: int) -> nn.Module:
     """One autoencoder by its name; ``matryoshka`` is a BatchTopK one trained on nested prefixes of its latents."""
     sae, units = library(), data.shape[1]
     torch.manual_seed(seed)
-    if kind == "top_k":
-        model = sae.TopKSAE(units, latents, top_k=TOP_K)
+    if kind in ("top_k", "top_k_8"):
+        model = sae.TopKSAE(units, latents, top_k=8 if kind == "top_k_8" else ACTIVE)
     elif kind in ("batch_top_k", "matryoshka"):
-        model = sae.BatchTopKSAE(units, latents, top_k=TOP_K * BATCH)
+        model = sae.BatchTopKSAE(units, latents, top_k=ACTIVE * BATCH)
     elif kind == "archetypal":
         points = data[torch.randperm(len(data))[:1000]]
-        model = sae.RATopKSAE(units, latents, points=points, top_k=TOP_K, delta=1.0)
-    elif kind == "matching_pursuit":
-        model = sae.MpSAE(units, latents, k=TOP_K // 2)
+        model = sae.RATopKSAE(units, latents, points=points, top_k=ACTIVE, delta=1.0)
     else:
         raise ValueError(kind)
     built: nn.Module = model
     return built
 
 
-def train(kind: str, model: nn.Module, data: Tensor, steps: int, seed: int) -> None:
-    """Minimise the squared error of the reconstruction with Adam, the rate falling to 0 along a cosine."""
+def train(kind: str, model: nn.Module, data: Tensor, steps: int, seed: int, held: Tensor | None = None) -> int:
+    """Minimise the squared error of the reconstruction with Adam, the rate falling to 0 along a cosine.
+
+    With ``held`` the rate stays, and training ends where R² of it stalls; returns the number of steps.
+    """
     optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     generator = torch.Generator().manual_seed(seed)
-    model.train()
-    for _ in range(steps):
+    kept = [-np.inf, -np.inf]
+    for step in range(1, steps + 1):
+        model.train()
         x = data[torch.randint(len(data), (BATCH,), generator=generator)]
-        _, codes, reconstruction = model(x)
-        loss = (x - reconstruction).square().mean()
-        if kind == "matryoshka":
-            dictionary = model.get_dictionary()
-            for part in (16, 8, 4, 2):
-                prefix = codes.shape[1] // part
-                loss = loss + (x - codes[:, :prefix] @ dictionary[:prefix]).square().mean()
         optimiser.zero_grad()
-        loss.backward()
+        _loss(kind, model, x).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        schedule.step()
+        if held is None:
+            schedule.step()
+        elif step % CHECKED == 0:
+            model.eval()
+            kept.append(variance_kept(model, held))
+            if kept[-1] < kept[-3] + STALLED:
+                break
     model.eval()
+    return step
 
 
-def latent_peaks(model: nn.Module, scale: Callable[[Tensor], Tensor]) -> harness.Peaks:
-    """The latents' peaks on the held-out pictures."""
-    _, z = harness.held_out()
-    values, tokens = [], []
+def _loss(kind: str, model: nn.Module, x: Tensor) -> Tensor:
+    _, codes, reconstruction = model(x)
+    loss: Tensor = (x - reconstruction).square().mean()
+    if kind == "matryoshka":
+        dictionary = model.get_dictionary()
+        for part in (16, 8, 4, 2):
+            prefix = codes.shape[1] // part
+            loss = loss + (x - codes[:, :prefix] @ dictionary[:prefix]).square().mean()
+    return loss
+
+
+def variance_kept(model: nn.Module, held: Tensor) -> float:
+    """R² of some tokens."""
     with torch.inference_mode():
-        for start in range(0, len(z), 64):
-            block = torch.from_numpy(z[start : start + 64])
-            codes = model.encode(scale(block).flatten(0, 1))[1].reshape(*block.shape[:2], -1)
-            most, where = codes.max(dim=1)
-            values.append(most.numpy())
-            tokens.append(where.numpy())
-    return harness.Peaks(np.concatenate(values), np.concatenate(tokens))
+        error = sum(float((part - model(part)[2]).square().sum()) for part in held.split(BATCH))
+    return 1 - error / float((held - held.mean(0)).square().sum())
 
 
-def features(name: str, pictures: NDArray[np.int64], replace: Reconstruct | None = None) -> NDArray[np.float32]:
-    """float32 (pictures, 768): CLS token and mean patch behind the last block, with the layer's output replaced."""
-    model, number = load(), int(LAYER.split(".")[1])
-    inputs, residual = activations(name).inputs, activations(name).residual
-    fc2 = model.blocks[number].mlp.fc2
-    found = []
-    with torch.inference_mode():
-        for start in range(0, len(pictures), 32):
-            rows = pictures[start : start + 32]
-            block = fc2(torch.from_numpy(inputs[rows].astype(np.float32)))
-            block = block if replace is None else replace(block)
-            x = torch.from_numpy(residual[rows].astype(np.float32)) + model.blocks[number].ls2(block)
-            for later in model.blocks[number + 1 :]:
-                x = later(x)
-            x = model.norm(x)
-            found.append(torch.cat([x[:, 0], x[:, 1:].mean(1)], 1).numpy())
-    return np.concatenate(found)
+@dataclass(frozen=True)
+class Autoencoder:
+    """A trained one, with the scale of what it reads."""
+
+    model: nn.Module
+    latents: int
+    mean: Tensor
+    length: float
+
+    def __len__(self) -> int:
+        return self.latents
+
+    def values(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """The codes; see ``benchmarks.method.held_out.Features``."""
+        with torch.inference_mode():
+            codes: Tensor = self.model.encode(self.scaled(outputs).flatten(0, 1))[1]  # type: ignore[operator]
+        return codes.reshape(*outputs.shape[:2], -1)
+
+    def scaled(self, outputs: Tensor) -> Tensor:
+        """The layer's outputs as the autoencoder reads them."""
+        return (outputs - self.mean) / self.length
+
+    def reconstructed(self, outputs: Tensor) -> Tensor:
+        """The layer's outputs, by way of the codes."""
+        flat = torch.cat([self.model(part)[2] for part in self.scaled(outputs).flatten(0, 1).split(BATCH)])
+        return (flat * self.length + self.mean).reshape(outputs.shape)
 
 
 @dataclass(frozen=True)
 class Downstream:
-    """A nearest-neighbour classifier of the model's features, and what it says of the held-out pictures when nothing
-    is replaced.
+    """The ViT from the split block on, and a nearest-neighbour classifier of its features.
+
+    Attributes:
+        model: its blocks from the split one on.
+        tokens: (pictures, tokens, units), what the split block reads.
+        labels: classes of these pictures.
+        classifier: fitted to all other held-out pictures.
     """
 
-    classifier: KNeighborsClassifier
-    pictures: NDArray[np.int64]
-    features: NDArray[np.float32]
+    model: nn.Module
+    tokens: Tensor
     labels: NDArray[np.str_]
+    classifier: KNeighborsClassifier
 
-    def compare(self, changed: NDArray[np.float32]) -> dict[str, float]:
-        """Accuracy with other features, how many predictions they change, and how far they are from the original
-        ones.
-        """
-        predicted = self.classifier.predict(changed)
-        lengths = np.linalg.norm(changed, axis=1) * np.linalg.norm(self.features, axis=1)
-        return {
-            "accuracy": float((predicted == self.labels).mean()),
-            "changed": float((predicted != self.classifier.predict(self.features)).mean()),
-            "cosine": float(((changed * self.features).sum(1) / lengths).mean()),
-        }
-
-
-def downstream() -> Downstream:
-    """Fitted to every second probing picture."""
-    labels, held_out = activations("probing").labels, activations("held_out").labels
-    order = np.sort(np.random.default_rng(0).permutation(len(held_out))[:DOWNSTREAM])
-    pictures = np.arange(0, len(labels), 2)
-    classifier = KNeighborsClassifier(10, metric="cosine", weights="distance").fit(
-        features("probing", pictures), labels[pictures]
-    )
-    return Downstream(classifier, order, features("held_out", order), held_out[order])
-
-
-def run(kinds: Sequence[str], latents: int, steps: int, seed: int, after: Downstream) -> dict[str, object]:
-    """Train and score all kinds on the tokens of one seed; results are kept in the cache after each."""
-    data = torch.from_numpy(probe(TOKENS, seed, layer()).z)
-    mean, length = data.mean(0), (data - data.mean(0)).norm(dim=1).mean() / data.shape[1] ** 0.5
-    data = (data - mean) / length
-    held = ((torch.from_numpy(harness.held_out()[1]).flatten(0, 1) - mean) / length)[::4]
-    spread = float((held - held.mean(0)).square().sum())
-    results: dict[str, object] = {
-        "settings": {"latents": latents, "steps": steps, "top_k": TOP_K, "batch": BATCH, "tokens": len(data)}
-    }
-    results["original"] = after.compare(after.features)
-    for kind in kinds:
-        begun = time.process_time()
-        model = build(kind, latents, data, seed)
-        train(kind, model, data, steps // 2 if kind == "matching_pursuit" else steps, seed)
-        seconds = time.process_time() - begun
+    def predict(self, replaced: Autoencoder | None = None) -> NDArray[np.str_]:
+        """The pictures' classes, with the layer's output replaced by its reconstruction."""
+        hook = None
+        if replaced is not None:
+            hook = self.model.blocks[0].mlp.fc2.register_forward_hook(lambda _, __, z: replaced.reconstructed(z))
         with torch.inference_mode():
-            error = sum(float((part - model(part)[2]).square().sum()) for part in held.split(4096))
+            features = [self._tail(part) for part in self.tokens.split(25)]
+        if hook is not None:
+            hook.remove()
+        classes: NDArray[np.str_] = self.classifier.predict(torch.cat(features).numpy())
+        return classes
 
-        def replace(block: Tensor, model: nn.Module = model) -> Tensor:
-            reconstruction: Tensor = model(((block - mean) / length).flatten(0, 1))[2]
-            return (reconstruction * length + mean).reshape(block.shape)
+    def _tail(self, tokens: Tensor) -> Tensor:
+        tail: Tensor = self.model.forward_head(self.model.norm(self.model.blocks(tokens)), pre_logits=True)
+        return tail
 
-        found = latent_peaks(model, lambda block: (block - mean) / length)
-        row = harness.summary(harness.score(found)) | harness.redundancy(found, np.arange(latents))
-        row |= {"r2": 1 - error / spread, "seconds": seconds}
-        results[kind] = row | after.compare(features("held_out", after.pictures, replace))
-        print(seed, kind, results[kind], flush=True)
-        harness.save(f"saes-{steps}-{seed}", results)
-    return results
+
+def downstream(held: ImageSource, pooled: NDArray[np.float64]) -> Downstream:
+    """Of the first ``REPLACED`` held-out pictures of a seeded order that have a class mate."""
+    labels = np.array([entry.label for entry in held.entries])
+    order = np.random.default_rng(0).permutation(len(labels))
+    judged, others = np.sort(order[:REPLACED]), order[REPLACED:]
+    classifier = KNeighborsClassifier(10, metric="cosine", weights="distance").fit(pooled[others], labels[others])
+    loaded = photographs.network("vit")
+    model, number = loaded.module, int(LAYER.split(".")[1])
+    before, model.blocks = model.blocks[:number], model.blocks[number:]
+    source = ImageSource("replaced", tuple(held.entries[row] for row in judged))
+    with torch.inference_mode():
+        tokens = [
+            before(model.norm_pre(model._pos_embed(model.patch_embed(torch.from_numpy(pixels)))))
+            for _, pixels in source.batches(loaded.preprocess, 25)
+        ]
+    return Downstream(model, torch.cat(tokens), labels[judged], classifier)
+
+
+def run(kind: str, outputs: Tensor, held: HeldOut, after: Downstream, seed: int) -> photographs.Row:
+    """Train one and score it."""
+    mean = outputs.mean(0)
+    length = float((outputs - mean).norm(dim=1).mean()) / outputs.shape[1] ** 0.5
+    flat = torch.from_numpy(held.outputs.reshape(-1, held.outputs.shape[2]))
+    judged = flat[torch.from_numpy(np.random.default_rng(0).permutation(len(flat))[:JUDGED])]
+    data, latents = (outputs - mean) / length, EXPANSION * outputs.shape[1]
+    begun = time.process_time()
+    model = build(kind, latents, data, seed)
+    steps = train(kind, model, data, MOST_STEPS, seed, (judged - mean) / length)
+    encoder = Autoencoder(model, latents, mean, length)
+    plain, changed = after.predict(), after.predict(encoder)
+    return scores(encoder, held) | {
+        "r2": variance_kept(model, (judged - mean) / length),
+        "steps": steps,
+        "accuracy": float((changed == after.labels).mean()),
+        "plain accuracy": float((plain == after.labels).mean()),
+        "changed": float((changed != plain).mean()),
+        "seconds": time.process_time() - begun,
+    }
 
 
 def main() -> None:
-    """Train and score all kinds; keep ``results/saes-STEPS-SEED.json`` in the cache."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--expansion", type=float, required=True, help="latents per unit")
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    """Train and score all kinds; keep ``results/saes.json`` in the cache."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, nargs="+", required=True, metavar="FOLDER")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--probing", type=int, default=2_500)
+    parser.add_argument("--held-out", type=int, default=2_000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    latents, after = round(arguments.expansion * len(harness.weight())), downstream()
-    for seed in arguments.seeds:
-        run(arguments.kinds, latents, arguments.steps, seed, after)
+    probing, held = photographs.photographs(arguments.photos, arguments.probing, arguments.held_out)
+    material = photographs.materials(photographs.LAYERS, probing, held)[LAYER]
+    score = partial(run, outputs=torch.from_numpy(np.array(material.probe.z)), held=material.held)
+    after = downstream(held, photographs.embedded("vit", held))
+    results: dict[str, list[photographs.Row]] = {kind: [] for kind in arguments.kinds}
+    for seed in range(arguments.seeds):
+        for kind in arguments.kinds:
+            results[kind].append(score(kind, after=after, seed=seed))
+            print(seed, kind, results[kind][-1], flush=True)
+            harness.save("saes", results)
+    print(photographs.table(results))
 
 
 if __name__ == "__main__":

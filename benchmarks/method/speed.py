@@ -7,7 +7,7 @@ selection, on the full normalised contribution vectors; ``brute`` is the same wi
 one thread; times are CPU times, so that other work on the machine does not count; memory is the
 peak beyond what the inputs take.
 
-    python -m benchmarks.method.speed [--quick]
+    python -m benchmarks.method.speed --photos FOLDER [FOLDER …] [--quick]
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from benchmarks.method.fetch import cache
 from elude.exporter.splitting.split_unit import SplitSettings, split_unit
 
 WAYS = ("reference", "brute", "projected")
-TOKENS, SEED = 64, 0
 
 
 def measure(way: str, vectors_file: Path, min_cluster_size: int) -> dict[str, float]:
@@ -61,17 +60,17 @@ def _use_library_defaults() -> None:
     elude.exporter.splitting.hdbscan.HDBSCAN = lambda **settings: library(**(settings | {"algorithm": "auto"}))
 
 
-def _prepare(sizes: list[int], units: list[int]) -> dict[tuple[int, int], Path]:
-    """One file of contribution vectors per size and unit."""
-    from benchmarks.method.activations import layer, probe
+def _prepare(photos: list[Path], sizes: list[int], units: list[int]) -> dict[tuple[int, int], Path]:
+    """One file of contribution vectors per size and unit, of the photographs' benchmark."""
+    from benchmarks.method.photographs import LAYERS, materials, photographs
     from elude.exporter.splitting.contributions import contributions, top_rows
 
     folder = cache() / "speed"
     folder.mkdir(exist_ok=True)
     files = {(size, unit): folder / f"{size}-{unit}.npy" for size in sizes for unit in units}
     if not all(path.exists() for path in files.values()):
-        which = layer()
-        instances = probe(TOKENS, SEED, which)
+        material = materials(LAYERS, *photographs(photos, 2_500, 2_000))[LAYERS[0]]
+        which, instances = material.layer, material.probe
         for (size, unit), path in files.items():
             np.save(path, contributions(which, instances, unit, top_rows(instances.z[:, unit], size)))
     return files
@@ -80,6 +79,7 @@ def _prepare(sizes: list[int], units: list[int]) -> dict[tuple[int, int], Path]:
 def main() -> None:
     """Measure all sizes and keep ``results/speed.json`` in the cache."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--photos", type=Path, nargs="+", default=[], metavar="FOLDER")
     parser.add_argument("--quick", action="store_true", help="the smallest size only")
     parser.add_argument("--one", nargs=3, metavar=("WAY", "FILE", "MIN_CLUSTER_SIZE"))
     arguments = parser.parse_args()
@@ -97,7 +97,7 @@ def main() -> None:
             32_000: {"projected": 1},
         }
     units = [17, 99, 180, 250, 333]
-    files = _prepare(list(plan), units)
+    files = _prepare(arguments.photos, list(plan), units)
     rows = []
     for size, counts in plan.items():
         for index, unit in enumerate(units):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.method.harness import Family
-from benchmarks.method.held_out import HeldOut, activity, cover, random_pairs, scores
+from benchmarks.method.held_out import HeldOut, activity, cover, covered, random_pairs, scores
 
 
 def held(pictures: int = 60, tokens: int = 5, inputs: int = 8, units: int = 6) -> HeldOut:
@@ -49,6 +49,15 @@ def test_a_copy_is_not_another_distinct_feature() -> None:
     peaks = rng.random((200, 3)).astype(np.float32) ** 8  # sparse, so that different ones differ
     copies = np.concatenate([peaks, 2 * peaks, peaks + 0.001], axis=1)
     assert cover(peaks) == cover(copies) == 3
+
+
+def test_a_class_is_covered_when_it_fills_half_of_a_features_strongest_pictures() -> None:
+    classes = ["a"] * 8 + ["b"] * 8 + ["c"] * 4
+    half_a, rest_mixed, few_c = [0, 1, 8, 16], [8, 9, 0, 16], [16, 17, 18, 19]
+    assert covered(np.array([half_a]).T, classes) == 1
+    assert covered(np.array([half_a, rest_mixed, few_c]).T, classes) == 3
+    wide = np.array([[16, 17, 18, 19, *range(12)]]).T  # half of 16 is 8: "c" has only 4 pictures and does not count
+    assert covered(wide, classes) == 1
 
 
 def test_features_of_noise_are_distinct_but_not_visible() -> None:
