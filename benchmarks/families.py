@@ -1,4 +1,5 @@
-"""One small member of each of timm's modules through the exporter: ``python -m benchmarks.families``.
+"""One small member of each of timm's modules through the exporter: ``python -m benchmarks.families``; and models of
+torchvision, transformers and one's own: ``python -m benchmarks.families --libraries``.
 
 Weights are random. For each model: the default layer is split at random, the graph is written, and
 
@@ -16,7 +17,7 @@ import copy
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ import timm
 from elude.exporter.graph import emit
 from elude.exporter.graph.prepare import prepare_graph
 from elude.exporter.models.layers import Layer, find_layers, splittable
-from elude.exporter.models.load import LoadedModel, load_model
+from elude.exporter.models.load import LoadedModel, ModelOptions, load_any, load_model
 from elude.exporter.models.trial import try_out
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
@@ -42,6 +43,7 @@ from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.output_kinds import EMBEDDING, OUTPUT_NAMES
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import EludeError
+from elude.handlers.images.preprocess import Preprocess
 
 PARTS = 3
 EDITS = 6
@@ -104,6 +106,11 @@ def rank(name: str) -> int:
     return next((place for place, word in enumerate(SMALL) if word in name), len(SMALL))
 
 
+def _cost(name: str) -> tuple[int, int]:
+    """Sorts by what a model will take, roughly."""
+    return rank(name), _input_side(name)
+
+
 def _input_side(name: str) -> int:
     cfg = timm.get_pretrained_cfg(name)
     return int(cfg.input_size[1]) if cfg else 224
@@ -149,11 +156,11 @@ def weight_edited(module: nn.Module, layer: Layer, split: LayerSplit, edits: Seq
     return edited
 
 
-def check(family: str, name: str, folder: Path) -> Row:
+def check(family: str, name: str, folder: Path, load: Callable[[], LoadedModel] | None = None) -> Row:
     """One model; whatever is raised becomes a row."""
     start, layer = time.perf_counter(), ""
     try:
-        loaded = load_model(f"random:{name}")
+        loaded = load_model(f"random:{name}") if load is None else load()
         away_from_initial(loaded.module)
         size = loaded.preprocess.input_size
         trial = try_out(loaded.module, size, splittable(loaded.module))
@@ -210,14 +217,54 @@ def plain_output(folder: Path, pixels: np.ndarray) -> np.ndarray:
     return result
 
 
-def sweep(families: Sequence[str], out: Path) -> Iterator[Row]:
-    """Check those that ``out`` does not have yet, and append them to it."""
+def libraries(folder: Path) -> Mapping[str, Callable[[], LoadedModel]]:
+    """What there is beside timm; of transformers small ones from their configurations, in ``folder``."""
+    import transformers
+
+    small = {
+        "image_size": 32, "patch_size": 8, "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }  # fmt: skip
+    processor = {
+        "do_resize": True, "size": {"height": 32, "width": 32}, "resample": 2, "do_normalize": True,
+        "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+    }  # fmt: skip
+
+    def saved(name: str, module: nn.Module, output: str | None = None) -> Callable[[], LoadedModel]:
+        module.save_pretrained(folder / name)  # type: ignore[operator]
+        (folder / name / "preprocessor_config.json").write_text(json.dumps(processor))
+        return lambda: load_model(str(folder / name), options=ModelOptions(output=output))
+
+    torch.manual_seed(0)
+    own = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(12, 3),
+    )  # fmt: skip
+    plain = Preprocess((3, 32, 32), "bilinear", 1.0, "center", (0.5,) * 3, (0.5,) * 3)
+    clip = transformers.CLIPVisionConfig(**small, projection_dim=10)
+    return {
+        "torchvision ResNet-18": lambda: load_model("random:torchvision:resnet18"),
+        "torchvision ViT-B/16": lambda: load_model("random:torchvision:vit_b_16"),
+        "transformers ViT": saved("vit", transformers.ViTForImageClassification(transformers.ViTConfig(**small))),
+        "transformers Dinov2": saved(
+            "dinov2", transformers.Dinov2Model(transformers.Dinov2Config(**small)), "pooler_output"
+        ),
+        "transformers CLIP vision": saved("clip", transformers.CLIPVisionModelWithProjection(clip), "image_embeds"),
+        "nn.Sequential": lambda: load_any(own, ModelOptions(preprocess=plain, labels=["a", "b", "c"])),
+    }
+
+
+def sweep(families: Sequence[str], out: Path, minutes: float) -> Iterator[Row]:
+    """Check those that ``out`` does not have yet, and append them to it, until the time is up."""
+    end = time.monotonic() + 60 * minutes
     known = [Row(**json.loads(line)) for line in out.read_text().splitlines()] if out.is_file() else []
     yield from known
     done, chosen = {row.family for row in known}, members()
-    for family in families or chosen:
+    for family in families or sorted(chosen, key=lambda family: _cost(chosen[family])):
         if family in done:
             continue
+        if time.monotonic() > end:
+            return
         with tempfile.TemporaryDirectory() as folder:
             row = check(family, chosen[family], Path(folder))
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -230,8 +277,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("families", nargs="*", help="modules of timm; all by default")
     parser.add_argument("--out", type=Path, default=Path("build/families.jsonl"))
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no model after this time")
+    rows: Iterable[Row]
+    parser.add_argument("--libraries", action="store_true", help="models of other libraries instead of timm's")
     arguments = parser.parse_args()
-    for row in sweep(arguments.families, arguments.out):
+    if arguments.libraries:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = [check(name, name, Path(folder), load) for name, load in libraries(Path(folder)).items()]
+    else:
+        rows = sweep(arguments.families, arguments.out, arguments.minutes)
+    for row in rows:
         numbers = f"identical {row.identical}, steered {row.steered:.1e}" if row.steered is not None else row.reason
         print(f"{row.family:<24} {row.model:<40} {row.layer:<36} {row.result:<9} {numbers}", flush=True)
 

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 import elude.exporter.models.torchvision_compat  # noqa: F401 - before timm
-from elude.exporter.graph import emit, plain_export
+from elude.exporter.graph import emit
+from elude.exporter.graph.plain import plain_export
 from elude.exporter.models.layers import Layer, find_layers
 from elude.exporter.rewrite import explicit
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks

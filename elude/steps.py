@@ -41,7 +41,7 @@ BundleLike: TypeAlias = "PathLike | Bundle | Model | Version"
 
 
 def export(
-    model: str | nn.Module | LoadedModel,
+    model: PathLike | nn.Module | LoadedModel,
     images: PathLike | ImageSource | None = None,
     layers: str = "last",
     out: PathLike | None = None,
@@ -63,8 +63,8 @@ def export(
 
     Args:
         model: ``embedded``, a name of timm, ``hf-hub:OWNER/NAME``, ``torchvision:NAME``, ``package.module:factory``, a
-            folder of timm or transformers, or any ``torch.nn.Module``, which needs ``preprocess``, and ``labels`` or
-            ``kind``.
+            folder of timm or transformers, a ``.onnx`` file, or any ``torch.nn.Module``; the latter two need
+            ``preprocess``, and ``labels`` or ``kind``.
         images: probing images: a folder, a ``.tar``, a list, ``hf:OWNER/NAME``; the embedded model brings its own.
         layers: a glob over module paths; ``last`` is the last layer that can be split.
         out: the bundle's folder.
@@ -95,7 +95,7 @@ def export(
         raise UsageError("The bundle has no place.", "Write elude.export(model, images, out='build/bundle').")
     with shown_progress(progress) as shown:
         return run(
-            model,
+            Path(model) if isinstance(model, os.PathLike) else model,
             _text(images),
             layers,
             Path(out),
@@ -133,6 +133,7 @@ def evaluate(
     published: bool = False,
     device: str = "cpu",
     precision: str = "float32",
+    model: str | nn.Module | LoadedModel | None = None,
     answers: bool = True,
     save: bool = True,
     progress: StepProgress | bool = True,
@@ -160,6 +161,7 @@ def evaluate(
         device: where models run: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``float32``; or ``bfloat16`` or ``float16``, mixed, of torch models.
         answers: keep the answer to each image, with thumbnails of mistakes, for the report.
+        model: the original of a bundle that cannot load it by name: the module, or ``package.module:factory``.
         save: write the report into the bundle as ``quality.json``, which ``judge`` reads.
         progress: whether to show progress, or a function that is called with (stage, done, total).
 
@@ -203,6 +205,7 @@ def evaluate(
             engine=engine,
             cache=None if cache is None else Path(cache),
             published=published,
+            model=model,
             device=where,
             precision=precision,
             keep_answers=answers,

@@ -54,6 +54,7 @@ def examine(ports: Sequence[int] = PORTS) -> list[Finding]:
         python,
         libraries,
         runtime,
+        devices,
         java,
         extras,
         lambda: listening(ports),
@@ -103,6 +104,48 @@ def runtime() -> Iterator[Finding]:
         return
     providers = [name.removesuffix("ExecutionProvider") for name in json.loads(done.stdout.splitlines()[-1])]
     yield Finding("ONNX Runtime", "ok", f"{said}; providers: {', '.join(providers)}")
+
+
+def devices() -> Iterator[Finding]:
+    """Where ``--device auto`` computes: torch exports, measures and evaluates, ONNX Runtime serves."""
+    gpus = _graphics_cards()
+    for what, package, code, wanted in _COMPUTING:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+        answer = done.stdout.split()
+        if done.returncode or not answer:
+            continue  # that it does not run is said elsewhere
+        if answer[-1] == "True":
+            yield Finding(what, "ok", f"on the GPU, by {package}")
+        elif gpus:
+            said = f"on the processor: {package} cannot use {gpus[0]}"
+            yield Finding(what, "note", said, f"Install {wanted}, and check the driver with nvidia-smi.")
+        else:
+            yield Finding(what, "ok", "on the processor: there is no NVIDIA GPU")
+
+
+_COMPUTING = (
+    (
+        "device of export, measure, evaluate",
+        "torch",
+        "import torch; print(torch.cuda.is_available())",
+        "a torch for CUDA",
+    ),
+    (
+        "device of serve, verify",
+        "ONNX Runtime",
+        "import onnxruntime; print('CUDAExecutionProvider' in onnxruntime.get_available_providers())",
+        "'elude[gpu]' instead of 'elude[cpu]'",
+    ),
+)
+
+
+def _graphics_cards() -> list[str]:
+    """As the driver names them; none without a driver."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    done = subprocess.run([program, "-L"], capture_output=True, text=True, check=False, timeout=60)
+    return [] if done.returncode else done.stdout.strip().splitlines()
 
 
 def java() -> Iterator[Finding]:

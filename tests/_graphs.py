@@ -12,7 +12,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 from torch import nn
 
-from elude.exporter.graph import emit, plain_export
+from elude.exporter.graph import emit
+from elude.exporter.graph.plain import plain_export
 from elude.exporter.models.layers import Layer, find_layers
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.handlers.bundle.bundle import Source

@@ -56,6 +56,21 @@ def test_two_runtimes_in_one_folder_are_a_problem(monkeypatch: pytest.MonkeyPatc
     assert "one overwrites the other" in only(doctor.runtime()).said
 
 
+def test_devices_are_the_processor_or_the_reason_why_the_gpu_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no nvidia-smi: no GPU
+    assert {finding.state for finding in doctor.devices()} == {"ok"}
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text(f"#!{sys.executable}\nprint('GPU 0: Imaginary')\n")
+    driver.chmod(0o755)
+    unused = [finding for finding in doctor.devices() if finding.state == "note"]
+    for finding in unused:  # none where torch and ONNX Runtime are made for CUDA
+        assert "Imaginary" in finding.said
+        assert finding.remedy
+    assert len(unused) + len([finding for finding in doctor.devices() if "on the GPU" in finding.said]) == 2
+
+
 def test_a_taken_port_is_noted() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))

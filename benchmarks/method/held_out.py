@@ -28,9 +28,8 @@ from torch import Tensor
 
 from elude.exporter.naming.concepts import group
 from elude.exporter.scoring.activity import Activity
-from elude.exporter.scoring.external_encoder import external_scores
 from elude.exporter.scoring.measures import PURITY_TOP, TOP, purity
-from elude.exporter.scoring.ms_score import ms_score, peak_weights
+from elude.exporter.scoring.ms_score import external_scores, ms_score, peak_weights
 
 FEW = 40  # strongest pictures of the first scores; the paper's TOP is the other
 DISTINCT, VISIBLE = 0.9, 0.1

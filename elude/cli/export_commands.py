@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from elude.cli.terminal import AsJson, BundlePath, show, warn
+from elude.exporter.models.options import ONNX
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EquivalenceError, UsageError
 from elude.handlers.files import parse_json, read_plain
@@ -16,9 +17,9 @@ from elude.progress import progress_bar
 commands = typer.Typer()
 _MODEL = (
     "'embedded', a timm name, 'hf-hub:OWNER/NAME', 'torchvision:NAME', a folder with config.json (of timm or "
-    "transformers), or 'package.module:factory'."
+    "transformers), 'package.module:factory', or a file 'model.onnx', which needs no torch."
 )
-_ORIGINAL = "The original model, where the bundle cannot load it by name, e.g. 'package.module:factory'."
+_ORIGINAL = "The original model, where the bundle cannot load it by name: 'package.module:factory' or 'model.onnx'."
 _IMAGES = "a folder, a .tar, shards 'x-{000..009}.tar', a list .txt, or 'hf:OWNER/NAME[:SPLIT]'"
 
 
@@ -149,7 +150,9 @@ def read_labels(path: Path | None) -> list[str] | dict[str, str] | None:
 def export_facts(bundle: Bundle) -> dict[str, Any]:
     """What a person wants to know of a fresh bundle."""
     summary, measures = bundle.json("equivalence.json")["summary"], bundle.json("measures.json")
-    layers = bundle.manifest.layers
+    layers, from_file = bundle.manifest.layers, bundle.manifest.source.model.startswith(ONNX)
+    rewritten = "split vs given file, not optimised" if from_file else "torch vs original"
+    run = "split vs given file" if from_file else "ONNX Runtime vs torch"
     facts: dict[str, Any] = {
         "layers": ", ".join(layer.name for layer in layers),
         "units split": (
@@ -157,9 +160,9 @@ def export_facts(bundle: Bundle) -> dict[str, Any]:
         ),
         "expansion factor": round(bundle.manifest.expansion_factor, 2),
         "max |Δ| sub-units summed vs units": summary["sums"],
-        "max |Δ output| torch vs original": summary["rewrite"],
-        "max |Δ output| ONNX Runtime vs torch": summary["runtime"],
-        "top-1 agreement ONNX Runtime vs torch": summary["top1"],
+        f"max |Δ output| {rewritten}": summary["rewrite"],
+        f"max |Δ output| {run}": summary["runtime"],
+        f"top-1 agreement {run}": summary["top1"],
     }
     for layer, families in measures["layers"].items():
         for family, label in (("units", "units"), ("sub_units", "sub-units"), ("random", "control, same K")):
@@ -188,6 +191,9 @@ def measure(
     ] = 2,
     max_images: Annotated[int, typer.Option(help="Images used at most.")] = 5_000,
     model: Annotated[str | None, typer.Option(help=_ORIGINAL)] = None,
+    device: Annotated[
+        str, typer.Option(help="Where torch measures: cpu, cuda, cuda:1, or auto for a GPU if there is one.")
+    ] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure how alike the images are that each sub-unit answers to, beside units and a control, and how
@@ -208,7 +214,7 @@ def measure(
                 "No images are given, and only the embedded model brings its own.", f"Give --images: {_IMAGES}."
             )
         images, held_out = str(EMBEDDED_FOLDER / "evaluation.tar"), True
-    settings = MeasureSettings(held_out, encoder, seeds, max_images)
+    settings = MeasureSettings(held_out, encoder, seeds, max_images, device=device)
     with progress_bar() as progress:
         measures = measure_bundle(bundle, open_images(images), settings, progress=progress, model=model).json(
             "measures.json"

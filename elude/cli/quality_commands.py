@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from elude.quality.evaluation.jobs import Work
 
 commands = typer.Typer()
+SERVED = "elude"
 
 
 @commands.command()
@@ -70,7 +71,13 @@ def evaluate(
         Path | None, typer.Option(help="Folder with an .onnx file's preprocess.json and labels.json.")
     ] = None,
     token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="A server's inference key.")] = None,
-    model: Annotated[str, typer.Option(help="A served model's name.")] = "elude",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A served model's name; of a bundle its original, where it cannot be loaded by name: "
+            "'package.module:factory'."
+        ),
+    ] = SERVED,
     threads: Annotated[int, typer.Option(help="Threads of ONNX Runtime.")] = 1,
     published: Annotated[
         bool, typer.Option("--published", help="As the published code measures: for the score among its 326 models.")
@@ -137,6 +144,7 @@ def evaluate(
             device=where,
             precision=precision,
             keep_answers=answers,
+            model=None if model == SERVED else model,
             before=partial(_print_plan, stop=dry_run, as_json=as_json),
         )
     if written is None and isinstance(opened, Bundle):

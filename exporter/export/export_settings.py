@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from elude.exporter.atlas.fill_catalogue import TOPS
-from elude.exporter.models.device import AUTO
 from elude.exporter.scoring.measures import TOP
 from elude.exporter.splitting.hdbscan import PICTURES
 from elude.exporter.splitting.split_unit import SplitSettings
@@ -73,7 +72,7 @@ class ExportSettings:
     dtype: str = "float32"
     dynamic_size: bool = False
     strict: bool = False
-    device: str = AUTO
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.names not in ("labels", "none"):

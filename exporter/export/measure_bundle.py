@@ -14,6 +14,7 @@ from torch import nn
 
 from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.images import ImageSource
+from elude.exporter.models.device import choose_device, on_device
 from elude.exporter.models.layers import Layer, find_layers
 from elude.exporter.models.load import LoadedModel, load_model
 from elude.exporter.models.original import load_original
@@ -47,6 +48,7 @@ class MeasureSettings:
         seeds: splits that are made anew from these images, each from other tokens, to see how alike they are; 0: none.
         max_images: images used, at most.
         top: strongest images per MS-Score; None: as at the export.
+        device: where torch computes: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for a GPU if there is one.
     """
 
     held_out: bool = False
@@ -54,6 +56,7 @@ class MeasureSettings:
     seeds: int = 2
     max_images: int = 5_000
     top: int | None = None
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.seeds < 0 or self.seeds == 1:
@@ -100,24 +103,27 @@ def measure_bundle(
     stored = bundle.json("measures.json")
     export = _export_settings(stored.get("settings", {}))
     images = images.limited(settings.max_images)
-    embeddings = None
+    device, embeddings = choose_device(settings.device), None
     if settings.encoder is not None:
-        embeddings = embed(load_model(settings.encoder), images, progress=partial(report, "encode"))
-    found = ms_scores(
-        loaded.module,
-        layers,
-        {split.layer: split for split in splits},
-        _controls(bundle, splits, export.seed),
-        images=images,
-        preprocess=loaded.preprocess,
-        held_out=settings.held_out,
-        top=settings.top or export.measure_top,
-        batch_size=export.batch_size,
-        progress=partial(report, "measure"),
-        embeddings=embeddings,
-    ).to_json()
-    r2 = _r2(loaded, layers, splits, images)
-    stable = _stability(loaded, layers, images, export, settings.seeds, report)
+        encoder = load_model(settings.encoder)
+        with on_device(encoder.module, device):
+            embeddings = embed(encoder, images, progress=partial(report, "encode"))
+    with on_device(loaded.module, device):
+        found = ms_scores(
+            loaded.module,
+            layers,
+            {split.layer: split for split in splits},
+            _controls(bundle, splits, export.seed),
+            images=images,
+            preprocess=loaded.preprocess,
+            held_out=settings.held_out,
+            top=settings.top or export.measure_top,
+            batch_size=export.batch_size,
+            progress=partial(report, "measure"),
+            embeddings=embeddings,
+        ).to_json()
+        r2 = _r2(loaded, layers, splits, images)
+        stable = _stability(loaded, layers, images, export, settings.seeds, report)
     for split in splits:
         layer = found["layers"][split.layer]
         layer |= {"expansion_factor": split.expansion_factor, "r2": r2[split.layer]}

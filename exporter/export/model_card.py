@@ -8,28 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from elude.exporter.models.load import LoadedModel
+from elude.exporter.export.job import Job
 from elude.exporter.scoring.measures import Measures
 from elude.handlers.bundle.bundle import LayerInfo
 
 _FAMILIES = {"units": "units", "random": "control", "sub_units": "sub-units"}
 
 
-def model_card(
-    loaded: LoadedModel, layers: Sequence[LayerInfo], parameters: int, measures: Measures, settings: Mapping[str, Any]
-) -> str:
+def model_card(job: Job, layers: Sequence[LayerInfo], measures: Measures, settings: Mapping[str, Any]) -> str:
     """Markdown text of the model card.
 
     Args:
-        loaded: the original model.
+        job: the original model.
         layers: what was split.
-        parameters: of the original model.
         measures: MS-Scores.
         settings: how it was made, as in ``measures.json``.
     """
-    source = loaded.source
-    size = "×".join(str(side) for side in loaded.preprocess.input_size)
-    outputs = loaded.kind if loaded.labels is None else f"{loaded.kind}, {len(loaded.labels)} of them named"
+    source = job.source
+    size = "×".join(str(side) for side in job.preprocess.input_size)
+    outputs = job.kind if job.labels is None else f"{job.kind}, {len(job.labels)} of them named"
     seen = "held-out images" if measures.held_out else "the probing images themselves (no held-out images were given)"
     return "\n".join(
         [
@@ -47,7 +44,7 @@ def model_card(
             "",
             f"- Original: `{source.model}`, architecture `{source.architecture}`, revision `{source.revision or '-'}`",
             f"- sha256 of its weights: `{source.weights_sha256}`",
-            f"- Parameters: {parameters:,}; input: {size}; output: {outputs}",
+            f"- Parameters: {job.parameters:,}; input: {size}; output: {outputs}",
             "",
             "## Layers",
             "",

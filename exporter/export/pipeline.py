@@ -9,43 +9,41 @@ import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from elude.exporter import engines
 from elude.exporter.atlas.fill_catalogue import write_atlas
 from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.export.finished_splits import split_once
 from elude.exporter.export.identifiers import ALIKE, canonical, carried_over
+from elude.exporter.export.job import Job, Run
 from elude.exporter.export.library_versions import installed
 from elude.exporter.export.model_card import model_card
+from elude.exporter.export.onnx_job import is_onnx, prepare_onnx
 from elude.exporter.export.work_folder import work_folder
 from elude.exporter.graph.metadata import layer_infos
-from elude.exporter.graph.prepare import Prepared, prepare_graph
 from elude.exporter.images import ImageSource, open_images
 from elude.exporter.images.screen import Screened, screen
-from elude.exporter.models.device import choose_device, on_device
-from elude.exporter.models.layers import Layer, find_layers, splittable
-from elude.exporter.models.load import EMBEDDED, EMBEDDED_FOLDER, LoadedModel, ModelOptions, load_any
-from elude.exporter.models.trial import try_out
-from elude.exporter.models.walk import require_one_call
+from elude.exporter.models.options import EMBEDDED, EMBEDDED_FOLDER, ModelOptions, parse_address
 from elude.exporter.naming.at_export import names_at_export
 from elude.exporter.naming.evidence import NAMES, Name
-from elude.exporter.probing.probe import Probe, collect
-from elude.exporter.probing.probe_store import collection_key
+from elude.exporter.probing.probe_store import Probe, collection_key
 from elude.exporter.progress import StepProgress
-from elude.exporter.scoring.activity import scan
-from elude.exporter.scoring.measures import SUB_UNITS, Measures, ms_scores
+from elude.exporter.scoring.measures import Measures
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.split_file import CONTROL, bundle_splits, save_splits
 from elude.exporter.splitting.split_layer import split_with_control
-from elude.handlers.bundle.bundle import Bundle, write_bundle
-from elude.handlers.bundle.output_kinds import EMBEDDING, OUTPUT_NAMES
+from elude.exporter.weighted_layer import WeightedLayer
+from elude.handlers.bundle.bundle import MODEL, Bundle, write_bundle
 from elude.handlers.errors import EludeError, EquivalenceError, UsageError
 from elude.handlers.images.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from elude.exporter.models.loaded import LoadedModel
 
 IDENTIFIERS = "identifiers.json"
 _LIBRARIES = (
@@ -63,7 +61,7 @@ _LIBRARIES = (
 
 
 def export(
-    model: str | nn.Module | LoadedModel,
+    model: str | Path | nn.Module | LoadedModel,
     images: str | Path | ImageSource | None,
     layers: str = "last",
     out: str | Path = "bundle",
@@ -89,8 +87,9 @@ def export(
     when the bundle is in place. After a kill or an error the same call resumes from there, and gives the same bytes.
 
     Args:
-        model: a name, see ``elude.exporter.models.load.load_model``; any ``torch.nn.Module`` from images
-            (N, channels, H, W) to one tensor. Unless timm made it, it needs ``preprocess``, and ``labels`` or ``kind``.
+        model: a name, see ``elude.exporter.models.load.load_model``; a ``.onnx`` file (docs/onnx.md); any
+            ``torch.nn.Module`` from images (N, channels, H, W) to one tensor. A file, and a module that timm did not
+            make, need ``preprocess``, and ``labels`` or ``kind``.
         images: the probing set, an address as ``elude.exporter.images.open_images`` takes it; None:
             the embedded one, for the embedded model only.
         layers: see ``elude.exporter.models.layers.find_layers``.
@@ -131,28 +130,38 @@ def export(
         preprocess = Preprocess.from_json(dict(preprocess))
     chosen = None if output is None else str(output)
     options = ModelOptions(output=chosen, kind=kind, pool=pool, preprocess=preprocess, labels=labels)
-    report = progress or (lambda step, done, total: None)
-    device = choose_device(settings.device)
-    number = min(len(probing), settings.max_images)
-    job = _prepare(load_any(model, options), layers, number, settings, report, engine, workers)
-    readable = _readable(job, probing, judging)
-    for note in (*job.graph.notes, job.whole(), *(screened.note() for screened in readable)):
+    run = Run(settings, progress or (lambda step, done, total: None), engine, workers)
+    job = _job(model, options, layers, min(len(probing), settings.max_images), run)
+    readable = _readable(job, run, probing, judging)
+    for note in (*job.notes, _whole(job), *(screened.note() for screened in readable)):
         if note:
-            (notify or logging.getLogger("elude").warning)(f"{job.loaded.source.model}: {note}.")
+            (notify or logging.getLogger("elude").warning)(f"{job.source.model}: {note}.")
     with work_folder(Path(out)) as folder, _kept(folder):
-        with on_device(job.loaded.module, device):
-            made, controls = _split(job, readable[0].images, folder)
+        with job.computing():
+            made, controls = _split(job, run, readable[0].images, folder)
         splits, carried = _identified(made, older)
-        _write_bundle(Path(out), job, (splits, controls), readable, held_out, carried, overwrite)
+        _write_bundle(Path(out), job, run, (splits, controls), readable, held_out, carried, overwrite)
     return Bundle.open(out)
 
 
-def _readable(job: _Job, probing: ImageSource, judging: ImageSource | None) -> tuple[Screened, Screened]:
+def _job(model: str | Path | nn.Module | LoadedModel, options: ModelOptions, layers: str, images: int, run: Run) -> Job:
+    """Read or load the model and check everything that can be refused."""
+    if is_onnx(model):
+        name, said = parse_address(str(model))
+        return prepare_onnx(Path(name), options.over(said), layers, images, run)
+    from elude.exporter.export.torch_job import prepare_torch
+    from elude.exporter.models.load import load_any
+
+    loaded = load_any(str(model) if isinstance(model, Path) else model, options)
+    return prepare_torch(loaded, layers, images, run)
+
+
+def _readable(job: Job, run: Run, probing: ImageSource, judging: ImageSource | None) -> tuple[Screened, Screened]:
     """The probing and the evaluation images; of one set for both, the first are a part of the second."""
-    settings, preprocess = job.settings, job.loaded.preprocess
+    settings, preprocess = run.settings, job.preprocess
 
     def screened(source: ImageSource, count: int, step: str) -> Screened:
-        return screen(source, preprocess, count, strict=settings.strict, progress=job.progress(step))
+        return screen(source, preprocess, count, strict=settings.strict, progress=run.progress(step))
 
     first = screened(probing, settings.max_images, "images")
     if judging is None:
@@ -171,37 +180,6 @@ def _identified(splits: list[LayerSplit], older: Bundle | None) -> tuple[list[La
     return [split for split, _ in pairs], {"like": older.artefact_sha256, "alike": ALIKE, "layers": layers}
 
 
-def _prepare(
-    loaded: LoadedModel,
-    pattern: str,
-    images: int,
-    settings: ExportSettings,
-    report: StepProgress,
-    engine: str,
-    workers: int,
-) -> _Job:
-    """Everything that can be refused, before anything is collected: a forward pass, the layers, the plain graph."""
-    module, size = loaded.module, loaded.preprocess.input_size
-    report("check", 0, 1)
-    trial = try_out(module, size, splittable(module))
-    layers = find_layers(module, pattern, trial, headless=loaded.kind == EMBEDDING)
-    for layer in layers:
-        require_one_call(layer.name, trial.calls.get(layer.name, 0))
-        settings.for_instances(images * min(settings.tokens_per_image, trial.rows[layer.name]), layer.name)
-    names, output = [layer.name for layer in layers], OUTPUT_NAMES[loaded.kind]
-    graph = prepare_graph(
-        module,
-        names,
-        size,
-        output=output,
-        opset=settings.opset,
-        dtype=settings.dtype,
-        dynamic_size=settings.dynamic_size,
-    )
-    report("check", 1, 1)
-    return _Job(loaded, layers, graph, settings, report, engine, workers)
-
-
 @contextmanager
 def _kept(folder: Path) -> Iterator[None]:
     """After an error, say that what was collected is still there; the report of a failed check lies beside it."""
@@ -218,31 +196,31 @@ def _kept(folder: Path) -> Iterator[None]:
 
 def _write_bundle(
     out: Path,
-    job: _Job,
+    job: Job,
+    run: Run,
     made: tuple[list[LayerSplit], list[LayerSplit]],
     readable: tuple[Screened, Screened],
     held_out: bool,
     carried: dict[str, Any] | None,
     overwrite: bool,
 ) -> None:
-    loaded, settings, (splits, controls) = job.loaded, job.settings, made
+    settings, (splits, controls) = run.settings, made
     probing, judging = (screened.images for screened in readable)
-    parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
     infos = layer_infos(splits, [layer.kind for layer in job.layers])
     with write_bundle(
-        out, source=loaded.source, layers=infos, parameters=parameters, versions=versions(), overwrite=overwrite
+        out, source=job.source, layers=infos, parameters=job.parameters, versions=versions(), overwrite=overwrite
     ) as folder:
         _write_graph(folder, job, splits, probing.limited(settings.verify_images))
         save_splits(controls, folder / CONTROL)
-        with on_device(loaded.module, choose_device(settings.device)):
-            measures = _measure(job, splits, controls, judging, held_out)
-            _write_catalogue(folder, job, splits, measures, probing.limited(settings.atlas_images))
+        with job.computing():
+            measures = job.measure(folder / MODEL, splits, controls, judging, held_out=held_out)
+            _write_catalogue(folder, job, run, splits, measures, probing.limited(settings.atlas_images))
         facts = {"probing_images": len(probing), **asdict(settings), **settings.resolved()}
         unreadable = {"probing": readable[0].unreadable, "evaluation": readable[1].unreadable}
         write_json(folder / "measures.json", measures.to_json() | {"settings": facts, "unreadable_images": unreadable})
         if carried is not None:
             write_json(folder / IDENTIFIERS, carried)
-        (folder / "README.md").write_text(model_card(loaded, infos, parameters, measures, facts), encoding="utf-8")
+        (folder / "README.md").write_text(model_card(job, infos, measures, facts), encoding="utf-8")
 
 
 def versions() -> dict[str, str]:
@@ -261,48 +239,20 @@ def _open(images: str | Path | ImageSource | None, embedded: bool, own: str) -> 
     return open_images(EMBEDDED_FOLDER / f"{own}.tar" if images is None else images)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What every step needs."""
-
-    loaded: LoadedModel
-    layers: list[Layer]
-    graph: Prepared
-    settings: ExportSettings
-    report: StepProgress
-    engine: str
-    workers: int
-
-    def whole(self) -> str:
-        """A note on layers that can only stay as they are; empty without any."""
-        names = [layer.name for layer in self.layers if layer.inputs == 1]
-        return f"the units of {', '.join(names)} have one input each (depthwise), so they stay whole" if names else ""
-
-    def progress(self, step: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.report(step, done, total)
+def _whole(job: Job) -> str:
+    """A note on layers that can only stay as they are; empty without any."""
+    names = [layer.name for layer in job.layers if layer.inputs == 1]
+    return f"the units of {', '.join(names)} have one input each (depthwise), so they stay whole" if names else ""
 
 
-def _split(job: _Job, probing: ImageSource, folder: Path) -> tuple[list[LayerSplit], list[LayerSplit]]:
+def _split(job: Job, run: Run, probing: ImageSource, folder: Path) -> tuple[list[LayerSplit], list[LayerSplit]]:
     """The splits of all layers, and their controls."""
-    settings, engine, workers = job.settings, job.engine, job.workers
-    probes = collect(
-        job.loaded.module,
-        job.layers,
-        probing,
-        job.loaded.preprocess,
-        tokens_per_image=settings.tokens_per_image,
-        seed=settings.seed,
-        batch_size=settings.batch_size,
-        progress=job.progress("probe"),
-        folder=folder / "probe",
-        engine=engine,
-        workers=workers,
-    )
-
+    settings, engine, workers = run.settings, run.engine, run.workers
+    probes = job.collect(probing, folder / "probe")
     collection = collection_key(folder / "probe")
 
-    def split(layer: Layer, probe: Probe) -> tuple[LayerSplit, LayerSplit]:
-        chosen, progress = settings.for_instances(len(probe.z), layer.name), job.progress(f"split {layer.name}")
+    def split(layer: WeightedLayer, probe: Probe) -> tuple[LayerSplit, LayerSplit]:
+        chosen, progress = settings.for_instances(len(probe.z), layer.name), run.progress(f"split {layer.name}")
         key = {"collection": collection, "layer": layer.name, "settings": asdict(chosen), "versions": versions()}
         return split_once(
             folder / f"{layer.name}.split.safetensors",
@@ -315,69 +265,25 @@ def _split(job: _Job, probing: ImageSource, folder: Path) -> tuple[list[LayerSpl
     return [split for split, _ in both], [control for _, control in both]
 
 
-def _write_graph(folder: Path, job: _Job, splits: list[LayerSplit], images: ImageSource) -> None:
+def _write_graph(folder: Path, job: Job, splits: list[LayerSplit], images: ImageSource) -> None:
     """Everything that decides behaviour but the catalogue, checked."""
-    from elude.exporter.graph import emit
-    from elude.exporter.rewrite import graft
-    from elude.exporter.verify import verify
-
-    module, preprocess, source = job.loaded.module, job.loaded.preprocess, job.loaded.source
-    path = folder / "model.onnx"
-    job.report("graph", 0, 1)
-    emit(
-        module,
-        splits,
-        path,
-        layers=job.layers,
-        input_size=preprocess.input_size,
-        source=source,
-        preprocess=preprocess,
-        prepared=job.graph,
-        kind=job.loaded.kind,
-    )
-    job.report("graph", 1, 1)
-    job.report("verify", 0, 1)
-    _, pixel_values = next(images.batches(preprocess, len(images)))
-    equivalence = verify(module, graft(module, splits), path, splits, job.layers, pixel_values, images=len(images))
-    job.report("verify", 1, 1)
+    equivalence = job.write_graph(folder / MODEL, splits, images)
     save_splits(splits, folder / "disentangled.safetensors")
     write_json(folder / "equivalence.json", equivalence.to_json())
-    write_json(folder / "preprocess.json", preprocess.to_json())
-    write_json(folder / "labels.json", None if job.loaded.labels is None else list(job.loaded.labels))
-
-
-def _measure(
-    job: _Job, splits: list[LayerSplit], controls: list[LayerSplit], images: ImageSource, held_out: bool
-) -> Measures:
-    return ms_scores(
-        job.loaded.module,
-        job.layers,
-        {split.layer: split for split in splits},
-        {control.layer: control for control in controls},
-        images=images,
-        preprocess=job.loaded.preprocess,
-        held_out=held_out,
-        top=job.settings.measure_top,
-        batch_size=job.settings.batch_size,
-        progress=job.progress("measure"),
-    )
+    write_json(folder / "preprocess.json", job.preprocess.to_json())
+    write_json(folder / "labels.json", None if job.labels is None else list(job.labels))
 
 
 def _write_catalogue(
-    folder: Path, job: _Job, splits: list[LayerSplit], measures: Measures, images: ImageSource
+    folder: Path, job: Job, run: Run, splits: list[LayerSplit], measures: Measures, images: ImageSource
 ) -> None:
-    preprocess = job.loaded.preprocess
-    families = {SUB_UNITS: {split.layer: split for split in splits}}
-    size, progress = job.settings.batch_size, job.progress("atlas")
-    activity = scan(job.loaded.module, job.layers, families, images, preprocess, batch_size=size, progress=progress)
+    activity = job.activity(folder / MODEL, splits, images)
     names: dict[int, Name] = {}
-    if job.settings.names == "labels":
+    if run.settings.names == "labels":
         names, evidence = names_at_export(splits, activity, images)
         write_json(folder / NAMES, evidence)
-    path = folder / "catalogue.sqlite"
-    write_atlas(
-        path, splits, activity, measures, images=images, preprocess=preprocess, tops=job.settings.tops, names=names
-    )
+    path, tops = folder / "catalogue.sqlite", run.settings.tops
+    write_atlas(path, splits, activity, measures, images=images, preprocess=job.preprocess, tops=tops, names=names)
 
 
 def write_json(path: Path, value: Any) -> None:

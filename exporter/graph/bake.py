@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from elude.exporter.graph.plain import PRODUCTS, scopes
+from elude.exporter.graph.site import PRODUCTS, scopes
 from elude.exporter.graph.steering import INPUTS
 from elude.exporter.graph.stored_weights import sub_unit_parameters
 from elude.exporter.graph.write_graph import EXTERNAL_ABOVE, save

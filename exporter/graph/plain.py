@@ -7,12 +7,10 @@ for all others: the site of such a layer is the folded convolution, with what un
 
 from __future__ import annotations
 
-import ast
 import copy
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -22,47 +20,11 @@ from onnxscript import optimizer
 from torch import nn
 
 from elude.exporter.graph.ops import Ops
+from elude.exporter.graph.site import OPSET, PRODUCTS, SCOPES, Folded, Site, scopes
 from elude.handlers.errors import UnsupportedLayerError
 
-OPSET = 18
-SCOPES = "pkg.torch.onnx.name_scopes"
-PRODUCTS = ("MatMul", "Gemm", "Conv")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST_REASON = 300
-
-
-@dataclass(frozen=True)
-class Folded:
-    """A batch normalisation y = scale z + … that is part of the convolution in the graph.
-
-    Attributes:
-        weight: float32 (units, inputs, kh, kw), the layer's own weight.
-        bias: float32 (units,), the layer's own bias, 0 without.
-        scale: float32 (units,).
-    """
-
-    weight: ir.Value
-    bias: ir.Value
-    scale: ir.Value
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a layer is in the graph.
-
-    Attributes:
-        name: path of its module.
-        product: the node that multiplies by the weights: MatMul, Gemm or Conv.
-        q: what it multiplies, the layer's input, (batch, …, inputs) or (batch, channels, H, W).
-        z: the layer's output, bias included, (batch, …, units) or (batch, units, h, w); normalised where ``folded``.
-        folded: the batch normalisation in ``product``, None without.
-    """
-
-    name: str
-    product: ir.Node
-    q: ir.Value
-    z: ir.Value
-    folded: Folded | None = None
 
 
 def plain_export(
@@ -169,11 +131,6 @@ def _try_other_size(module: nn.Module, input_size: tuple[int, int, int], dtype: 
             f"The model takes images of {height} × {width} only: {str(error).splitlines()[0]}",
             "Export it with a fixed image size.",
         ) from error
-
-
-def scopes(node: ir.Node) -> list[str]:
-    """The module paths a node was exported from, outermost first."""
-    return [str(scope) for scope in ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))]
 
 
 def _output_of(graph: ir.Graph, layer: str) -> ir.Value:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -20,30 +19,14 @@ from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError
 from torch import nn
 
-from elude.exporter.graph.plain import OPSET, Site, plain_export
+from elude.exporter.graph.plain import plain_export
+from elude.exporter.graph.site import OPSET, Prepared, Site
 from elude.handlers.errors import UnsupportedLayerError, UsageError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 OPSET_BFLOAT16 = 22
 UNFUSED = "exported with fused attention off, as ONNX has no form of it for this model; equal within rounding"
 NOT_OPTIMISED = "exported without the exporter's optimiser, which left an invalid graph"
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A plain graph, ready for the graft, which changes it: use it once.
-
-    Attributes:
-        model: the graph.
-        sites: places of the layers, in the order in which they were asked for.
-        dtype: of weights and arithmetic, one of ``DTYPES``.
-        notes: what was done otherwise than usual, human-readable.
-    """
-
-    model: ir.Model
-    sites: tuple[Site, ...]
-    dtype: str
-    notes: tuple[str, ...]
 
 
 def prepare_graph(

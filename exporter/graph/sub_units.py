@@ -16,8 +16,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from elude.exporter.graph.ops import Ops
-from elude.exporter.graph.plain import Site
 from elude.exporter.graph.shares import Shares, rows, single
+from elude.exporter.graph.site import Site
 from elude.handlers.errors import UnsupportedLayerError
 
 

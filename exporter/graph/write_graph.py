@@ -9,26 +9,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import onnx_ir as ir
-from torch import nn
 
 from elude.exporter.graph.metadata import layer_infos, metadata
 from elude.exporter.graph.ops import Ops
-from elude.exporter.graph.plain import Site
-from elude.exporter.graph.prepare import DTYPES, Prepared, prepare_graph
 from elude.exporter.graph.shares import store
+from elude.exporter.graph.site import Prepared, Site
 from elude.exporter.graph.steering import INPUTS, Steering, prepare, steer
 from elude.exporter.graph.sub_units import Grafted, every, whole_units
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.weights import sub_unit_bias
+from elude.exporter.weighted_layer import WeightedLayer
 from elude.handlers.bundle.bundle import Source
 from elude.handlers.bundle.output_kinds import CLASSES, EMBEDDING, METADATA, OUTPUT_NAMES
 from elude.handlers.errors import UnsupportedLayerError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 
 if TYPE_CHECKING:
-    from elude.exporter.models.layers import Layer
-
-__all__ = ["DTYPES", "emit", "save"]
+    from torch import nn
 
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; protobuf ends at 2 GiB
 _DOC = (
@@ -53,7 +50,7 @@ def emit(
     splits: Sequence[LayerSplit],
     path: Path | str,
     *,
-    layers: Sequence[Layer],
+    layers: Sequence[WeightedLayer],
     input_size: tuple[int, int, int],
     source: Source,
     preprocess: Preprocess,
@@ -88,6 +85,8 @@ def emit(
         UsageError: splits and layers do not fit, the opset is below 18 or the dtype unknown.
         UnsupportedLayerError: the model cannot be exported or a layer not be found in the graph.
     """
+    from elude.exporter.graph.prepare import prepare_graph
+
     names = [split.layer for split in splits]
     if names != [layer.name for layer in layers] or len(set(names)) != len(names) or not names:
         raise UsageError(
@@ -100,6 +99,30 @@ def emit(
         prepared = prepare_graph(
             module, names, input_size, output=output, opset=opset, dtype=dtype, dynamic_size=dynamic_size
         )
+    write_split(
+        prepared,
+        splits,
+        path,
+        layers=layers,
+        source=source,
+        preprocess=preprocess,
+        kind=kind,
+        external_above=external_above,
+    )
+
+
+def write_split(
+    prepared: Prepared,
+    splits: Sequence[LayerSplit],
+    path: Path | str,
+    *,
+    layers: Sequence[WeightedLayer],
+    source: Source,
+    preprocess: Preprocess,
+    kind: str,
+    external_above: int = EXTERNAL_ABOVE,
+) -> None:
+    """Graft the splits onto a plain graph, which is used up, and write the file; see ``emit``."""
     model = prepared.model
     grafts = [
         _grafted(model.graph, site, layer, split)
@@ -114,20 +137,19 @@ def emit(
     save(model, Path(path), external_above)
 
 
-def _grafted(graph: ir.Graph, site: Site, layer: Layer, split: LayerSplit) -> Grafted:
-    bias = layer.module.bias
-    shared_bias = sub_unit_bias(None if bias is None else bias.detach().float().numpy(), split)
+def _grafted(graph: ir.Graph, site: Site, layer: WeightedLayer, split: LayerSplit) -> Grafted:
+    shared_bias = sub_unit_bias(layer.bias(), split)
     weight, transposed = _own_weight(graph, site, layer)
-    kernel = tuple(layer.module.weight.shape[2:])
+    kernel = layer.weight().shape[2:]
     shares = store(Ops(graph, site.name), split, weight, shared_bias, transposed=transposed, kernel=kernel)
     return Grafted(site, shares, split.parent, split.part, layer.units, layer.inputs, layer.groups)
 
 
-def _own_weight(graph: ir.Graph, site: Site, layer: Layer) -> tuple[ir.Value, bool]:
+def _own_weight(graph: ir.Graph, site: Site, layer: WeightedLayer) -> tuple[ir.Value, bool]:
     """The layer's weight in the graph, and whether it lies there as (inputs, units); a copy where it is not there as
     it is.
     """
-    own = layer.module.weight.detach().float().numpy()
+    own = layer.weight()
     if not np.isfinite(own).all() or np.abs(own).max(initial=0.0) > np.finfo(np.float32).max / 2:
         raise UnsupportedLayerError(
             f"{site.name}: a weight is NaN, infinite or more than half of the largest float32.", "Repair the model."

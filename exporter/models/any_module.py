@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elude.exporter.models.loaded import LoadedModel, label_names, weights_sha256
+from elude.exporter.models.loaded import LoadedModel, weights_sha256
 from elude.exporter.models.one_output import choose, selecting
-from elude.exporter.models.options import ModelOptions
+from elude.exporter.models.options import ModelOptions, label_names
 from elude.exporter.models.standardised import as_plain
 from elude.exporter.models.trial import try_out
 from elude.handlers.bundle.bundle import Source

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -46,6 +48,14 @@ class Layer:
     inputs: int
     groups: int
     window: int
+
+    def weight(self) -> NDArray[np.float32]:
+        """float32 (units, inputs, *kernel)."""
+        return self.module.weight.detach().float().cpu().numpy()
+
+    def bias(self) -> NDArray[np.float32] | None:
+        """float32 (units,), None where it has none."""
+        return None if self.module.bias is None else self.module.bias.detach().float().cpu().numpy()
 
 
 def find_layers(model: nn.Module, pattern: str, trial: Trial | None = None, *, headless: bool = False) -> list[Layer]:

@@ -11,8 +11,8 @@ from torch import nn
 
 from elude.exporter.models.any_module import OBJECT, from_factory, from_module, is_factory
 from elude.exporter.models.loaded import LoadedModel, weights_sha256
-from elude.exporter.models.options import ModelOptions, parse_address
-from elude.exporter.models.timm_models import EMBEDDED, EMBEDDED_FOLDER, RANDOM, SCHEMES, from_timm, stated
+from elude.exporter.models.options import EMBEDDED, EMBEDDED_FOLDER, ModelOptions, parse_address
+from elude.exporter.models.timm_models import RANDOM, SCHEMES, from_timm, stated
 from elude.handlers.errors import UsageError
 from elude.handlers.files import read_json
 

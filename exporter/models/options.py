@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -14,7 +15,10 @@ from elude.handlers.bundle.output_kinds import EMBEDDING, OUTPUT_KINDS
 from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
 
+EMBEDDED = "embedded"  # the model that travels with this package, with its images
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"
 POOLS = ("mean", "first")
+ONNX = "onnx:"  # before the name of a model that an ONNX file is all there is of
 _IN_TEXT = ("output", "kind", "pool", "part", "weights")
 
 
@@ -74,3 +78,29 @@ def parse_address(address: str) -> tuple[str, ModelOptions]:
             f"{address!r} says {strange[0]!r}, which is unknown.", f"Known behind '?': {', '.join(_IN_TEXT)}."
         )
     return name, ModelOptions(**said)
+
+
+def label_names(labels: Sequence[str] | Mapping[int, str] | Mapping[str, str], outputs: int) -> tuple[str, ...]:
+    """One name per output.
+
+    Args:
+        labels: names in the order of the outputs, or number of the output → name, whose gaps get their number.
+        outputs: how many there are.
+
+    Raises:
+        UsageError: too few, too many, or a number that is not an output's.
+    """
+    if isinstance(labels, Mapping):
+        try:
+            numbered = {int(number): str(name) for number, name in labels.items()}
+        except ValueError as error:
+            raise UsageError(f"Labels are numbered by {error}.", "Give a number of an output for each name.") from error
+        if strange := [number for number in numbered if not 0 <= number < outputs]:
+            raise UsageError(f"There is a label for output {strange[0]}; the model has {outputs} outputs.")
+        return tuple(numbered.get(number, str(number)) for number in range(outputs))
+    if isinstance(labels, str) or len(labels) != outputs:
+        count = 1 if isinstance(labels, str) else len(labels)
+        raise UsageError(
+            f"There are {count} labels for {outputs} outputs.", "Give one name per output, in the order of the outputs."
+        )
+    return tuple(str(name) for name in labels)

@@ -8,7 +8,7 @@ from torch import nn
 
 from elude.exporter.models.any_module import OBJECT, is_factory
 from elude.exporter.models.load import LoadedModel, load_any, load_model
-from elude.exporter.models.options import parse_address
+from elude.exporter.models.options import ONNX, parse_address
 from elude.handlers.bundle.bundle import Source
 from elude.handlers.bundle.output_kinds import CLASSES
 from elude.handlers.errors import UsageError
@@ -32,6 +32,12 @@ def load_original(
     if isinstance(model, LoadedModel):
         return model
     name, said = parse_address(source.model)
+    if name.startswith(ONNX):
+        raise UsageError(
+            f"The original is the file {name.removeprefix(ONNX)}, which has no torch model.",
+            "What needs one cannot be done; 'elude verify --model FILE.onnx' compares with the file, and 'elude export "
+            "--evaluation IMAGES' measures on held-out images.",
+        )
     if not (name.startswith(OBJECT) or is_factory(name)):
         return load_model(source.model) if model is None else load_any(model, said)
     if model is None:

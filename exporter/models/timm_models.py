@@ -20,15 +20,13 @@ from timm.data.config import resolve_model_data_config
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
 from elude.exporter.models.any_module import finish
-from elude.exporter.models.loaded import LoadedModel, label_names
-from elude.exporter.models.options import ModelOptions
+from elude.exporter.models.loaded import LoadedModel
+from elude.exporter.models.options import EMBEDDED, EMBEDDED_FOLDER, ModelOptions, label_names
 from elude.handlers.bundle.bundle import Source
 from elude.handlers.bundle.output_kinds import CLASSES, EMBEDDING
 from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
 
-EMBEDDED = "embedded"
-EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"
 RANDOM = "random:"
 SCHEMES = ("hf-hub:", "local-dir:")
 # Of timm's own weights those with as few outputs and no list of classes are the projections of image-text towers.

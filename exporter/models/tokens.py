@@ -1,16 +1,24 @@
 """One shape for the output of every kind of layer: (batch, tokens, units).
 
-A location of a feature map is a token, row by row.
+A location of a feature map is a token, row by row. Loads no torch.
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeVar
 
-from elude.exporter.models.layers import Layer
+import numpy as np
+from numpy.typing import NDArray
+
+from elude.exporter.weighted_layer import WeightedLayer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = TypeVar("Array", "Tensor", NDArray[np.float32])
 
 
-def to_tokens(z: Tensor, layer: Layer, batch: int | None = None) -> Tensor:
+def to_tokens(z: Array, layer: WeightedLayer, batch: int | None = None) -> Array:
     """Lay out a layer's output as tokens.
 
     Args:
@@ -28,7 +36,10 @@ def to_tokens(z: Tensor, layer: Layer, batch: int | None = None) -> Tensor:
     """
     if z.ndim != 4 if layer.kind == "conv" else z.ndim < 2:
         raise ValueError(f"{layer.name}: an output of shape {tuple(z.shape)} is not that of a {layer.kind} layer")
-    z = z.flatten(2).transpose(1, 2) if layer.kind == "conv" else z.reshape(z.shape[0], -1, z.shape[-1])
+    if layer.kind == "conv":
+        z = z.reshape(z.shape[0], z.shape[1], -1).swapaxes(1, 2)
+    else:
+        z = z.reshape(z.shape[0], -1, z.shape[-1])
     if batch is None or z.shape[0] == batch:
         return z
     if z.shape[0] % batch:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,23 +16,7 @@ from timm.layers.padding import pad_same
 
 from elude.exporter.models.layers import Layer
 from elude.exporter.models.tokens import to_tokens
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Instances of one layer on consecutive images, equally many of each.
-
-    Attributes:
-        q: float32 (instances, groups * inputs, window), the layer's input.
-        z: float32 (instances, units), its output.
-        token: int64 (instances,), position within the image.
-        pictures: float32 (images, groups * inputs), the mean of the layer's whole input over each image.
-    """
-
-    q: NDArray[np.float32]
-    z: NDArray[np.float32]
-    token: NDArray[np.int64]
-    pictures: NDArray[np.float32]
+from elude.exporter.probing.probe_store import Kept, chosen_tokens
 
 
 def keep(layer: Layer, call: tuple[Tensor, Tensor], hashes: Sequence[str], per_image: int, seed: int) -> Kept:
@@ -51,10 +32,7 @@ def keep(layer: Layer, call: tuple[Tensor, Tensor], hashes: Sequence[str], per_i
     batch = len(hashes)
     x, z = call[0], to_tokens(call[1], layer, batch)
     kept = min(per_image, z.shape[1])
-    choice = [
-        np.random.default_rng([seed, int(sha256, 16)]).choice(z.shape[1], kept, replace=False) for sha256 in hashes
-    ]
-    tokens = np.sort(np.stack(choice), axis=1).ravel()
+    tokens = chosen_tokens(hashes, z.shape[1], kept, seed)
     image, token = torch.arange(batch).repeat_interleave(kept), torch.from_numpy(tokens)
     inputs = gather_inputs(layer, x, image, token, batch).cpu().numpy()
     return Kept(inputs, z[image, token].cpu().numpy(), tokens, mean_input(layer, x, batch).cpu().numpy())

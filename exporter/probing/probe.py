@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from elude.exporter import engines
@@ -30,33 +28,13 @@ from elude.exporter.images.screen import with_hashes
 from elude.exporter.models.device import device_of
 from elude.exporter.models.layers import Layer
 from elude.exporter.models.walk import Calls, walk
-from elude.exporter.probing.instances import Kept, keep
-from elude.exporter.probing.probe_store import Store
+from elude.exporter.probing.instances import keep
+from elude.exporter.probing.probe_store import Kept, Probe, Store
 from elude.exporter.progress import Progress
 from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
 
-
-@dataclass(frozen=True)
-class Probe:
-    """Activation instances of one layer, image after image, tokens ascending.
-
-    Attributes:
-        layer: path of the module.
-        q: float32 (instances, groups * inputs, window), the layer's input at each instance; of a
-            convolution the window it looks at.
-        z: float32 (instances, units), its output before any nonlinearity.
-        image: int64 (instances,), position of the image in the source.
-        token: int64 (instances,), position of the token within the image.
-        pictures: float32 (images, groups * inputs), the mean of the layer's whole input over each image.
-    """
-
-    layer: str
-    q: NDArray[np.float32]
-    z: NDArray[np.float32]
-    image: NDArray[np.int64]
-    token: NDArray[np.int64]
-    pictures: NDArray[np.float32]
+__all__ = ["Probe", "collect", "collected_bytes"]
 
 
 @dataclass(frozen=True)
@@ -146,7 +124,7 @@ def collect(
                 batch_size=batch_size,
                 first=store.done,
             )
-    return dict(_probes(work, store))
+    return {layer.name: store.probe(layer.name) for layer in layers}
 
 
 def collected_bytes(layer: Layer, tokens: int, images: int, tokens_per_image: int) -> int:
@@ -177,14 +155,6 @@ def _elsewhere(work: _Work, start: int) -> dict[str, Kept]:
 
     walk(work.model, work.layers, some, work.preprocess, visit, batch_size=work.batch_size)
     return found[0]
-
-
-def _probes(work: _Work, store: Store) -> Iterator[tuple[str, Probe]]:
-    for layer in work.layers:
-        arrays = store.arrays(layer.name)
-        count = len(work.images)
-        image = np.repeat(np.arange(count), len(arrays["z"]) // count)
-        yield layer.name, Probe(layer.name, arrays["q"], arrays["z"], image, arrays["token"], arrays["pictures"])
 
 
 def _key(work: _Work, given: ImageSource) -> str:

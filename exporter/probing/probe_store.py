@@ -3,25 +3,72 @@
 In a folder there are, for the layer number i, the arrays ``i.q.npy``, ``i.z.npy``, ``i.token.npy``
 and ``i.pictures.npy``, and ``state.json``: what the collection depends on and how many images are
 in. It is replaced in one step after each batch, when the arrays have been written. A collection
-that resumes where another ended computes the same batches, so the arrays get the same bytes.
+that resumes where another ended computes the same batches, so the arrays get the same bytes. Loads no torch.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elude.exporter.probing.instances import Kept
 from elude.handlers.files import replace_file
 
 PARTS = ("q", "z", "token", "pictures")
 _STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Instances of one layer on consecutive images, equally many of each.
+
+    Attributes:
+        q: float32 (instances, groups * inputs, window), the layer's input.
+        z: float32 (instances, units), its output.
+        token: int64 (instances,), position within the image.
+        pictures: float32 (images, groups * inputs), the mean of the layer's whole input over each image.
+    """
+
+    q: NDArray[np.float32]
+    z: NDArray[np.float32]
+    token: NDArray[np.int64]
+    pictures: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Activation instances of one layer, image after image, tokens ascending.
+
+    Attributes:
+        layer: path of the module.
+        q: float32 (instances, groups * inputs, window), the layer's input at each instance; of a
+            convolution the window it looks at.
+        z: float32 (instances, units), its output before any nonlinearity.
+        image: int64 (instances,), position of the image in the source.
+        token: int64 (instances,), position of the token within the image.
+        pictures: float32 (images, groups * inputs), the mean of the layer's whole input over each image.
+    """
+
+    layer: str
+    q: NDArray[np.float32]
+    z: NDArray[np.float32]
+    image: NDArray[np.int64]
+    token: NDArray[np.int64]
+    pictures: NDArray[np.float32]
+
+
+def chosen_tokens(hashes: Sequence[str], tokens: int, count: int, seed: int) -> NDArray[np.int64]:
+    """int64 (images * count,): which tokens of each image are kept, ascending within the image; they hang on its hash
+    and the seed alone.
+    """
+    choice = [np.random.default_rng([seed, int(sha256, 16)]).choice(tokens, count, replace=False) for sha256 in hashes]
+    return np.sort(np.stack(choice), axis=1).ravel()
 
 
 def collection_key(folder: Path) -> str:
@@ -70,6 +117,12 @@ class Store:
         """``q``, ``z``, ``token`` and ``pictures`` of one layer, when all images are in."""
         assert self.done == self.images
         return self._arrays[layer]
+
+    def probe(self, layer: str) -> Probe:
+        """The instances of one layer, when all images are in."""
+        arrays = self.arrays(layer)
+        image = np.repeat(np.arange(self.images), len(arrays["z"]) // self.images)
+        return Probe(layer, arrays["q"], arrays["z"], image, arrays["token"], arrays["pictures"])
 
     def _path(self, folder: Path, layer: str, part: str) -> Path:
         return folder / f"{self.layers.index(layer)}.{part}.npy"

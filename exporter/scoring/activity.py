@@ -1,5 +1,5 @@
 """How strongly each unit and sub-unit answers to each image: one streaming pass that both the measures and the atlas
-read.
+read. Loads no torch before ``scan`` is called.
 
 Memory is 8 bytes per image and feature (a feature is a unit or sub-unit), beside one batch in flight.
 """
@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from elude.exporter.images import ImageSource
-from elude.exporter.models.layers import Layer
 from elude.exporter.models.tokens import to_tokens
-from elude.exporter.models.walk import Calls, walk
 from elude.exporter.progress import Progress
-from elude.exporter.rewrite.layer import SplitLayer
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.errors import EvaluationError
 from elude.handlers.images.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from elude.exporter.models.layers import Layer
+    from elude.exporter.models.walk import Calls
 
 UNITS = "units"
 
@@ -81,12 +83,15 @@ def scan(
         EvaluationError: an activation is not finite.
         UnsupportedLayerError: a layer does not run exactly once per forward pass.
     """
+    from elude.exporter.models.walk import walk
+    from elude.exporter.rewrite.layer import SplitLayer
+
     rows = {
         (layer.name, name): SplitLayer(layer.module, splits[layer.name])
         for layer in layers
         for name, splits in families.items()
     }
-    totals: dict[tuple[str, str], _Totals] = {}
+    totals: dict[tuple[str, str], Totals] = {}
 
     def count(start: int, batch: int, calls: Calls) -> None:
         for layer in layers:
@@ -95,7 +100,7 @@ def scan(
                 output = z if name == UNITS else rows[layer.name, name].activations(x)
                 values = to_tokens(output, layer, batch)
                 if (layer.name, name) not in totals:
-                    totals[layer.name, name] = _Totals(len(images), values.shape[2])
+                    totals[layer.name, name] = Totals(len(images), values.shape[2])
                 totals[layer.name, name].add(start, values)
 
     walk(model, layers, images, preprocess, count, batch_size=batch_size, progress=progress)
@@ -105,7 +110,7 @@ def scan(
     }
 
 
-class _Totals:
+class Totals:
     """Sums that grow batch by batch into an ``Activity``."""
 
     def __init__(self, images: int, features: int) -> None:
@@ -115,13 +120,13 @@ class _Totals:
         self.sum = np.zeros(features)
         self.tokens = 0
 
-    def add(self, start: int, values: Tensor) -> None:
+    def add(self, start: int, values: Tensor | NDArray[np.float32]) -> None:
         """Count one batch, values (batch, tokens, features), whose first image is ``start``."""
-        peak, token = values.max(dim=1)
         rows = slice(start, start + len(values))
-        self.peak[rows], self.token[rows] = peak.cpu().numpy(), token.cpu().numpy()
-        self.above += (values > 0).sum((0, 1)).cpu().numpy()
-        self.sum += values.sum((0, 1), dtype=torch.float64).cpu().numpy()
+        reduced = _reduced(values) if isinstance(values, np.ndarray) else _reduced_where_it_is(values)
+        self.peak[rows], self.token[rows] = reduced[:2]
+        self.above += reduced[2]
+        self.sum += reduced[3]
         self.tokens += values.shape[0] * values.shape[1]
 
     def finish(self, layer: str) -> Activity:
@@ -133,3 +138,19 @@ class _Totals:
         return Activity(
             self.peak, self.token, self.above / self.tokens, self.sum / self.tokens, self.tokens // len(self.peak)
         )
+
+
+def _reduced(values: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+    """Largest value of each image and feature, its token, and of each feature the number above 0 and the sum."""
+    token = values.argmax(axis=1)
+    peak = np.take_along_axis(values, token[:, None], axis=1)[:, 0]
+    return peak, token, (values > 0).sum((0, 1)), values.sum((0, 1), dtype=np.float64)
+
+
+def _reduced_where_it_is(values: Tensor) -> tuple[NDArray[Any], ...]:
+    """The same by torch on the device of ``values``, so that only the result is copied."""
+    import torch
+
+    peak, token = values.max(dim=1)
+    sums = (values > 0).sum((0, 1)), values.sum((0, 1), dtype=torch.float64)
+    return tuple(array.cpu().numpy() for array in (peak, token, *sums))

@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elude.exporter.images import ImageSource, open_images
+from elude.exporter.models.options import EMBEDDED, EMBEDDED_FOLDER
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
-
-EMBEDDED = "embedded"  # the model that brings its own images, see elude.exporter.models.load
-_OWN_IMAGES = Path(__file__).parents[1] / "embedded" / "probe.tar"
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def images_for(bundle: Bundle, path: str | Path | None) -> ImageSource | None:
     """The images at ``path``; without it those that the embedded model brings along, None for any other model."""
     if path is not None:
         return open_images(path)
-    return open_images(_OWN_IMAGES) if bundle.manifest.source.model == EMBEDDED else None
+    return open_images(EMBEDDED_FOLDER / "probe.tar") if bundle.manifest.source.model == EMBEDDED else None
 
 
 def activity_of(

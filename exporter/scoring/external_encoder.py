@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from elude.exporter.images import ImageSource
+from elude.exporter.models.device import device_of
 from elude.exporter.models.load import LoadedModel
 from elude.exporter.progress import Progress
-from elude.exporter.scoring.activity import Activity
-from elude.exporter.scoring.ms_score import peak_weights, ratio
 
 
 def embed(
@@ -30,10 +29,11 @@ def embed(
         batch_size: images per forward pass.
         progress: called with (images done, images).
     """
-    found = []
+    found, device = [], device_of(encoder.module)
     with torch.inference_mode():
         for start, pixels in images.batches(encoder.preprocess, batch_size):
-            found.append(_features(encoder.module, torch.from_numpy(pixels)).flatten(1).double().numpy())
+            features = _features(encoder.module, torch.from_numpy(pixels).to(device))
+            found.append(features.flatten(1).cpu().double().numpy())
             if progress is not None:
                 progress(start + len(pixels), len(images))
     return np.concatenate(found)
@@ -43,20 +43,3 @@ def _features(module: nn.Module, pixels: Tensor) -> Tensor:
     """timm's way to the features behind the classifier."""
     features: Tensor = module.forward_head(module.forward_features(pixels), pre_logits=True)  # type: ignore[operator]
     return features
-
-
-def external_scores(activity: Activity, embeddings: NDArray[np.float64], top: int) -> NDArray[np.float64]:
-    """float64 (features,): MS-Score of each feature's ``top`` images by ``embeddings`` (images, dimensions);
-
-    NaN where 0/0.
-
-    Give embeddings less their mean for the centred score.
-    """
-    order, weights = activity.strongest(top), peak_weights(activity, top)
-    length = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    unit = np.divide(embeddings, length, out=np.zeros_like(embeddings), where=length > 0)
-    numerator = np.empty(order.shape[1])
-    for feature in range(order.shape[1]):
-        rows = unit[order[:, feature]] * weights[:, feature, None]
-        numerator[feature] = np.square(rows.sum(axis=0)).sum() - np.square(rows).sum()
-    return ratio(numerator, weights)

@@ -13,21 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from elude.exporter.images import ImageSource
 from elude.exporter.images.classes import enough_per_class
-from elude.exporter.models.layers import Layer
+from elude.exporter.models.tokens import to_tokens
 from elude.exporter.progress import Progress
 from elude.exporter.scoring.activity import UNITS, Activity, scan
-from elude.exporter.scoring.external_encoder import external_scores
-from elude.exporter.scoring.ms_score import choose, concentrate, random_pairs
+from elude.exporter.scoring.ms_score import Visit, choose, concentrate, external_scores, random_pairs
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.images.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from elude.exporter.models.layers import Layer
+    from elude.exporter.models.walk import Calls
 
 SUB_UNITS, RANDOM = "sub_units", "random"
 PAIRS = "random_pairs"
@@ -139,17 +143,46 @@ def ms_scores(
     Raises:
         EvaluationError: an activation is not finite.
     """
+    from elude.exporter.models.walk import walk
+
     count = len(images)
     first = None if progress is None else lambda done, _: progress(done, 2 * count)
     second = None if progress is None else lambda done, _: progress(count + done, 2 * count)
     families = {SUB_UNITS: splits, RANDOM: random}
     activity = scan(model, layers, families, images, preprocess, batch_size=batch_size, progress=first)
+
+    def each_batch(visit: Visit) -> None:
+        def outputs(start: int, batch: int, calls: Calls) -> None:
+            visit(start, batch, {layer.name: to_tokens(calls[layer.name][1], layer, batch) for layer in layers})
+
+        walk(model, layers, images, preprocess, outputs, batch_size=batch_size, progress=second)
+
+    return score(activity, splits, each_batch, images, held_out=held_out, top=top, embeddings=embeddings)
+
+
+def score(
+    activity: Mapping[str, Mapping[str, Activity]],
+    splits: Mapping[str, LayerSplit],
+    each_batch: Callable[[Visit], None],
+    images: ImageSource,
+    *,
+    held_out: bool,
+    top: int = TOP,
+    embeddings: NDArray[np.float64] | None = None,
+) -> Measures:
+    """Score features whose activity over the images is known, in one more pass.
+
+    Args:
+        activity: layer → ``units``, ``sub_units`` and ``random`` → activity.
+        splits: layer → its split.
+        each_batch: the pass, see ``elude.exporter.scoring.ms_score.concentrate``.
+        images: those that ``activity`` counts.
+        held_out: see ``ms_scores``; ``top`` and ``embeddings``, too.
+    """
+    count = len(images)
     chosen = {(layer, name): choose(of, top) for layer, each in activity.items() for name, of in each.items()}
     chosen |= {(layer, PAIRS): random_pairs(count, each[UNITS].tokens) for layer, each in activity.items()}
-    centres = {layer: each[UNITS].mean for layer, each in activity.items()}
-    similar = concentrate(
-        model, layers, chosen, centres, images=images, preprocess=preprocess, batch_size=batch_size, progress=second
-    )
+    similar = concentrate(chosen, {layer: each[UNITS].mean for layer, each in activity.items()}, each_batch)
     labels = [entry.label for entry in images.entries]
     result: dict[str, dict[str, Scores]] = {}
     for layer, each in activity.items():

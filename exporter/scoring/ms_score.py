@@ -8,28 +8,24 @@ images. The score is the weighted mean cosine similarity of all pairs,
 
 (ELUDe, arXiv 2605.31304, section 4). The right-hand side needs sums only, so the outputs are never
 stored: a second pass over the images adds each e where it is needed. Memory is two arrays
-(features, units) per layer and family.
+(features, units) per layer and family. Loads no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from scipy.sparse import csr_array
 
-from elude.exporter.images import ImageSource
-from elude.exporter.models.layers import Layer
-from elude.exporter.models.tokens import to_tokens
-from elude.exporter.models.walk import Calls, walk
-from elude.exporter.progress import Progress
 from elude.exporter.scoring.activity import Activity
-from elude.handlers.images.preprocess import Preprocess
 
 Key = tuple[str, str]  # layer, family
+Visit = Callable[[int, int, Mapping[str, Any]], None]
+_SHORTEST = 1e-30  # a shorter output has no direction
 
 
 def ms_score(weights: NDArray[np.float64], embeddings: NDArray[np.float64]) -> float:
@@ -96,50 +92,36 @@ def peak_weights(activity: Activity, top: int) -> NDArray[np.float64]:
 
 
 def concentrate(
-    model: nn.Module,
-    layers: Sequence[Layer],
     chosen: Mapping[Key, Chosen],
     centres: Mapping[str, NDArray[np.float64]],
-    *,
-    images: ImageSource,
-    preprocess: Preprocess,
-    batch_size: int = 64,
-    progress: Progress | None = None,
+    each_batch: Callable[[Visit], None],
 ) -> dict[Key, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """MS-Scores of all features, in one pass over the images.
 
     Args:
-        model: the original model.
-        layers: of it.
         chosen: of each layer and family.
         centres: of each layer, the mean output (units,) that the second score takes off.
-        images: the images that ``chosen`` counts.
-        preprocess: of the model.
-        batch_size: images per forward pass.
-        progress: called with (images done, images).
+        each_batch: calls what it is given with each batch of the images that ``chosen`` counts: the first image's
+            number, how many there are, and of each layer the output (batch, tokens, units), of torch or numpy.
 
     Returns:
         of each layer and family two arrays (features,): the score of outputs as they are, and of
         centred ones; NaN where 0/0.
     """
     sums = {
-        key: [
-            _Sum(of.weights.shape[1], len(centres[key[0]]), centre)
-            for centre in (None, torch.from_numpy(centres[key[0]]))
-        ]
+        key: [_Sum(of.weights.shape[1], len(centres[key[0]]), centre) for centre in (None, centres[key[0]])]
         for key, of in chosen.items()
     }
-    by_name = {layer.name: layer for layer in layers}
 
-    def add(start: int, batch: int, calls: Calls) -> None:
+    def add(start: int, batch: int, outputs: Mapping[str, Any]) -> None:
         for key, of in chosen.items():
-            z = to_tokens(calls[key[0]][1], by_name[key[0]], batch)
             rows = slice(*np.searchsorted(of.image, [start, start + batch]))
-            outputs = z[torch.from_numpy(of.image[rows] - start), torch.from_numpy(of.token[rows])].double().cpu()
+            picked = outputs[key[0]][of.image[rows] - start, of.token[rows]]
+            host = picked if isinstance(picked, np.ndarray) else picked.cpu().numpy()
             for part in sums[key]:
-                part.add(outputs, torch.from_numpy(of.feature[rows]), torch.from_numpy(of.weight[rows]))
+                part.add(host.astype(np.float64), of.feature[rows], of.weight[rows])
 
-    walk(model, layers, images, preprocess, add, batch_size=batch_size, progress=progress)
+    each_batch(add)
     return {
         key: (parts[0].finish(chosen[key].weights), parts[1].finish(chosen[key].weights)) for key, parts in sums.items()
     }
@@ -148,20 +130,22 @@ def concentrate(
 class _Sum:
     """sum w e and sum w^2 |e|^2 of each feature."""
 
-    def __init__(self, features: int, units: int, centre: Tensor | None) -> None:
-        self.total = torch.zeros(features, units, dtype=torch.float64)
-        self.own = torch.zeros(features, dtype=torch.float64)
+    def __init__(self, features: int, units: int, centre: NDArray[np.float64] | None) -> None:
+        self.total = np.zeros((features, units))
+        self.own = np.zeros(features)
         self.centre = centre
 
-    def add(self, outputs: Tensor, feature: Tensor, weight: Tensor) -> None:
+    def add(self, outputs: NDArray[np.float64], feature: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
         """Add the outputs (rows, units) to the features (rows,) with the weights (rows,)."""
-        embedding = nn.functional.normalize(outputs if self.centre is None else outputs - self.centre, dim=1, eps=1e-30)
-        self.total.index_add_(0, feature, embedding * weight[:, None])
-        self.own.index_add_(0, feature, embedding.square().sum(1) * weight.square())
+        embedding = outputs if self.centre is None else outputs - self.centre
+        embedding = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), _SHORTEST)
+        count = len(self.own)
+        self.total += csr_array((weight, (feature, np.arange(len(feature)))), (count, len(feature))) @ embedding
+        self.own += np.bincount(feature, np.square(embedding).sum(axis=1) * np.square(weight), count)
 
     def finish(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """The scores (features,), given the weights (top, features)."""
-        return ratio((self.total.square().sum(1) - self.own).numpy(), weights)
+        return ratio(np.square(self.total).sum(axis=1) - self.own, weights)
 
 
 def ratio(numerator: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -171,3 +155,20 @@ def ratio(numerator: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArr
     scores = np.full(len(numerator), np.nan)
     np.divide(numerator, denominator, out=scores, where=enough)
     return scores
+
+
+def external_scores(activity: Activity, embeddings: NDArray[np.float64], top: int) -> NDArray[np.float64]:
+    """float64 (features,): MS-Score of each feature's ``top`` images by ``embeddings`` (images, dimensions);
+
+    NaN where 0/0.
+
+    Give embeddings less their mean for the centred score.
+    """
+    order, weights = activity.strongest(top), peak_weights(activity, top)
+    length = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    unit = np.divide(embeddings, length, out=np.zeros_like(embeddings), where=length > 0)
+    numerator = np.empty(order.shape[1])
+    for feature in range(order.shape[1]):
+        rows = unit[order[:, feature]] * weights[:, feature, None]
+        numerator[feature] = np.square(rows.sum(axis=0)).sum() - np.square(rows).sum()
+    return ratio(numerator, weights)

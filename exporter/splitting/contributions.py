@@ -13,28 +13,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from elude.exporter.weighted_layer import WeightedLayer
 from elude.handlers.errors import UsageError
 
 if TYPE_CHECKING:
-    from elude.exporter.models.layers import Layer
-    from elude.exporter.probing.probe import Probe
+    from elude.exporter.probing.probe_store import Probe
 
 
-def layer_weight(layer: Layer) -> NDArray[np.float32]:
+def layer_weight(layer: WeightedLayer) -> NDArray[np.float32]:
     """float32 (units, inputs, window): the layer's weight with the kernel's positions laid flat."""
-    weight: NDArray[np.float32] = layer.module.weight.detach().float().cpu().numpy()
-    return weight.reshape(layer.units, layer.inputs, layer.window)
+    return layer.weight().reshape(layer.units, layer.inputs, layer.window)
 
 
-def layer_bias(layer: Layer) -> NDArray[np.float32]:
+def layer_bias(layer: WeightedLayer) -> NDArray[np.float32]:
     """float32 (units,): the layer's bias, zeros where it has none."""
-    if layer.module.bias is None:
-        return np.zeros(layer.units, np.float32)
-    bias: NDArray[np.float32] = layer.module.bias.detach().float().cpu().numpy()
-    return bias
+    bias = layer.bias()
+    return np.zeros(layer.units, np.float32) if bias is None else bias
 
 
-def contributions(layer: Layer, probe: Probe, unit: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def contributions(layer: WeightedLayer, probe: Probe, unit: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """float32 (rows, inputs): what each input of the unit's group added to ``unit`` at the instances ``rows``; not
     normalised.
     """

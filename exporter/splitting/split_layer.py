@@ -33,17 +33,17 @@ from elude.exporter.splitting.split_unit import (
     split_candidates,
     split_unit,
 )
+from elude.exporter.weighted_layer import WeightedLayer
 from elude.handlers.errors import UsageError
 
 if TYPE_CHECKING:
-    from elude.exporter.models.layers import Layer
-    from elude.exporter.probing.probe import Probe
+    from elude.exporter.probing.probe_store import Probe
 
 PER_PICTURE = 2  # instances of one picture that a unit's clusters are made of
 
 
 def split_layer(
-    layer: Layer,
+    layer: WeightedLayer,
     probe: Probe,
     settings: SplitSettings,
     progress: Progress | None = None,
@@ -56,7 +56,7 @@ def split_layer(
 
 
 def split_with_control(
-    layer: Layer,
+    layer: WeightedLayer,
     probe: Probe,
     settings: SplitSettings,
     progress: Progress | None = None,
@@ -86,7 +86,7 @@ def split_with_control(
 
 
 def _split(
-    layer: Layer,
+    layer: WeightedLayer,
     probe: Probe,
     settings: SplitSettings,
     progress: Progress | None,
@@ -113,7 +113,7 @@ def _split(
     return _gather(layer.name, layer.inputs, units)
 
 
-def _check_fit(layer: Layer, probe: Probe) -> None:
+def _check_fit(layer: WeightedLayer, probe: Probe) -> None:
     if probe.q.shape[1:] != (layer.groups * layer.inputs, layer.window) or probe.z.shape != (len(probe.q), layer.units):
         raise UsageError(
             f"{layer.name}: probed inputs {probe.q.shape} and outputs {probe.z.shape} do not fit the layer "
@@ -122,7 +122,7 @@ def _check_fit(layer: Layer, probe: Probe) -> None:
         )
 
 
-def _jobs(layer: Layer, probe: Probe, settings: SplitSettings) -> Callable[[int], Instances]:
+def _jobs(layer: WeightedLayer, probe: Probe, settings: SplitSettings) -> Callable[[int], Instances]:
     """What makes the instances of one unit."""
     bias = layer_bias(layer)
     space = picture_space(probe.pictures) if settings.clusterer == PICTURES else None

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from elude.exporter.graph.metadata import split_sha256
-from elude.exporter.graph.write_graph import DTYPES
+from elude.exporter.graph.prepare import DTYPES
 from elude.exporter.rewrite import Disentangled
 from elude.exporter.splitting.layer_split import LayerSplit
-from elude.exporter.verify.compare import OWN_ERROR, Array, Run, compare, errors, fan_in, rounding, rule, scale_of
+from elude.exporter.verify.compare import OWN_ERROR, Array, Run, compare, errors, rounding, rule, scale_of
 from elude.exporter.verify.divergence import first_divergence
 from elude.exporter.verify.report import Comparison, Equivalence, Sums
-from elude.exporter.verify.stored_sums import sums_of_weights
+from elude.exporter.verify.stored_sums import folds, sums_of_weights
 from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.output_kinds import CLASSES
 from elude.handlers.bundle.session import GraphSession
@@ -136,7 +136,9 @@ def verify(
                     full = _in_full(case, twin, double, pixel_values[BATCH:images] if case.kind == "real" else None)
                     row = compare(label, case.kind, setting, runs, full.tolerance(name, terms), classes=classes)
                 runtime.append(row)
-    weights = {split.layer: sums_of_weights(path, original, split, dtype) for split in splits}
+    weights = {
+        split.layer: sums_of_weights(path, split, *_parameters(path, original, split, dtype)) for split in splits
+    }
     report = Equivalence(
         tuple(Sums(split.layer, *weights[split.layer], tuple(activations[split.layer])) for split in splits),
         tuple(rewrite),
@@ -148,6 +150,27 @@ def verify(
         report = replace(report, divergence=first_divergence(original, path, cases[0].pixels, terms, dtype))
     report.raise_if_failed()
     return report
+
+
+def fan_in(module: nn.Module) -> int:
+    """Products that one element of the output sums up: all fan-ins of the linear layers and convolutions of the
+    model.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    return max(sum(layer.weight[0].numel() for layer in layers), 1)
+
+
+def _parameters(
+    path: Path, original: nn.Module, split: LayerSplit, dtype: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weight and bias of a split layer, as far as the file can hold them."""
+    module = original.get_submodule(split.layer)
+    assert isinstance(module, (nn.Linear, nn.Conv2d))
+    bias = torch.zeros(len(split.parts)) if module.bias is None else module.bias.detach()
+    weight = module.weight.detach()
+    if dtype != "float32" and not folds(path, split.layer):
+        weight = weight.to(DTYPES[dtype]).float()  # the file has the layer's weights in that type only
+    return weight.numpy(), bias.numpy()
 
 
 def _check_split(session: GraphSession, splits: Sequence[LayerSplit]) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from elude.exporter.verify.report import Comparison
 
@@ -40,14 +39,6 @@ class Run:
 def rounding(terms: int, scale: float, dtype: str = "float32") -> float:
     """16 u sqrt(terms) scale."""
     return FACTOR * ROUNDOFF[dtype] * float(np.sqrt(terms)) * scale
-
-
-def fan_in(module: nn.Module) -> int:
-    """Products that one element of the output sums up: all fan-ins of the linear layers and convolutions of the
-    model.
-    """
-    layers = [layer for layer in module.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
-    return max(sum(layer.weight[0].numel() for layer in layers), 1)
 
 
 def rule(terms: int, sums: dict[str, int], dtype: str = "float32") -> dict[str, Any]:

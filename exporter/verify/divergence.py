@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from elude.exporter.graph.plain import scopes
+from elude.exporter.graph.site import scopes
 from elude.exporter.verify.compare import Array, errors, rounding, scale_of
 from elude.exporter.verify.report import Divergence
 

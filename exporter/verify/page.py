@@ -5,8 +5,6 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from elude.exporter.verify.report import CLAIMS
-
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em}"
     "table{border-collapse:collapse;width:100%}.no{color:#a00;font-weight:bold}"
@@ -48,7 +46,7 @@ def summary(report: dict[str, Any]) -> dict[str, str]:
     """The few lines that matter; "–" for the top-1 agreement of a model without classes."""
     numbers, rule = report["summary"], report["tolerance"]
     found = {"result": "equal" if report["passed"] else "NOT EQUAL"}
-    found |= {f"max |Δ| {CLAIMS[claim]}": _text(numbers[claim]) for claim in CLAIMS}
+    found |= {f"max |Δ| {claim['claim']}": _text(numbers[name]) for name, claim in report["claims"].items()}
     found["top-1 agreement"] = "–" if numbers["top1"] is None else f"{100 * numbers['top1']:.4g} %"
     found["images"] = str(report["images"])
     found["tolerance"] = f"{rule['formula']}; {rule['dtype']}, roundoff {rule['roundoff']:.3g}, {rule['terms']} terms"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from elude.handlers.bundle.output_kinds import OUTPUT_NAMES
@@ -12,6 +13,11 @@ CLAIMS = {
     "sums": "(a) the sub-units sum to their unit",
     "rewrite": "(b) the rewritten torch model equals the original",
     "runtime": "(c) ONNX Runtime equals torch",
+}
+ONNX_CLAIMS = {
+    "sums": CLAIMS["sums"],
+    "rewrite": "(b) the rewritten file equals the given one",
+    "runtime": "(c) steering equals an edit of the given file's weights",
 }
 
 
@@ -123,6 +129,7 @@ class Equivalence:
         rule: how the tolerances were derived, with its constants.
         images: number of real images compared.
         divergence: when a claim fails, the first value of the file's graph that is off, if one of the model's own is.
+        claims: how the claims are worded: of a torch model, or of a file.
     """
 
     sums: tuple[Sums, ...]
@@ -131,6 +138,7 @@ class Equivalence:
     rule: dict[str, Any]
     images: int
     divergence: Divergence | None = None
+    claims: Mapping[str, str] = field(default_factory=lambda: CLAIMS)
 
     @property
     def passed(self) -> bool:
@@ -170,9 +178,9 @@ class Equivalence:
             "tolerance": self.rule,
             "divergence": None if self.divergence is None else finite(asdict(self.divergence)),
             "claims": {
-                "sums": {"claim": CLAIMS["sums"], "layers": [item.to_json() for item in self.sums]},
-                "rewrite": {"claim": CLAIMS["rewrite"], "outputs": [item.to_json() for item in self.rewrite]},
-                "runtime": {"claim": CLAIMS["runtime"], "outputs": [item.to_json() for item in self.runtime]},
+                "sums": {"claim": self.claims["sums"], "layers": [item.to_json() for item in self.sums]},
+                "rewrite": {"claim": self.claims["rewrite"], "outputs": [item.to_json() for item in self.rewrite]},
+                "runtime": {"claim": self.claims["runtime"], "outputs": [item.to_json() for item in self.runtime]},
             },
         }
 
@@ -195,7 +203,7 @@ class Equivalence:
         for layer in self.sums:
             if layer.mismatches:
                 return (
-                    f"Claim {CLAIMS['sums']} fails for {layer.layer}: {layer.mismatches} of {layer.weights} "
+                    f"Claim {self.claims['sums']} fails for {layer.layer}: {layer.mismatches} of {layer.weights} "
                     "weights and biases in the file "
                     f"do not sum, by up to {layer.largest:.3g} (allowed: 0)"
                 )
@@ -206,7 +214,7 @@ class Equivalence:
         )
         name, worst = next((name, item) for name, items in claims for item in items if not item.passed)
         return (
-            f"Claim {CLAIMS[name]} fails for {worst.output} on {worst.inputs} inputs, {worst.setting}: off "
+            f"Claim {self.claims[name]} fails for {worst.output} on {worst.inputs} inputs, {worst.setting}: off "
             f"by {worst.max_abs:.3g} "
             f"(allowed: {worst.tolerance:.3g}), worst at image {worst.worst['image']} in a batch of "
             f"{worst.worst['batch']}"

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from elude.exporter.graph.stored_weights import splits_of
 from elude.exporter.images import open_images
-from elude.exporter.models.layers import find_layers
-from elude.exporter.models.load import EMBEDDED, EMBEDDED_FOLDER
-from elude.exporter.models.original import load_original
-from elude.exporter.rewrite import graft
-from elude.exporter.verify.check import verify
+from elude.exporter.models.options import EMBEDDED, EMBEDDED_FOLDER, ONNX, ModelOptions, parse_address
+from elude.exporter.onnx_files.read_file import read_onnx
+from elude.exporter.verify.check_onnx import verify_onnx
 from elude.exporter.verify.report import Equivalence
 from elude.handlers.bundle.bundle import Bundle, Source
 from elude.handlers.bundle.device import CPU, providers_of
@@ -26,6 +23,8 @@ from elude.handlers.errors import EquivalenceError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from elude.exporter.models.load import LoadedModel
 
 IMAGES = 32
@@ -35,7 +34,7 @@ def verify_file(
     path: Path | str,
     images: Path | str | None = None,
     *,
-    model: str | nn.Module | LoadedModel | None = None,
+    model: str | Path | nn.Module | LoadedModel | None = None,
     count: int = IMAGES,
     device: str = "cpu",
 ) -> Equivalence:
@@ -60,28 +59,59 @@ def verify_file(
 
 
 def _verify(
-    file: Path, images: Path | str | None, model: str | nn.Module | LoadedModel | None, count: int, device: str
+    file: Path, images: Path | str | None, model: str | Path | nn.Module | LoadedModel | None, count: int, device: str
 ) -> Equivalence:
     session = GraphSession(file)
     source = Source.from_json(json.loads(session.metadata["elude.source"]))
     preprocess = Preprocess.from_json(json.loads(session.metadata["elude.preprocess"]))
-    loaded = load_original(source, preprocess, model)
-    if loaded.source.weights_sha256 != source.weights_sha256:
-        raise EquivalenceError(
-            f"{source.model} has different weights from those the file was made from: sha256 "
-            f"{loaded.source.weights_sha256[:12]}…, "
-            f"not {source.weights_sha256[:12]}….",
-            "Export it again, or bring the old weights back.",
-        )
+    if source.model.startswith(ONNX):
+        return _verify_onnx(file, images, model, count, session, source, preprocess)
+    from elude.exporter.models.layers import find_layers
+    from elude.exporter.models.original import load_original
+    from elude.exporter.rewrite import graft
+    from elude.exporter.verify.check import verify
+
+    loaded = load_original(source, preprocess, str(model) if isinstance(model, Path) else model)
+    _check_weights(loaded.source, source)
     splits = splits_of(file)
     layers = [find_layers(loaded.module, split.layer)[0] for split in splits]
-    pixels = _pixels(images, loaded, source, session, count)
+    pixels = _pixels(images, preprocess, source, session, count)
     twin, others = graft(loaded.module, splits), [name for name in providers_of(device) if name != CPU]
     return verify(loaded.module, twin, file, splits, layers, pixels, images=count, providers=others)
 
 
+def _verify_onnx(
+    file: Path,
+    images: Path | str | None,
+    model: object,
+    count: int,
+    session: GraphSession,
+    source: Source,
+    preprocess: Preprocess,
+) -> Equivalence:
+    """Against the ONNX file that it was made from."""
+    name, said = parse_address(source.model)
+    if not isinstance(model, (str, Path)):
+        raise UsageError(f"It was made from the file {name.removeprefix(ONNX)}.", "Give it: --model FILE.onnx.")
+    options = ModelOptions(kind=session.output_kind, preprocess=preprocess).over(said)
+    given = read_onnx(Path(model), options)
+    _check_weights(given.source, source)
+    splits, layers = splits_of(file), {layer.name: layer for layer in given.graph()[1]}
+    pixels = _pixels(images, preprocess, source, session, count)
+    return verify_onnx(given, file, splits, [layers[split.layer] for split in splits], pixels)
+
+
+def _check_weights(found: Source, named: Source) -> None:
+    if found.weights_sha256 != named.weights_sha256:
+        raise EquivalenceError(
+            f"{named.model} has different weights from those the file was made from: sha256 "
+            f"{found.weights_sha256[:12]}…, not {named.weights_sha256[:12]}….",
+            "Export it again, or bring the old weights back.",
+        )
+
+
 def _pixels(
-    images: Path | str | None, loaded: LoadedModel, source: Source, session: GraphSession, count: int
+    images: Path | str | None, preprocess: Preprocess, source: Source, session: GraphSession, count: int
 ) -> NDArray[np.float32]:
     if count < 1:
         raise UsageError(f"count is {count}.", "Use 1 or more images.")
@@ -90,6 +120,6 @@ def _pixels(
     if images is None:
         size = [edge if isinstance(edge, int) else 224 for edge in session.input_size]
         return np.random.default_rng(1).standard_normal((min(count, 8), *size)).astype(np.float32)
-    _, pixels = next(open_images(images).limited(count).batches(loaded.preprocess, count))
+    _, pixels = next(open_images(images).limited(count).batches(preprocess, count))
     found: NDArray[np.float32] = pixels
     return found

@@ -46,6 +46,9 @@ from elude.quality.suites.choice import stratified
 from elude.quality.suites.suite import ShiftedSet, Suite
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from elude.exporter.models.loaded import LoadedModel
     from elude.handlers.bundle.bundle import Bundle
     from elude.quality.evaluation.attack_strengths import Attacks
 
@@ -78,6 +81,7 @@ def evaluate(
     device: str = CPU,
     precision: str = PRECISIONS[0],
     keep_answers: bool = True,
+    model: str | nn.Module | LoadedModel | None = None,
     before: Callable[[Work], None] | None = None,
 ) -> QualityReport:
     """Measure a subject; of a bundle all three forms, on the same pixels.
@@ -109,6 +113,7 @@ def evaluate(
             themselves.
         precision: of a bundle's torch models, as for :class:`~elude.quality.subjects.torch_subject.TorchSubject`.
         keep_answers: also return the answer to each clean image, with thumbnails of the most confident mistakes.
+        model: the original of a bundle that cannot load it by name (elude.exporter.models.original).
         before: called with the work before anything is measured, to forecast it.
 
     Raises:
@@ -122,7 +127,7 @@ def evaluate(
     if budget is not None and budget < 1:
         raise UsageError(f"A budget of {budget} images measures nothing.", "Give 200 or more.")
     suite = as_published(suite) if published else suite
-    identity, subjects, main = _subjects(subject, threads, resolve(device), precision)
+    identity, subjects, main = _subjects(subject, threads, resolve(device), precision, model)
     wanted = [d for d in DIMENSIONS if d in (among if dimensions is None else dimensions)]
     attacked = _attacked(subjects)
     missing = unavailable(subjects[main], suite, attackable=attacked is not None)
@@ -245,15 +250,23 @@ def evaluate(
 
 
 def _subjects(
-    subject: Subject | Forms | Bundle, threads: int, device: str, precision: str
+    subject: Subject | Forms | Bundle,
+    threads: int,
+    device: str,
+    precision: str,
+    model: str | nn.Module | LoadedModel | None,
 ) -> tuple[dict[str, str | None], dict[str, Subject], str]:
     """What is measured, by name; and which of them the report is about."""
     from elude.handlers.bundle.bundle import Bundle
 
     if isinstance(subject, Bundle):
-        from elude.quality.subjects.bundle_subject import open_bundle
+        from elude.quality.subjects.bundle_subject import made_from_onnx, open_bundle, served_graph
 
-        subject = open_bundle(subject, threads=threads, device=device, precision=precision)
+        if made_from_onnx(subject):
+            name, sha256 = subject.manifest.source.model, subject.artefact_sha256
+            identity: dict[str, str | None] = {"kind": "bundle", "model": name, "artefact_sha256": sha256}
+            return identity, {"served": served_graph(subject, threads=threads, device=device)}, "served"
+        subject = open_bundle(subject, threads=threads, device=device, precision=precision, model=model)
     if isinstance(subject, Forms):
         forms = {"original": subject.original, "disentangled": subject.disentangled, "served": subject.served}
         return {"kind": "bundle", "model": subject.name, "artefact_sha256": subject.artefact_sha256}, forms, "served"

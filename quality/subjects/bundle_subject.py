@@ -6,6 +6,9 @@ shipped, not on what the exporter held.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from elude.exporter.models.options import ONNX
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EvaluationError
 from elude.handlers.images.preprocess import Preprocess
@@ -13,11 +16,48 @@ from elude.quality.subjects.onnx_subject import OnnxSubject
 from elude.quality.subjects.subject import Forms
 from elude.quality.subjects.torch_subject import TorchSubject
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from elude.exporter.models.loaded import LoadedModel
+
 PREPROCESS, LABELS = "preprocess.json", "labels.json"
 
 
-def open_bundle(bundle: Bundle, *, threads: int = 1, device: str = "cpu", precision: str = "float32") -> Forms:
+def made_from_onnx(bundle: Bundle) -> bool:
+    """Whether an ONNX file is all there is of the original: there is no torch model to compare with or to attack."""
+    return bundle.manifest.source.model.startswith(ONNX)
+
+
+def served_graph(bundle: Bundle, *, threads: int = 1, device: str = "cpu") -> OnnxSubject:
+    """The graph of a bundle by itself."""
+    return OnnxSubject(
+        bundle,
+        Preprocess.from_json(bundle.json(PREPROCESS)),
+        name="served",
+        labels=bundle.json(LABELS) if bundle.has(LABELS) else None,
+        parameters=bundle.manifest.parameters,
+        threads=threads,
+        device=device,
+    )
+
+
+def open_bundle(
+    bundle: Bundle,
+    *,
+    threads: int = 1,
+    device: str = "cpu",
+    precision: str = "float32",
+    model: str | nn.Module | LoadedModel | None = None,
+) -> Forms:
     """Load the graph and rebuild both torch models.
+
+    Args:
+        bundle: with its graph.
+        threads: of ONNX Runtime.
+        device: where all three run.
+        precision: of the torch models.
+        model: the original, where the bundle cannot load it by name (elude.exporter.models.original).
 
     Raises:
         EvaluationError: if the model the bundle names has other weights now.
@@ -29,7 +69,7 @@ def open_bundle(bundle: Bundle, *, threads: int = 1, device: str = "cpu", precis
 
     source = bundle.manifest.source
     preprocess = Preprocess.from_json(bundle.json(PREPROCESS))
-    loaded = load_original(source, preprocess)
+    loaded = load_original(source, preprocess, model)
     if loaded.source.weights_sha256 != source.weights_sha256:
         raise EvaluationError(
             f"{source.model} now has different weights from those the bundle was made from: sha256 "
@@ -38,7 +78,6 @@ def open_bundle(bundle: Bundle, *, threads: int = 1, device: str = "cpu", precis
             "Export it again, or bring the old weights back.",
         )
     labels = bundle.json(LABELS) if bundle.has(LABELS) else None
-    parameters = bundle.manifest.parameters
     twin = graft(loaded.module, bundle_splits(bundle))
     return Forms(
         source.model,
@@ -53,7 +92,5 @@ def open_bundle(bundle: Bundle, *, threads: int = 1, device: str = "cpu", precis
             precision=precision,
         ),
         TorchSubject(twin, preprocess, name="disentangled", labels=labels, device=device, precision=precision),
-        OnnxSubject(
-            bundle, preprocess, name="served", labels=labels, parameters=parameters, threads=threads, device=device
-        ),
+        served_graph(bundle, threads=threads, device=device),
     )

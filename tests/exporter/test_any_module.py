@@ -18,13 +18,14 @@ from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.export.pipeline import export
 from elude.exporter.models.layers import find_layers
 from elude.exporter.models.load import ModelOptions, load_any, load_model
-from elude.exporter.verify import verify_file
+from elude.exporter.verify.verify_bundle import verify_file
 from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import EvaluationError, UnsupportedLayerError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
+from elude.quality.subjects.bundle_subject import open_bundle
 
 SIZE = 8
 COLOUR = Preprocess((3, SIZE, SIZE), "nearest", 1.0, "center", (0.5,) * 3, (0.5,) * 3)
@@ -157,6 +158,10 @@ def test_a_bundle_does_not_start_code_by_itself(factory: str, tmp_path: Path) ->
     with pytest.raises(UsageError, match=r"must not start.*--model"):
         verify_file(bundle.root)
     assert verify_file(bundle.root, model=factory, count=2).passed
+    with pytest.raises(UsageError, match=r"must not start.*--model"):
+        open_bundle(bundle)
+    forms, pixels = open_bundle(bundle, model=factory), np.full((2, *COLOUR.input_size), 0.25, np.float32)
+    np.testing.assert_allclose(forms.original.outputs(pixels), forms.served.outputs(pixels), atol=1e-5)
 
 
 class Regressor(nn.Module):

@@ -16,7 +16,7 @@ from elude.exporter.models.device import choose_device, device_of, on_device
 from elude.exporter.models.layers import find_layers
 from elude.exporter.probing.probe import collect
 from elude.exporter.rewrite import graft
-from elude.exporter.verify import verify
+from elude.exporter.verify.check import verify
 from elude.handlers.bundle.device import CPU, CUDA, provider_options, providers_of
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import UsageError

@@ -14,7 +14,7 @@ from _models import Convolutions, TinyBlocks
 from torch import nn
 
 import elude.exporter.models.torchvision_compat  # noqa: F401 - before timm
-from elude.exporter.graph import plain_export
+from elude.exporter.graph.plain import plain_export
 from elude.exporter.rewrite import graft
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import UnsupportedLayerError, UsageError

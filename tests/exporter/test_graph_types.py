@@ -21,8 +21,9 @@ from elude.exporter.models.layers import find_layers
 from elude.exporter.models.load import LoadedModel
 from elude.exporter.rewrite import graft
 from elude.exporter.splitting.weights import sub_unit_bias, sub_unit_weights
-from elude.exporter.verify import verify, verify_file
+from elude.exporter.verify.check import verify
 from elude.exporter.verify.page import html, rows, summary
+from elude.exporter.verify.verify_bundle import verify_file
 from elude.handlers.bundle.bundle import write_bundle
 from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.session import GraphSession

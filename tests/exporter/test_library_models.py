@@ -77,7 +77,7 @@ EXPECTED = {
 
 
 def check_graph(loaded: LoadedModel, path: Path) -> None:
-    """Bit-identical to the module's own plain export and steered as the torch twin is."""
+    """The optimised file answers as the module does, and is steered as the torch twin is."""
     size = loaded.preprocess.input_size
     trial = try_out(loaded.module, size, splittable(loaded.module))
     layers = find_layers(loaded.module, "last", trial, headless=loaded.kind == "embedding")

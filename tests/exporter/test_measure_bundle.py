@@ -25,8 +25,8 @@ from elude.exporter.export.pipeline import export
 from elude.exporter.images import ImageSource, open_images
 from elude.exporter.models.load import load_model
 from elude.exporter.scoring.activity import Activity
-from elude.exporter.scoring.external_encoder import embed, external_scores
-from elude.exporter.scoring.ms_score import ms_score
+from elude.exporter.scoring.external_encoder import embed
+from elude.exporter.scoring.ms_score import external_scores, ms_score
 from elude.exporter.splitting.layer_split import LayerSplit, full_masks, whole
 from elude.exporter.splitting.stability import stability
 from elude.handlers.bundle.bundle import Bundle

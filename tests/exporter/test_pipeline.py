@@ -18,7 +18,7 @@ import torch
 from _images import noise
 from safetensors.torch import save_file
 
-import elude.exporter.verify
+from elude.exporter.export import torch_job
 from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.export.pipeline import export
 from elude.exporter.images import open_images
@@ -158,6 +158,7 @@ def test_a_ray_cluster_of_two_gives_the_same_bundle(
 
 KILLED = """
 import os, signal, sys
+from elude.exporter.export import torch_job
 from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.export.pipeline import export
 
@@ -188,7 +189,7 @@ def test_a_killed_export_goes_on_and_gives_the_same_bytes(
 def test_a_failed_check_leaves_no_bundle_and_loses_nothing_that_was_collected(
     model: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = elude.exporter.verify.verify
+    real = torch_job.verify
 
     def broken(original: torch.nn.Module, *rest: object, **keywords: object) -> object:
         with torch.no_grad():
@@ -196,7 +197,7 @@ def test_a_failed_check_leaves_no_bundle_and_loses_nothing_that_was_collected(
         return real(original, *rest, **keywords)
 
     with monkeypatch.context() as patched:
-        patched.setattr(elude.exporter.verify, "verify", broken)
+        patched.setattr(torch_job, "verify", broken)
         with pytest.raises(EquivalenceError, match=r"bundle\.partial.*resumes"):
             export(model, images, "last", tmp_path / "bundle", SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle.partial"]

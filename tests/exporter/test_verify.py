@@ -18,8 +18,8 @@ from onnx import numpy_helper
 
 from elude.exporter.graph import emit
 from elude.exporter.rewrite import graft
-from elude.exporter.verify import verify
-from elude.exporter.verify.compare import Run, compare, errors, fan_in
+from elude.exporter.verify.check import fan_in, verify
+from elude.exporter.verify.compare import Run, compare, errors
 from elude.handlers.errors import EquivalenceError, UsageError
 
 LAYERS = "blocks.0.mlp.fc2,blocks.1.mlp.fc2"
