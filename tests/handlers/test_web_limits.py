@@ -94,6 +94,7 @@ def test_idle_connections_shut_nobody_out(running: Running) -> None:
     status, seconds = running.ask(body=PICTURE, path="/predictions/elude")
     assert status == 200
     assert seconds < 0.4  # before the idle ones time out
+    assert len(running.server.server_state.connections) <= LIMITS.max_connections  # those of a process have an end
     for connection in idle:
         connection.close()
 
