@@ -4,21 +4,33 @@ Answers come in the jobs' order.
 
 An answer depends on its job alone, and arithmetic runs on one thread wherever it runs, so that all
 engines give the same bytes (on processors of one kind: other kinds may round otherwise).
+
+What all jobs need is put once on each machine: processes of this machine map the files of its
+arrays, those of a cluster read Ray's object store. Jobs carry their own arguments only.
 """
 
 from __future__ import annotations
 
+import io
+import mmap
 import multiprocessing
 import os
+import pickle
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from elude.handlers.errors import EludeError, UsageError
 
 LOCAL, RAY = "local", "ray"
 ENGINES = (LOCAL, RAY)
+_LARGE = 2**20  # bytes from which on an array is put into a file for other processes
 _AHEAD = 2  # jobs per worker that are made before the first of them is answered: bounds memory
 Shared = TypeVar("Shared")
 Job = TypeVar("Job")
@@ -44,7 +56,7 @@ def run(
 
     Args:
         work: a function of a module.
-        shared: what all jobs need; with ``local`` it travels with each job, with ``ray`` once to each machine.
+        shared: what all jobs need; put once on each machine, its large arrays read-only.
         jobs: made one after another, only a few ahead of what is answered.
         engine: ``local``, or ``ray`` for the cluster that ``RAY_ADDRESS`` names, or else one on this machine.
         workers: processes; 0 is one per processor. Of a cluster that is there already, only how
@@ -60,11 +72,51 @@ def run(
         yield from _with_ray(work, shared, jobs, count)
         return
     # spawned, as forking a process that has threads of torch can hang
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
-        try:
-            yield from _in_order(lambda job: pool.submit(work, shared, job).result, jobs, _AHEAD * count)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="elude-") as folder:
+        packed = _packed(shared, Path(folder))
+        with ProcessPoolExecutor(count, spawn, initializer=_unpack, initargs=(packed,)) as pool:
+            try:
+                yield from _in_order(lambda job: pool.submit(_with_shared, work, job).result, jobs, _AHEAD * count)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles arrays as the files that they are mapped from; large ones in memory are written to files first."""
+
+    def __init__(self, file: io.BytesIO, folder: Path) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self.folder = folder
+
+    def reducer_override(self, value: Any) -> Any:
+        if not isinstance(value, np.ndarray) or value.nbytes < _LARGE or value.dtype.hasobject:
+            return NotImplemented
+        source: Any = value.base
+        if isinstance(value, np.memmap) and isinstance(source, mmap.mmap):  # all of a map, not a view of it
+            order = "C" if value.flags.c_contiguous else "F"
+            place = str(value.filename), value.dtype, "r", value.offset, value.shape, order
+            return np.memmap, place
+        path = self.folder / f"{len(os.listdir(self.folder))}.npy"
+        np.save(path, value)
+        return partial(np.load, mmap_mode="r"), (path,)
+
+
+def _packed(shared: object, folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    _Pickler(buffer, folder).dump(shared)
+    return buffer.getvalue()
+
+
+_shared: list[Any] = []  # of a worker process: what its pool put there
+
+
+def _unpack(packed: bytes) -> None:
+    _shared[:] = [pickle.loads(packed)]
+
+
+def _with_shared(work: Callable[[Any, Job], Answer], job: Job) -> Answer:
+    return work(_shared[0], job)
 
 
 def _in_order(submit: Callable[[Job], Callable[[], Answer]], jobs: Iterable[Job], ahead: int) -> Iterator[Answer]:
@@ -90,6 +142,8 @@ def _with_ray(
             {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
         )
         ray.init(log_to_driver=False, **options)
+    # else each process would have a copy of a mapped array of its own, not the object store's
+    ray.util.register_serializer(np.memmap, serializer=np.asarray, deserializer=np.asarray)
     remote, everywhere = ray.remote(num_cpus=1)(work), ray.put(shared)
 
     def submit(job: Job) -> Callable[[], Answer]:

@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import elude
+from elude.cli.export_commands import what_more_would_buy
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.requests.edit_text import parse_edit
 
@@ -55,6 +57,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle, tmp_path / "bundle"))
+
+
+def test_an_export_of_few_images_says_what_more_would_buy(bundle: Path) -> None:
+    assert "300 images" in (what_more_would_buy(Bundle.open(bundle)) or "")
+    enough = {"settings": {"probing_images": 5_000, "tokens_per_image": 8}}
+    assert what_more_would_buy(SimpleNamespace(json=lambda _: enough)) is None  # type: ignore[arg-type]
 
 
 def test_help_names_every_command() -> None:

@@ -98,12 +98,12 @@ def training_probe(seed: int) -> Probe:
 def split(probe: Probe, chosen: NDArray[np.int64], seed: int) -> LayerSplit:
     """The split of the chosen units, with the default rule and clusterer."""
     which, offsets = the_layer(), bias()
+    weight = layer_weight(which)
     settings = SplitSettings(TOP_ROWS, SMALLEST, seed=seed)
     parts, masks, rho, means = [], [], [], []
     for unit in chosen:
-        made = split_unit(
-            contributions(which, probe, unit, top_rows(probe.z[:, unit], TOP_ROWS)), float(offsets[unit]), settings
-        )
+        vectors = contributions(probe.q, weight, unit, top_rows(probe.z[:, unit], TOP_ROWS))
+        made = split_unit(vectors, float(offsets[unit]), settings)
         parts.append(1 if made is None else len(made.representatives))
         masks.append(np.ones(which.inputs, np.uint64) if made is None else made.masks)
         rho.append(np.nan if made is None else made.rho)

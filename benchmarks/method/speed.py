@@ -63,7 +63,7 @@ def _use_library_defaults() -> None:
 def _prepare(photos: list[Path], sizes: list[int], units: list[int]) -> dict[tuple[int, int], Path]:
     """One file of contribution vectors per size and unit, of the photographs' benchmark."""
     from benchmarks.method.photographs import LAYERS, materials, photographs
-    from elude.exporter.splitting.contributions import contributions, top_rows
+    from elude.exporter.splitting.contributions import contributions, layer_weight, top_rows
 
     folder = cache() / "speed"
     folder.mkdir(exist_ok=True)
@@ -72,7 +72,8 @@ def _prepare(photos: list[Path], sizes: list[int], units: list[int]) -> dict[tup
         material = materials(LAYERS, *photographs(photos, 2_500, 2_000))[LAYERS[0]]
         which, instances = material.layer, material.probe
         for (size, unit), path in files.items():
-            np.save(path, contributions(which, instances, unit, top_rows(instances.z[:, unit], size)))
+            rows = top_rows(instances.z[:, unit], size)
+            np.save(path, contributions(instances.q, layer_weight(which), unit, rows)[:])
     return files
 
 

@@ -15,6 +15,7 @@ from elude.handlers.files import parse_json, read_plain
 from elude.progress import progress_bar
 
 commands = typer.Typer()
+ENOUGH_IMAGES = 5_000  # beyond, photographs bought little (docs/benchmarks/cost.md)
 _MODEL = (
     "'embedded', a timm name, 'hf-hub:OWNER/NAME', 'torchvision:NAME', a folder with config.json (of timm or "
     "transformers), 'package.module:factory', or a file 'model.onnx', which needs no torch."
@@ -122,6 +123,8 @@ def export(
     with progress_bar() as progress:
         bundle = run(model, images, layers, out, settings, progress=progress, notify=warn, **options)
     show(f"Exported to {bundle.root}", export_facts(bundle), as_json)
+    if images is not None and (note := what_more_would_buy(bundle)):
+        warn(note)
 
 
 def read_json(path: Path | None) -> Any:
@@ -172,6 +175,18 @@ def export_facts(bundle: Bundle) -> dict[str, Any]:
             facts[f"MS-Score {layer}, random pairs of images"] = floor["ms"]
             facts["  on centred embeddings, random pairs of images"] = floor["centred"]
     return facts
+
+
+def what_more_would_buy(bundle: Bundle) -> str | None:
+    """A sentence on what more probing images would buy; None where they bought little in measurements."""
+    settings = bundle.json("measures.json")["settings"]
+    images, tokens = settings["probing_images"], settings["tokens_per_image"]
+    if images >= ENOUGH_IMAGES:
+        return None
+    return (
+        f"{images:,} images × {tokens} tokens were probed. More photographs, up to about {ENOUGH_IMAGES:,}, "
+        "make sub-units easier to recognise; more tokens of the same images do less."
+    )
 
 
 @commands.command()

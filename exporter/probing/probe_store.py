@@ -129,9 +129,12 @@ class Store:
 
     def _allocate(self, layer: str, part: str, like: NDArray[Any], batch: int) -> NDArray[Any]:
         shape = (len(like) // batch * self.images, *like.shape[1:])
+        by_unit = part == "z"  # it is read unit by unit
         if self.folder is None:
-            return np.empty(shape, like.dtype)
-        return np.lib.format.open_memmap(self._path(self.folder, layer, part), mode="w+", dtype=like.dtype, shape=shape)
+            return np.empty(shape, like.dtype, order="F" if by_unit else "C")
+        return np.lib.format.open_memmap(
+            self._path(self.folder, layer, part), mode="w+", dtype=like.dtype, shape=shape, fortran_order=by_unit
+        )
 
     def _open(self, folder: Path) -> None:
         state = folder / _STATE

@@ -8,7 +8,8 @@ case at every location. (ELUDe, arXiv 2605.31304, section 3.)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,7 @@ from numpy.typing import NDArray
 from elude.exporter.weighted_layer import WeightedLayer
 from elude.handlers.errors import UsageError
 
-if TYPE_CHECKING:
-    from elude.exporter.probing.probe_store import Probe
+BLOCK = 2_048  # rows of contribution vectors that are in memory at a time
 
 
 def layer_weight(layer: WeightedLayer) -> NDArray[np.float32]:
@@ -31,19 +31,72 @@ def layer_bias(layer: WeightedLayer) -> NDArray[np.float32]:
     return np.zeros(layer.units, np.float32) if bias is None else bias
 
 
-def contributions(layer: WeightedLayer, probe: Probe, unit: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """float32 (rows, inputs): what each input of the unit's group added to ``unit`` at the instances ``rows``; not
-    normalised.
+@dataclass(frozen=True)
+class Contributions:
+    """Contribution vectors of one unit, computed when they are read: ``contributions[rows]``, float32 (rows, inputs).
+
+    At the paper's size all of a unit take 4.9 GB, so they are read in ``blocks``.
+
+    Attributes:
+        inputs: float32 (instances, inputs, window), what the unit's group read.
+        weight: float32 (inputs, window), the unit's.
+        rows: int64 (rows,), the instances.
     """
-    group = unit // (layer.units // layer.groups)
-    inputs = slice(group * layer.inputs, (group + 1) * layer.inputs)
-    weight = layer_weight(layer)[unit]
-    gathered: NDArray[np.float32] = np.asarray(probe.q[:, inputs][rows], np.float32)
-    if layer.window == 1:
-        products: NDArray[np.float32] = gathered[:, :, 0] * weight[:, 0]
+
+    inputs: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and inputs."""
+        return len(self.rows), len(self.weight)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Compute some rows, not normalised.
+
+        Raises:
+            UsageError: if one is not finite.
+        """
+        gathered: NDArray[np.float32] = np.asarray(self.inputs[self.rows[rows]], np.float32)
+        if self.weight.shape[1] == 1:
+            products = gathered[:, :, 0]
+            products *= self.weight[:, 0]
+        else:
+            products = np.einsum("rjw,jw->rj", gathered, self.weight)
+        if not np.isfinite(products).all():
+            raise UsageError(
+                "A contribution of the layer is NaN or infinite.",
+                "Check the model's weights and the images' preprocessing.",
+            )
         return products
-    summed: NDArray[np.float32] = np.einsum("rjw,jw->rj", gathered, weight)
-    return summed
+
+
+Vectors = NDArray[np.float32] | Contributions  # rows of one unit
+
+
+def contributions(
+    q: NDArray[np.float32], weight: NDArray[np.float32], unit: int, rows: NDArray[np.int64]
+) -> Contributions:
+    """What each input of the unit's group added to ``unit`` at the instances ``rows``.
+
+    Args:
+        q: float32 (instances, groups * inputs, window), a probe's.
+        weight: float32 (units, inputs, window), the layer's (``layer_weight``).
+        unit: its number.
+        rows: int64 (rows,).
+    """
+    units, inputs = weight.shape[:2]
+    first = unit // (units // (q.shape[1] // inputs)) * inputs
+    return Contributions(q[:, first : first + inputs], weight[unit], rows)
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Slices of at most ``BLOCK`` rows that cover ``count`` of them."""
+    return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
 
 
 def top_rows(activations: NDArray[np.float32], count: int) -> NDArray[np.int64]:
@@ -69,11 +122,12 @@ def top_rows_of_pictures(
     activations: NDArray[np.float32], count: int, image: NDArray[np.int64], per_image: int
 ) -> NDArray[np.int64]:
     """As ``top_rows``, with at most ``per_image`` instances of one image, so that no image makes a cluster alone."""
-    if not np.isfinite(activations).all():
+    sizes = np.bincount(image)
+    if sizes.max() <= per_image or not np.isfinite(activations).all():
         return top_rows(activations, count)
+    sizes = sizes[sizes > 0]
     falling = np.argsort(-activations, kind="stable")
     by_image = np.argsort(image[falling], kind="stable")
-    sizes = np.unique(image, return_counts=True)[1]
     rank = np.empty(len(falling), np.int64)  # of each instance within its image, strongest first
     rank[by_image] = np.arange(len(falling)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return np.sort(falling[rank < per_image][:count])

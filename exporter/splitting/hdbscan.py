@@ -10,7 +10,8 @@ projected places of the instances' pictures (elude.exporter.splitting.pictures),
 Pairs of instances grow with the square of their number. Above ``SAMPLED`` instances the two cluster
 a sample of that many, with the smallest cluster in proportion, and another instance joins the
 cluster whose mean direction is nearest, if it is as near as nine of ten members are: the scores
-stay (docs/method.md), and the cost grows linearly.
+stay (docs/method.md), and the cost grows linearly. The others are read in blocks, and nothing of them
+is kept but label and probability. ``hdbscan`` needs all vectors and their distances at once.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import HDBSCAN
 
-from elude.exporter.splitting.contributions import normalise
+from elude.exporter.splitting.contributions import Vectors, blocks, normalise
 from elude.exporter.splitting.hdbscan_leaves import leaf_clusters
 from elude.exporter.splitting.hdbscan_reach import reach
 from elude.exporter.splitting.layer_split import MAX_PARTS
+from elude.exporter.splitting.pictures import Places
 from elude.handlers.errors import UsageError
 
 NOISE = -1
@@ -54,12 +56,12 @@ class Clusters:
 
 
 def cluster_unit(
-    vectors: NDArray[np.float32],
+    vectors: Vectors,
     *,
     min_cluster_size: int,
     clusterer: str = "hdbscan",
     seed: int = 0,
-    places: NDArray[np.float32] | None = None,
+    places: Places | None = None,
 ) -> Clusters:
     """Cluster the contribution vectors of one unit.
 
@@ -68,7 +70,7 @@ def cluster_unit(
         min_cluster_size: fewest rows that make a cluster, at least 2.
         clusterer: one of ``CLUSTERERS``.
         seed: of the projection; the exact clusterer has no randomness.
-        places: float32 (rows, D), of each row's picture, for ``pictures``.
+        places: of each row's picture, for ``pictures``.
 
     Returns:
         At most 64 clusters (the bits of a mask): of more, the largest stay and the others become
@@ -81,64 +83,96 @@ def cluster_unit(
         raise UsageError(f"There is no clusterer {clusterer!r}.", f"Choose one of {', '.join(CLUSTERERS)}.")
     if (clusterer == PICTURES) != (places is not None):
         raise UsageError(f"The clusterer {clusterer!r} does not go with what was given.", "Give places to 'pictures'.")
-    rows = len(vectors)
-    labels, probabilities = np.full(rows, NOISE, np.int64), np.zeros(rows, np.float32)
-    unit_vectors = normalise(vectors)
-    some = np.flatnonzero(unit_vectors.any(axis=1))
-    if len(some) < max(2, min_cluster_size):
-        return Clusters(labels, probabilities)
-    points = unit_vectors[some]
-    if clusterer != "hdbscan":
-        points = _projected(points, seed)
-        if places is not None:
-            points = np.concatenate([points, _projected(places[some], seed)], axis=1)
-        labels[some], probabilities[some] = _leaves(points, min_cluster_size, seed)
+    if clusterer == "hdbscan":
+        clusters = _exact(normalise(vectors[:]), min_cluster_size)
+    elif len(vectors) <= SAMPLED:
+        clusters = _leaves(_Points(vectors, places, seed), np.arange(len(vectors)), min_cluster_size)
     else:
-        fitted = HDBSCAN(
-            min_cluster_size=min_cluster_size, algorithm="brute", cluster_selection_method="leaf", copy=True
-        ).fit(points)
-        labels[some], probabilities[some] = fitted.labels_, fitted.probabilities_
-    return _largest(Clusters(labels, probabilities), MAX_PARTS)
+        clusters = _sampled(_Points(vectors, places, seed), min_cluster_size)
+    return _largest(clusters, MAX_PARTS)
 
 
-def representatives(vectors: NDArray[np.float32], clusters: Clusters) -> NDArray[np.float32]:
+def representatives(vectors: Vectors, clusters: Clusters) -> NDArray[np.float32]:
     """float32 (clusters, inputs): r_c = normalise(sum over cluster c of p * c / |c|), the mean direction of each
     cluster.
     """
-    weights = np.zeros((clusters.count, len(vectors)), np.float32)
-    member = np.flatnonzero(clusters.labels != NOISE)
-    weights[clusters.labels[member], member] = clusters.probabilities[member]
-    return normalise(weights @ normalise(vectors))
+    total = np.zeros((clusters.count, vectors.shape[1]))
+    members = np.flatnonzero(clusters.labels != NOISE)
+    for part in blocks(len(members)):
+        rows = members[part]
+        weights = np.zeros((clusters.count, len(rows)), np.float32)
+        weights[clusters.labels[rows], np.arange(len(rows))] = clusters.probabilities[rows]
+        total += weights @ normalise(vectors[rows])
+    return normalise(total.astype(np.float32))
 
 
-def _leaves(
-    points: NDArray[np.float32], min_cluster_size: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Labels and probabilities of the leaves of HDBSCAN, of a sample where there are many points."""
+@dataclass(frozen=True)
+class _Points:
+    """What ``projected`` and ``pictures`` cluster, computed when it is read."""
+
+    vectors: Vectors
+    places: Places | None
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def read(self, rows: slice | NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The points of some rows, (rows, dimensions), and which of them point anywhere."""
+        directions = normalise(self.vectors[rows])
+        points = _projected(directions, self.seed)
+        if self.places is not None:
+            points = np.concatenate([points, _projected(self.places[rows], self.seed)], axis=1)
+        return points, np.count_nonzero(directions, axis=1) > 0
+
+
+def _exact(directions: NDArray[np.float32], min_cluster_size: int) -> Clusters:
+    clusters, some = _all_noise(len(directions)), np.flatnonzero(directions.any(axis=1))
+    if len(some) >= max(2, min_cluster_size):
+        fitted = HDBSCAN(
+            min_cluster_size=min_cluster_size, algorithm="brute", cluster_selection_method="leaf", copy=True
+        ).fit(directions[some])
+        clusters.labels[some], clusters.probabilities[some] = fitted.labels_, fitted.probabilities_
+    return clusters
+
+
+def _leaves(points: _Points, rows: NDArray[np.int64], min_cluster_size: int) -> Clusters:
+    """The leaves of the points of some rows; the other rows are noise."""
+    clusters = _all_noise(len(points))
+    read = [points.read(rows[part]) for part in blocks(len(rows))]
+    directed = np.concatenate([nonzero for _, nonzero in read]) if read else np.empty(0, bool)
+    rows = rows[directed]
+    if len(rows) >= max(2, min_cluster_size):
+        joined = reach(np.concatenate([block for block, _ in read])[directed], min_cluster_size)
+        clusters.labels[rows], clusters.probabilities[rows] = leaf_clusters(joined, min_cluster_size)
+    return clusters
+
+
+def _sampled(points: _Points, min_cluster_size: int) -> Clusters:
+    """The leaves of a sample, and which of them the other points join."""
     count = len(points)
-    if count <= SAMPLED:
-        return leaf_clusters(reach(points, min_cluster_size), min_cluster_size)
-    sample = np.sort(np.random.default_rng([seed, count]).choice(count, SAMPLED, replace=False))
-    smallest = max(3, round(min_cluster_size * SAMPLED / count))
-    drawn, weights = leaf_clusters(reach(points[sample], smallest), smallest)
-    labels, probabilities = _nearest(normalise(points), sample, drawn)
-    labels[sample], probabilities[sample] = drawn, weights
-    return labels, probabilities
+    sample = np.sort(np.random.default_rng([points.seed, count]).choice(count, SAMPLED, replace=False))
+    drawn = _leaves(points, sample, max(3, round(min_cluster_size * SAMPLED / count)))
+    if not drawn.count:
+        return drawn
+    members = [np.flatnonzero(drawn.labels == number) for number in range(drawn.count)]
+    directions = [normalise(points.read(rows)[0]) for rows in members]
+    means = normalise(np.stack([rows.sum(axis=0) for rows in directions]))
+    near = np.array([np.quantile(rows @ mean, NEAR_ENOUGH) for rows, mean in zip(directions, means, strict=True)])
+    clusters = _all_noise(count)
+    for part in blocks(count):
+        block, nonzero = points.read(part)
+        cosines = normalise(block) @ means.T
+        best = cosines.argmax(axis=1)
+        joins = nonzero & (cosines[np.arange(len(block)), best] >= near[best])
+        clusters.labels[part] = np.where(joins, best, NOISE)
+        clusters.probabilities[part] = joins
+    clusters.labels[sample], clusters.probabilities[sample] = drawn.labels[sample], drawn.probabilities[sample]
+    return clusters
 
 
-def _nearest(
-    points: NDArray[np.float32], sample: NDArray[np.int64], drawn: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each point of length 1 the cluster of the sample that it joins, and 1; or noise, and 0."""
-    found = int(drawn.max(initial=NOISE)) + 1
-    if not found:
-        return np.full(len(points), NOISE, np.int64), np.zeros(len(points))
-    means = normalise(np.stack([points[sample[drawn == number]].sum(axis=0) for number in range(found)]))
-    cosines = points @ means.T
-    near = np.array([np.quantile(cosines[sample[drawn == number], number], NEAR_ENOUGH) for number in range(found)])
-    best = cosines.argmax(axis=1)
-    joins = cosines[np.arange(len(points)), best] >= near[best]
-    return np.where(joins, best, NOISE), joins.astype(np.float64)
+def _all_noise(rows: int) -> Clusters:
+    return Clusters(np.full(rows, NOISE, np.int64), np.zeros(rows, np.float32))
 
 
 def _projected(points: NDArray[np.float32], seed: int) -> NDArray[np.float32]:

@@ -2,7 +2,8 @@
 
 m_i is the mean of the layer's input over all tokens of picture i. With m - mean(m) = U S V' and
 D = min(128, pictures - 1), the picture's place is e_i, the first D columns of row i of U scaled to
-length 1: whitened, so that no single direction of the layer decides. The coherence of a set of n
+length 1: whitened, so that no single direction of the layer decides. Of more than 8,192 pictures, V,
+S and the mean are those of 8,192 of them, and U = (m - mean) V / S. The coherence of a set of n
 pictures is the mean cosine of its pairs, shrunk towards 0 by two pictures, as few agree by chance:
 
     s = n / (n + 2) * (|sum e_i|^2 - n) / (n (n - 1)),   0 for n < 2.
@@ -10,11 +11,36 @@ pictures is the mean cosine of its pairs, shrunk towards 0 by two pictures, as f
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from elude.exporter.splitting.contributions import blocks
+
 SIZE = 128  # dimensions of a place
+FITTED = 8_192  # pictures that the directions are taken from, at most: bounds memory
 PRIOR = 2.0  # pictures of no agreement that are added to every set
+
+
+@dataclass(frozen=True)
+class Places:
+    """The place of each row's picture, gathered when it is read: ``places[rows]``, float32 (rows, D).
+
+    Attributes:
+        space: float32 (pictures, D), see ``picture_space``.
+        pictures: int64 (rows,), number of each row's picture.
+    """
+
+    space: NDArray[np.float32]
+    pictures: NDArray[np.int64]
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        return self.space[self.pictures[rows]]
+
+    def of(self, rows: NDArray[np.int64]) -> Places:
+        """Of some of the rows only."""
+        return Places(self.space, self.pictures[rows])
 
 
 def picture_space(means: NDArray[np.float32], size: int = SIZE) -> NDArray[np.float32]:
@@ -26,28 +52,32 @@ def picture_space(means: NDArray[np.float32], size: int = SIZE) -> NDArray[np.fl
         means: float32 (pictures, inputs).
         size: dimensions, at most.
     """
+    count = len(means)
     order = np.lexsort(means.T[:8])  # of whatever order the files are: sums round the same
-    centred = means[order].astype(np.float64)
-    centred -= centred.mean(axis=0)
-    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
-    kept = left[:, : min(size, max(len(means) - 1, 0))]
-    kept = kept[:, singular[: kept.shape[1]] > 1e-6 * max(float(singular.max(initial=0.0)), 1e-30)]
-    length = np.linalg.norm(kept, axis=1, keepdims=True)
-    places = np.empty(kept.shape, np.float32)
-    places[order] = np.divide(kept, length, out=np.zeros_like(kept), where=length > 1e-12)
+    fitted = means[order[np.linspace(0, count - 1, min(count, FITTED)).astype(np.int64)]].astype(np.float64)
+    mean = fitted.mean(axis=0)
+    _, singular, directions = np.linalg.svd(fitted - mean, full_matrices=False)
+    largest = max(float(singular.max(initial=0.0)), 1e-30)
+    used = np.flatnonzero(singular[: min(size, max(count - 1, 0))] > 1e-6 * largest)
+    whitening = directions[used].T / singular[used]
+    places = np.empty((count, len(used)), np.float32)
+    for rows in blocks(count):
+        whitened = (means[order[rows]] - mean) @ whitening
+        length = np.linalg.norm(whitened, axis=1, keepdims=True)
+        places[order[rows]] = np.divide(whitened, length, out=np.zeros_like(whitened), where=length > 1e-12)
     return places
 
 
-def coherence(places: NDArray[np.float32], pictures: NDArray[np.int64]) -> float:
-    """How well the pictures of some instances agree, from about 0 (by chance) to below 1.
+def coherence(space: NDArray[np.float32], pictures: NDArray[np.int64]) -> float:
+    """How well some pictures agree, from about 0 (by chance) to below 1.
 
     Args:
-        places: float32 (instances, D), of each instance's picture.
-        pictures: int64 (instances,), its number; a picture that occurs several times counts once.
+        space: float32 (pictures, D), the places of all pictures.
+        pictures: int64, their numbers; a picture that occurs several times counts once.
     """
-    first = np.unique(pictures, return_index=True)[1]
-    count = len(first)
+    places = space[np.unique(pictures)]
+    count = len(places)
     if count < 2:
         return 0.0
-    total = places[first].astype(np.float64).sum(axis=0)
+    total = places.astype(np.float64).sum(axis=0)
     return float(count / (count + PRIOR) * (total @ total - count) / (count * (count - 1)))

@@ -9,20 +9,29 @@ pictures are noise, and of all others those whose pictures agree best become sub
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from elude.exporter import engines
 from elude.exporter.progress import Progress
-from elude.exporter.splitting.contributions import contributions, layer_bias, top_rows, top_rows_of_pictures
+from elude.exporter.splitting.contributions import (
+    BLOCK,
+    contributions,
+    layer_bias,
+    layer_weight,
+    top_rows,
+    top_rows_of_pictures,
+)
 from elude.exporter.splitting.hdbscan import PICTURES
 from elude.exporter.splitting.layer_split import LayerSplit, whole
-from elude.exporter.splitting.pictures import picture_space
+from elude.exporter.splitting.pictures import Places, picture_space
 from elude.exporter.splitting.selection import keep_best
 from elude.exporter.splitting.split_unit import (
     Candidates,
@@ -73,8 +82,8 @@ def split_with_control(
         progress: called in this thread with (units done, units) after each unit.
         workers: processes; 0 with ``local`` is threads of this process, one per processor. The
             result does not depend on it.
-        engine: ``local`` or ``ray`` (elude.exporter.engines). Other processes and machines get each
-            unit's contribution vectors, so they need to see neither model nor images.
+        engine: ``local`` or ``ray`` (elude.exporter.engines). Other processes and machines get the probe
+            once and then numbers of units, so they need to see neither model nor images.
 
     Returns:
         the split, and its control: as many sub-units per unit.
@@ -100,9 +109,9 @@ def _split(
     if layer.inputs == 1:  # a depthwise unit has one input: nothing to tell apart
         nothing = whole(layer.name, layer.units, layer.inputs)
         return nothing, nothing
-    work = _Work(settings, control)
+    work = _Work.of(layer, probe, settings, control)
     answers: list[UnitSplit | Candidates | None] = []
-    for answer in _answers(_jobs(layer, probe, settings), layer.units, work, engine, workers):
+    for answer in _answers(work, engine, workers):
         answers.append(answer)
         if progress is not None:
             progress(len(answers), layer.units)
@@ -122,52 +131,75 @@ def _check_fit(layer: WeightedLayer, probe: Probe) -> None:
         )
 
 
-def _jobs(layer: WeightedLayer, probe: Probe, settings: SplitSettings) -> Callable[[int], Instances]:
-    """What makes the instances of one unit."""
-    bias = layer_bias(layer)
-    space = picture_space(probe.pictures) if settings.clusterer == PICTURES else None
-
-    def job(unit: int) -> Instances:
-        if space is None:
-            rows = top_rows(probe.z[:, unit], settings.top_k)
-            return Instances(unit, contributions(layer, probe, unit, rows), float(bias[unit]))
-        rows = top_rows_of_pictures(probe.z[:, unit], settings.top_k, probe.image, PER_PICTURE)
-        pictures = probe.image[rows]
-        vectors = contributions(layer, probe, unit, rows)
-        return Instances(unit, vectors, float(bias[unit]), space[pictures], pictures)
-
-    return job
-
-
 @dataclass(frozen=True)
 class _Work:
+    """What the units of a layer are split from. It is put once on each machine; a job is the number of a unit.
+
+    Attributes:
+        q, z, image: of the probe, ``image`` for the clusterer ``pictures`` only.
+        space: of the pictures, likewise.
+        weight: float32 (units, inputs, window).
+        bias: float32 (units,).
+        settings: of the split.
+        control: whether the fair control is made too.
+    """
+
+    q: NDArray[np.float32]
+    z: NDArray[np.float32]
+    image: NDArray[np.int64] | None
+    space: NDArray[np.float32] | None
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
     settings: SplitSettings
     control: bool
 
+    @classmethod
+    def of(cls, layer: WeightedLayer, probe: Probe, settings: SplitSettings, control: bool) -> _Work:
+        by_pictures = settings.clusterer == PICTURES
+        return cls(
+            probe.q,
+            probe.z,
+            probe.image if by_pictures else None,
+            picture_space(probe.pictures) if by_pictures else None,
+            layer_weight(layer),
+            layer_bias(layer),
+            settings,
+            control,
+        )
 
-def _answers(
-    job: Callable[[int], Instances], units: int, work: _Work, engine: str, workers: int
-) -> Iterator[UnitSplit | Candidates | None]:
+    def instances(self, unit: int) -> Instances:
+        """The top instances of one unit; vectors that fit into one block are computed at once."""
+        activations, count = np.asarray(self.z[:, unit]), self.settings.top_k
+        if self.image is None or self.space is None:
+            rows, places = top_rows(activations, count), None
+        else:
+            rows = top_rows_of_pictures(activations, count, self.image, PER_PICTURE)
+            places = Places(self.space, self.image[rows])
+        vectors = contributions(self.q, self.weight, unit, rows)
+        return Instances(unit, vectors if len(rows) > BLOCK else vectors[:], float(self.bias[unit]), places)
+
+
+def _answers(work: _Work, engine: str, workers: int) -> Iterator[UnitSplit | Candidates | None]:
     """The units' answers in order; BLAS has one thread everywhere, as sums depend on the number of threads."""
+    units = range(len(work.bias))
     if engine == engines.RAY or workers > 0:
-        yield from engines.run(_one, work, map(job, range(units)), engine=engine, workers=workers)
+        yield from engines.run(_elsewhere, work, units, engine=engine, workers=workers)
         return
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        yield from pool.map(lambda unit: _answer(work, job(unit)), range(units))
+        yield from pool.map(partial(_answer, work), units)
 
 
-def _one(work: _Work, instances: Instances) -> UnitSplit | Candidates | None:
+def _elsewhere(work: _Work, unit: int) -> UnitSplit | Candidates | None:
     """One unit, in another process."""
     with threadpool_limits(1, "blas"):
-        return _answer(work, instances)
+        return _answer(work, unit)
 
 
-def _answer(work: _Work, instances: Instances) -> UnitSplit | Candidates | None:
+def _answer(work: _Work, unit: int) -> UnitSplit | Candidates | None:
+    instances = work.instances(unit)
     if work.settings.clusterer == PICTURES:
         return candidates_of(instances, work.settings)
-    return split_unit(
-        instances.vectors, instances.bias, work.settings, control=instances.unit if work.control else None
-    )
+    return split_unit(instances.vectors, instances.bias, work.settings, control=unit if work.control else None)
 
 
 def _chosen(candidates: Sequence[Candidates | None], settings: SplitSettings) -> list[UnitSplit | None]:

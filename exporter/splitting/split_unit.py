@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from elude.exporter.splitting.contributions import Vectors, blocks
 from elude.exporter.splitting.fair_control import shuffled
 from elude.exporter.splitting.hdbscan import (
     CLUSTERERS,
@@ -34,7 +35,7 @@ from elude.exporter.splitting.hdbscan import (
 )
 from elude.exporter.splitting.layer_split import MAX_PARTS, full_masks
 from elude.exporter.splitting.margin import MARGIN_RULES, MARGINS, WITHOUT_MARGIN, winning_masks
-from elude.exporter.splitting.pictures import coherence
+from elude.exporter.splitting.pictures import Places, coherence
 from elude.handlers.errors import UsageError
 
 FEWEST_PICTURES = 3  # of a cluster, with the clusterer ``pictures``
@@ -85,21 +86,19 @@ class SplitSettings:
 
 @dataclass(frozen=True)
 class Instances:
-    """The top instances of one unit: all that its split depends on, so that a job may run anywhere.
+    """The top instances of one unit: all that its split depends on.
 
     Attributes:
         unit: its number.
-        vectors: float32 (rows, inputs), contributions.
+        vectors: (rows, inputs), contributions.
         bias: of the unit.
-        places: float32 (rows, D), of each row's picture, for the clusterer ``pictures`` only.
-        pictures: int64 (rows,), numbers of the rows' pictures.
+        places: of the rows' pictures, for the clusterer ``pictures`` only.
     """
 
     unit: int
-    vectors: NDArray[np.float32]
+    vectors: Vectors
     bias: float = 0.0
-    places: NDArray[np.float32] | None = None
-    pictures: NDArray[np.int64] | None = None
+    places: Places | None = None
 
 
 @dataclass(frozen=True)
@@ -131,17 +130,16 @@ class Candidates:
 
 
 def split_unit(
-    vectors: NDArray[np.float32], bias: float, settings: SplitSettings, *, control: int | None = None
+    vectors: Vectors, bias: float, settings: SplitSettings, *, control: int | None = None
 ) -> UnitSplit | None:
     """Split one unit by a rule that needs no other unit; None when it stays whole.
 
     Args:
-        vectors: float32 (rows, inputs), contributions.
+        vectors: (rows, inputs), contributions.
         bias: of the unit.
         settings: see ``SplitSettings``, any clusterer but ``pictures``.
         control: the unit's number, to make the fair control too; None: without.
     """
-    _check_finite(vectors)
     clusters = cluster_unit(
         vectors, min_cluster_size=settings.min_cluster_size, clusterer=settings.clusterer, seed=settings.seed
     )
@@ -156,7 +154,7 @@ def split_unit(
     return replace(split, control=_by_margin(vectors, bias, mixed, settings.margin_rule).masks)
 
 
-def _by_margin(vectors: NDArray[np.float32], bias: float, clusters: Clusters, rule: str) -> UnitSplit:
+def _by_margin(vectors: Vectors, bias: float, clusters: Clusters, rule: str) -> UnitSplit:
     """The masks at the margin that tells the clusters apart best."""
     means = representatives(vectors, clusters)
     masks = winning_masks(means, MARGINS, rule)
@@ -170,17 +168,15 @@ def _by_margin(vectors: NDArray[np.float32], bias: float, clusters: Clusters, ru
 
 def candidates_of(instances: Instances, settings: SplitSettings) -> Candidates:
     """The clusters of one unit by contribution and picture, with the coherence of their pictures."""
-    assert instances.places is not None
-    assert instances.pictures is not None
-    vectors, places, pictures = instances.vectors, instances.places, instances.pictures
-    _check_finite(vectors)
+    vectors, places = instances.vectors, instances.places
+    assert places is not None
     clusters = cluster_unit(
         vectors, min_cluster_size=settings.min_cluster_size, clusterer=PICTURES, seed=settings.seed, places=places
     )
-    members = [np.flatnonzero(clusters.labels == number) for number in range(clusters.count)]
-    enough = [number for number, rows in enumerate(members) if len(np.unique(pictures[rows])) >= FEWEST_PICTURES]
+    pictures = [places.pictures[clusters.labels == number] for number in range(clusters.count)]
+    enough = [number for number, shown in enumerate(pictures) if len(np.unique(shown)) >= FEWEST_PICTURES]
     clusters = keep_clusters(clusters, np.array(enough, np.int64))
-    scores = [coherence(places[members[number]], pictures[members[number]]) for number in enough]
+    scores = [coherence(places.space, pictures[number]) for number in enough]
     mixed = shuffled(clusters, [settings.seed, instances.unit])
     return Candidates(representatives(vectors, clusters), representatives(vectors, mixed), np.array(scores))
 
@@ -192,17 +188,7 @@ def split_candidates(unit: Candidates, rows: NDArray[np.int64], rule: str) -> Un
     return None if np.all(masks == full_masks(np.array([len(rows)]))) else UnitSplit(masks, np.nan, means, control)
 
 
-def _check_finite(vectors: NDArray[np.float32]) -> None:
-    if not np.isfinite(vectors).all():
-        raise UsageError(
-            "A contribution of the layer is NaN or infinite.",
-            "Check the model's weights and the images' preprocessing.",
-        )
-
-
-def separation(
-    vectors: NDArray[np.float32], clusters: Clusters, bias: float, masks: NDArray[np.uint64]
-) -> NDArray[np.float64]:
+def separation(vectors: Vectors, clusters: Clusters, bias: float, masks: NDArray[np.uint64]) -> NDArray[np.float64]:
     """float64 (candidates,): how well each candidate's sub-units tell the clusters apart, from -1 to 1 (the module's
     measure).
 
@@ -216,16 +202,19 @@ def separation(
     count = clusters.count
     order = member[np.argsort(clusters.labels[member], kind="stable")]
     sizes = np.bincount(clusters.labels[order], minlength=count)
-    starts = np.cumsum(sizes) - sizes
-    rows = vectors[order]
-    scores = np.empty(len(masks))
-    for i, mask in enumerate(masks):
-        shared = ((mask >> np.arange(count, dtype=np.uint64)[:, None]) & np.uint64(1)).astype(np.float32)
-        shares = shared / shared.sum(axis=0)
-        activations = np.maximum(rows @ shares.T + np.float32(bias) * shares.mean(axis=1), 0)
-        sums = np.add.reduceat(activations, starts, axis=0, dtype=np.float64)  # (cluster, sub-unit)
-        total, own = sums.sum(axis=0), np.diagonal(sums)
-        own_mean, other_mean = own / sizes, (total - own) / (len(order) - sizes)
-        level = own_mean + other_mean
-        scores[i] = np.divide(own_mean - other_mean, level, out=np.zeros(count), where=level > 0).mean()
+    numbers = np.arange(count, dtype=np.uint64)[:, None]
+    sharing = [((mask >> numbers) & np.uint64(1)).astype(np.float32) for mask in masks]
+    shares = [shared / shared.sum(axis=0) for shared in sharing]
+    sums = np.zeros((len(masks), count, count))  # (candidate, cluster, sub-unit)
+    for part in blocks(len(order)):
+        rows = vectors[order[part]]
+        present, starts = np.unique(clusters.labels[order[part]], return_index=True)
+        for total, share in zip(sums, shares, strict=True):
+            activations = np.maximum(rows @ share.T + np.float32(bias) * share.mean(axis=1), 0)
+            total[present] += np.add.reduceat(activations, starts, axis=0, dtype=np.float64)
+    total, own = sums.sum(axis=1), np.diagonal(sums, axis1=1, axis2=2)
+    own_mean, other_mean = own / sizes, (total - own) / (len(order) - sizes)
+    level = own_mean + other_mean
+    ratios: NDArray[np.float64] = np.divide(own_mean - other_mean, level, out=np.zeros_like(level), where=level > 0)
+    scores: NDArray[np.float64] = ratios.mean(axis=1)
     return scores

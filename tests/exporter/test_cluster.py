@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from elude.exporter.splitting.contributions import normalise
+from elude.exporter.splitting.contributions import contributions, normalise
 from elude.exporter.splitting.hdbscan import Clusters, cluster_unit, representatives
 from elude.handlers.errors import UsageError
 
@@ -86,6 +86,30 @@ def test_representatives_are_weighted_mean_directions() -> None:
     np.testing.assert_allclose(
         representatives(vectors, clusters), normalise(np.array([[1, 0.5], [0, 1]], np.float32)), rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("clusterer", ["hdbscan", "projected"])
+def test_vectors_that_are_computed_when_read_give_what_an_array_gives(clusterer: str) -> None:
+    rows = 5_000 if clusterer == "projected" else 2_500
+    vectors, _ = planted(rows, 40, 3)
+    vectors[::50] = 0
+    order = np.random.default_rng(1).permutation(rows)
+    weight = np.random.default_rng(2).uniform(0.5, 2, (1, 40, 1)).astype(np.float32)
+    computed = contributions((vectors / weight[0, :, 0])[:, :, None], weight, 0, order)
+    array = computed[:]
+    lazily, at_once = (cluster_unit(rows, min_cluster_size=250, clusterer=clusterer) for rows in (computed, array))
+    assert at_once.count == 3
+    np.testing.assert_array_equal(lazily.labels, at_once.labels)
+    np.testing.assert_array_equal(lazily.probabilities, at_once.probabilities)
+    means = np.stack(
+        [
+            (normalise(array) * at_once.probabilities[:, None])[at_once.labels == number].sum(axis=0, dtype=np.float64)
+            for number in range(3)
+        ]
+    )
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose(representatives(computed, lazily), means, atol=1e-6)
+    assert (lazily.labels[order % 50 == 0] == -1).all()
 
 
 def test_an_unknown_clusterer_is_refused() -> None:

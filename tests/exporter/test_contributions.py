@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from elude.exporter.models.layers import find_layers
-from elude.exporter.splitting.contributions import contributions, normalise, top_rows
+from elude.exporter.splitting.contributions import blocks, contributions, layer_weight, normalise, top_rows
 from elude.handlers.errors import UsageError
 
 
@@ -52,10 +52,17 @@ def test_contributions_sum_to_the_unit_without_bias(module: nn.Module) -> None:
     probe = Probed(unfold(module, x), z)
     rows = np.array([0, 3, len(z) - 1])
     for unit in range(layer.units):
-        got = contributions(layer, probe, unit, rows)
+        got = contributions(probe.q, layer_weight(layer), unit, rows)[:]
         assert got.shape == (3, layer.inputs)
         bias = 0 if module.bias is None else module.bias[unit].item()
         np.testing.assert_allclose(got.sum(axis=1) + bias, z[rows, unit], rtol=0, atol=1e-5)
+
+
+def test_blocks_cover_all_rows_once() -> None:
+    for count in (0, 1, 2_048, 2_049, 9_999):
+        assert np.concatenate([np.empty(0, int), *(np.arange(count)[rows] for rows in blocks(count))]).tolist() == list(
+            range(count)
+        )
 
 
 def test_top_rows_are_the_largest_with_ties_to_the_lowest_index() -> None:

@@ -5,6 +5,7 @@ arrives.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +14,15 @@ import pytest
 import torch
 from _images import noise, plain
 from _models import Convolutions, TinyBlocks
+from numpy.typing import NDArray
 from torch import nn
 
 from elude.exporter import engines
-from elude.exporter.models.layers import find_layers
-from elude.exporter.probing.probe import collect
+from elude.exporter.models.layers import Layer, find_layers
+from elude.exporter.probing.probe import Probe, collect
 from elude.exporter.splitting.layer_split import LayerSplit
-from elude.exporter.splitting.split_layer import split_layer
+from elude.exporter.splitting.split_file import save_splits
+from elude.exporter.splitting.split_layer import split_layer, split_with_control
 from elude.exporter.splitting.split_unit import SplitSettings
 from elude.handlers.errors import ImageError, UsageError
 
@@ -30,6 +33,54 @@ def double(shared: int, job: int) -> int:
     if job == 13:
         raise ImageError("job 13", "do without")
     return shared + 2 * job
+
+
+def where(shared: tuple[int, list[NDArray[np.float32]]], row: int) -> list[tuple[bool, bool, list[float]]]:
+    """Of each array whether it owns its memory, whether it can be written to, and one row."""
+    return [(array.flags.owndata, array.flags.writeable, array[row].tolist()) for array in shared[1]]
+
+
+class Parcel:
+    """Counts how often it is packed."""
+
+    packed = 0
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        Parcel.packed += 1
+        return int, (100,)
+
+
+def large_layer(folder: Path) -> tuple[nn.Module, Probe]:
+    """A layer of which each unit has more instances than are clustered at once, mapped from files."""
+    rng = np.random.default_rng(0)
+    pictures, tokens, inputs, kinds = 2_500, 2, 80, 5
+    torch.manual_seed(0)
+    module = nn.Linear(inputs, 3)
+    with torch.no_grad():
+        module.weight.uniform_(0.5, 1)
+    kind = np.arange(pictures) % kinds
+    q = 0.3 * rng.random((pictures, tokens, inputs), np.float32)
+    for number in range(kinds):
+        q[np.ix_(kind == number, range(tokens), np.arange(inputs) % kinds == number)] += 1
+    flat = q.reshape(-1, inputs, 1)
+    with torch.no_grad():
+        z = module(torch.from_numpy(flat[:, :, 0])).numpy()
+    for name, array in (("q", flat), ("z", np.asfortranarray(z))):
+        np.save(folder / f"{name}.npy", array)
+    mapped = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("q", "z"))
+    image = np.repeat(np.arange(pictures), tokens)
+    return module, Probe("0", *mapped, image, np.tile(np.arange(tokens), pictures), q.mean(axis=1))
+
+
+def split_bytes(layer: Layer, probe: Probe, path: Path, **options: int | str) -> bytes:
+    """The split and its control as files hold them."""
+    settings = SplitSettings(4_600, 60, "signed", "pictures")
+    split, control = split_with_control(layer, probe, settings, **options)
+    assert split.sub_units > layer.units  # else nothing was compared
+    save_splits([split], path)
+    first = path.read_bytes()
+    save_splits([control], path)
+    return first + path.read_bytes()
 
 
 def blocks() -> nn.Module:
@@ -61,6 +112,18 @@ def test_answers_come_in_order_and_jobs_are_made_only_a_little_ahead() -> None:
     assert list(answers) == [100 + 2 * job for job in range(1, 12)]
 
 
+def test_what_jobs_share_is_packed_once_and_large_arrays_are_mapped_read_only(tmp_path: Path) -> None:
+    Parcel.packed = 0
+    in_memory = np.arange(600_000, dtype=np.float32).reshape(3, -1).T
+    np.save(tmp_path / "mapped.npy", in_memory)
+    mapped = np.load(tmp_path / "mapped.npy", mmap_mode="r")
+    arrays = [in_memory, mapped, mapped[100:]]
+    answers = list(engines.run(where, (Parcel(), arrays), range(8), workers=2))  # type: ignore[arg-type]
+    for row, answer in enumerate(answers):
+        assert answer == [(False, False, array[row].tolist()) for array in arrays]
+    assert Parcel.packed == 1
+
+
 def test_what_a_job_raises_arrives() -> None:
     with pytest.raises(ImageError, match="job 13 do without") as caught:
         list(engines.run(double, 0, [1, 13, 2], workers=1))
@@ -86,6 +149,32 @@ def test_processes_split_as_threads_do(tmp_path: Path) -> None:
     assert threads.sub_units > layer.units  # else nothing was compared
     assert counted == [(done, 6) for done in range(1, 7)]
     assert not same(threads, split_layer(layer, probe, SplitSettings(150, 8)))
+
+
+@pytest.mark.slow
+def test_processes_and_two_machines_of_a_ray_cluster_write_the_bytes_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # of the machines' processes
+    module, probe = large_layer(tmp_path)
+    (layer,) = find_layers(nn.Sequential(module), "0")
+    threads = split_bytes(layer, probe, tmp_path / "split")
+    assert split_bytes(layer, probe, tmp_path / "split", workers=2) == threads
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        assert split_bytes(layer, probe, tmp_path / "split", engine="ray") == threads
+        assert len(ray.nodes()) == 2
+        large = np.zeros((300, 1_000), np.float32)
+        (answer,) = engines.run(where, (0, [large, probe.q]), [5], engine="ray")
+        assert [kind[:2] for kind in answer] == [(False, False)] * 2  # both are the object store's
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
 
 
 @pytest.mark.slow

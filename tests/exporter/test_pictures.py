@@ -152,6 +152,20 @@ def test_the_picture_space_is_whitened_and_independent_of_the_order() -> None:
     assert picture_space(means[:1]).shape == (1, 0)
 
 
+def test_places_of_very_many_pictures_are_those_of_a_fit_on_a_part_of_them() -> None:
+    rng = np.random.default_rng(0)
+    means = (rng.standard_normal((9_000, 6)) * [9, 5, 3, 1, 1, 1]).astype(np.float32)
+    places = picture_space(means)
+    np.testing.assert_allclose(np.linalg.norm(places, axis=1), 1, atol=1e-6)
+    centred = means.astype(np.float64) - means.mean(axis=0)
+    plain = np.linalg.svd(centred, full_matrices=False)[0]
+    plain /= np.linalg.norm(plain, axis=1, keepdims=True)
+    rows = rng.choice(len(means), 300, replace=False)
+    np.testing.assert_allclose(places[rows] @ places[rows].T, plain[rows] @ plain[rows].T, atol=0.05)
+    order = rng.permutation(len(means))
+    np.testing.assert_array_equal(picture_space(means[order]), places[order])
+
+
 def test_each_unit_keeps_two_and_the_best_of_the_rest_share_the_budget() -> None:
     scores = [np.array([0.1, 0.2, 0.3]), np.array([0.9]), np.array([0.5, 0.6, 0.4, 0.7])]
     kept = [rows.tolist() for rows in keep_best(scores, 7)]
@@ -165,6 +179,7 @@ def test_a_picture_gives_at_most_so_many_instances() -> None:
     image = np.array([0, 0, 0, 1, 1, 2])
     assert top_rows_of_pictures(activations, 4, image, 2).tolist() == [0, 1, 4, 5]
     assert top_rows_of_pictures(activations, 4, image, 1).tolist() == [0, 4, 5]
+    assert top_rows_of_pictures(activations, 4, image, 3).tolist() == [0, 1, 2, 5]
 
 
 def test_dropped_clusters_become_noise() -> None:

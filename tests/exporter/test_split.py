@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from elude.exporter.models.layers import find_layers
-from elude.exporter.splitting.contributions import contributions, layer_bias, top_rows
+from elude.exporter.splitting.contributions import contributions, layer_bias, layer_weight, top_rows
 from elude.exporter.splitting.fair_control import random_control
 from elude.exporter.splitting.hdbscan import Clusters, cluster_unit, representatives
 from elude.exporter.splitting.margin import MARGIN_RULES, MARGINS, winning_masks
@@ -62,15 +62,16 @@ def test_planted_concepts_become_sub_units(module: nn.Module, clusterer: str, ru
     for unit in range(4):
         rows = np.arange(600)
         shares = split.shares()[split.first[unit] : split.first[unit] + 3]
-        activations = contributions(layer, probe, unit, rows) @ shares.T
+        activations = contributions(probe.q, layer_weight(layer), unit, rows)[:] @ shares.T
         assert len(set(activations.argmax(axis=1)[truth == 0])) == 1  # each concept has its own sub-unit
         assert len(set(activations.argmax(axis=1))) == 3
 
 
-def test_separation_equals_plain_loops_in_float64() -> None:
+@pytest.mark.parametrize("rows", [40, 5_000])
+def test_separation_equals_plain_loops_in_float64(rows: int) -> None:
     rng = np.random.default_rng(2)
-    vectors = rng.standard_normal((40, 12)).astype(np.float32)
-    labels = rng.integers(-1, 4, 40)
+    vectors = rng.standard_normal((rows, 12)).astype(np.float32)
+    labels = rng.integers(-1, 4, rows)
     clusters = Clusters(labels, (labels >= 0).astype(np.float32))
     masks = winning_masks(representatives(vectors, clusters), MARGINS, "smallest")
     expected = []
@@ -89,7 +90,7 @@ def test_the_margin_found_is_the_smallest_best() -> None:
     module = positive(nn.Linear(40, 1))
     layer = find_layers(nn.Sequential(module), "0")[0]
     probe, _ = planted(module)
-    vectors = contributions(layer, probe, 0, top_rows(probe.z[:, 0], 600))
+    vectors = contributions(probe.q, layer_weight(layer), 0, top_rows(probe.z[:, 0], 600))[:]
     bias = float(module.bias.item())
     split = split_unit(vectors, bias, SETTINGS)
     clusters = cluster_unit(vectors, min_cluster_size=50)
