@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -85,7 +86,7 @@ def stored(folder: Path) -> list[Stored]:
 
 
 @contextmanager
-def running(front: str, model: str, folder: Path, workers: int) -> Iterator[Front]:
+def running(front: str, model: str, folder: Path, workers: int, delay_ms: int = 1) -> Iterator[Front]:
     """A front end that serves the model."""
     bundle = make_bundle(model, folder / "bundle")
     if front == "web":
@@ -96,7 +97,7 @@ def running(front: str, model: str, folder: Path, workers: int) -> Iterator[Fron
             web.stop()
     else:
         archive = package(bundle, folder, name=MODEL, version="1.0")
-        with Server(archive, ServerSettings(workers=workers)) as server:
+        with Server(archive, ServerSettings(workers=workers, batch_delay_ms=delay_ms)) as server:
             yield server
 
 
@@ -201,18 +202,22 @@ def main() -> None:
     parser.add_argument("--front", nargs="+", default=["torchserve", "web"], choices=["torchserve", "web"])
     parser.add_argument("--model", nargs="+", default=["embedded"], help="embedded, or timm models with random weights")
     parser.add_argument("--workers", type=int, default=2, help="of TorchServe; the web front end has one")
+    parser.add_argument("--delay", type=int, default=ServerSettings.batch_delay_ms, help="of TorchServe's batches, ms")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=6.0, help="of a block")
     parser.add_argument("--skip-cost", action="store_true")
     parser.add_argument("--bodies", type=Path, help="a folder that keeps the hostile bodies for the next run")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server outlives the benchmark
     with tempfile.TemporaryDirectory() as name:
         requests = stored(given.bodies or Path(name))
         for model in given.model:
             for front in given.front:
                 with (
                     tempfile.TemporaryDirectory() as folder,
-                    running(front, model, Path(folder), given.workers if front == "torchserve" else 1) as server,
+                    running(
+                        front, model, Path(folder), given.workers if front == "torchserve" else 1, given.delay
+                    ) as server,
                 ):
                     connect(server).send(Ask("predictions", pictures(model)[0], "image/png", 200, b""))
                     if not given.skip_cost:

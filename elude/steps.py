@@ -179,13 +179,13 @@ def evaluate(
     from elude.quality.scores.scoring import own_pool
     from elude.quality.subjects.devices import resolve
     from elude.quality.subjects.output_names import with_outputs
-    from elude.quality.suites.open_suite import open_suite
     from elude.quality.suites.suite import Suite
 
     where = resolve(device)
     if not isinstance(suite, Suite):
-        suite = open_suite(suite_for(_address(subject), None if suite is None else os.fspath(suite)))
-    suite = with_outputs(suite, outputs)
+        suite = suite_for(_address(subject), None if suite is None else os.fspath(suite), outputs=outputs)
+    else:
+        suite = with_outputs(suite, outputs)
     opened = _subject(
         subject, described_by=described_by, token=token, threads=threads, device=where, precision=precision
     )

@@ -92,9 +92,6 @@ class Table:
             raise self.error(key, f"must be a finite number between {low:g} and {high:g}, not {value!r}")
         return float(value)
 
-    def optional_number(self, key: str, *, low: float = -math.inf, high: float = math.inf) -> float | None:
-        return self.number(key, low=low, high=high) if self._asked(key) else None
-
     def integer(self, key: str, default: int | None = None, *, low: int = 0) -> int:
         if default is not None and not self._asked(key):
             return default

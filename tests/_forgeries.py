@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from elude.handlers.torchserve.archives import bytes_source, write_archive
 from elude.handlers.torchserve.handler import CONTENTS, contents_bytes
 
 MANIFEST, CONFIG, HANDLER = "MAR-INF/MANIFEST.json", "model-config.yaml", "elude_handler.py"
@@ -21,9 +22,8 @@ def entries(archive: Path) -> dict[str, bytes]:
 
 
 def write(target: Path, files: Mapping[str, bytes]) -> Path:
-    with zipfile.ZipFile(target, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
+    """In the form of a right archive: else it would be refused for that, whatever it holds."""
+    write_archive(target, {name: bytes_source(content) for name, content in files.items()})
     return target
 
 
@@ -62,7 +62,7 @@ def with_manifest(files: Mapping[str, bytes], **changes: object) -> dict[str, by
     manifest = json.loads(files[MANIFEST])
     for name, value in changes.items():
         (manifest if name == "runtime" else manifest["model"])[name] = value
-    return listed({**files, MANIFEST: json.dumps(manifest).encode()})
+    return listed({**files, MANIFEST: (json.dumps(manifest, indent=2) + "\n").encode()})  # as package writes it
 
 
 def with_hidden_entry(archive: Path, target: Path, name: str, content: bytes) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elude.cli.terminal import AsJson, BundlePath, show
+from elude.cli.terminal import AsJson, BundlePath, OutputNames, show
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.requests.edit_text import parse_edit
 from elude.progress import progress_bar
@@ -82,10 +82,7 @@ def preset_evaluate(
     dimensions: Annotated[
         str | None, typer.Option(help="Comma-separated; by default those that were measured of the bundle.")
     ] = None,
-    outputs: Annotated[
-        str | None,
-        typer.Option(help="Names of the model's outputs in order: a file with one per line, or 'imagenet-1k'."),
-    ] = None,
+    outputs: OutputNames = None,
     quick: Annotated[
         bool, typer.Option(help="Five of the fifteen corruptions, where the bundle itself was not evaluated yet.")
     ] = False,
@@ -103,10 +100,8 @@ def preset_evaluate(
     """
     from elude.quality.gate.preset_checks import PRESETS_QUALITY
     from elude.quality.steering.presets import evaluate_presets
-    from elude.quality.subjects.output_names import with_outputs
-    from elude.quality.suites.open_suite import open_suite
 
-    data = with_outputs(open_suite(suite_for(str(bundle), suite)), outputs)
+    data = suite_for(str(bundle), suite, outputs=outputs)
     with progress_bar() as progress:
         written = evaluate_presets(
             Bundle.open(bundle),
@@ -160,7 +155,7 @@ def tune(
     from elude.quality.suites.open_suite import EMBEDDED, open_suite
 
     opened = Bundle.open(bundle)
-    rules, final = policy_for(opened, policy), open_suite(suite_for(str(bundle), held_out))
+    rules, final = policy_for(opened, policy), suite_for(str(bundle), held_out)
     if tuning == "probe":
         search = open_suite(EMBEDDED.with_name("probe.tar"), dark_background=True)
     else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elude.cli.terminal import AsJson, BundlePath, show
+from elude.cli.terminal import AsJson, BundlePath, OutputNames, show
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError, GateError, UsageError
 from elude.handlers.files import replace_file
@@ -63,10 +63,7 @@ def evaluate(
     pool: Annotated[
         list[Path] | None, typer.Option(help="An earlier result to score against; give two or more.")
     ] = None,
-    outputs: Annotated[
-        str | None,
-        typer.Option(help="Names of the model's outputs in order: a file with one per line, or 'imagenet-1k'."),
-    ] = None,
+    outputs: OutputNames = None,
     described_by: Annotated[
         Path | None, typer.Option(help="Folder with an .onnx file's preprocess.json and labels.json.")
     ] = None,
@@ -103,13 +100,11 @@ def evaluate(
     from elude.quality.scores.scoring import own_pool
     from elude.quality.subjects.devices import PRECISIONS, corrupting_workers, resolve
     from elude.quality.subjects.open_subject import open_subject
-    from elude.quality.subjects.output_names import with_outputs
-    from elude.quality.suites.open_suite import open_suite
 
     if precision not in PRECISIONS:
         raise UsageError(f"{precision!r} is not a precision.", f"Use one of {', '.join(PRECISIONS)}.")
     budget, seed = chosen_images(policy, budget, seed)
-    data = with_outputs(open_suite(suite_for(subject, suite, described_by)), outputs)
+    data = suite_for(subject, suite, described_by, outputs=outputs)
     others = own_pool(pool) if pool else None
     written = None if out is None and (Path(subject) / "manifest.json").is_file() else out or Path("quality.json")
     if written is not None:

@@ -18,6 +18,10 @@ _BORDERS = 7  # columns of a table beside its two cells
 BundlePath = Annotated[Path, typer.Argument(help="A bundle: the folder that `elude export` writes.", metavar="BUNDLE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
 
+OutputNames = Annotated[
+    str | None, typer.Option(help="Names of the model's outputs in order: a file with one per line, or 'imagenet-1k'.")
+]
+
 
 def show(title: str, rows: dict[str, Any], as_json: bool = False) -> None:
     """Print a short two-column table, or the same as JSON."""

@@ -78,16 +78,6 @@ def log_p(given: NDArray[np.float64]) -> NDArray[np.float64]:
     return mean
 
 
-def soft_wpmi(
-    similar: NDArray[np.float64], sets: NDArray[np.int64], settings: ClipSettings = ClipSettings()
-) -> NDArray[np.float64]:
-    """float64 (sub-units, words), the score of the module's docstring, from P (images, words) and the strongest
-    images (sub-units, top).
-    """
-    given = log_p_given_set(softmax(settings.sharpness * similar, axis=1), sets)
-    return given - settings.commonness * log_p(given)
-
-
 def names_from_vocabulary(
     peak: NDArray[np.float32],
     similar: NDArray[np.float64],

@@ -24,7 +24,8 @@ class ServerSettings:
     Attributes:
         workers: processes per model.
         batch_size: requests that may share a forward pass.
-        batch_delay_ms: how long to wait for a batch to fill.
+        batch_delay_ms: how long to wait for a batch to fill, at least 1. Who comes in that time waits for the dearest
+            image of the batch.
         token_minutes: how long the keys are valid.
         response_timeout_s: after it a worker counts as dead.
         start_timeout_s: after it starting counts as failed.
@@ -37,7 +38,7 @@ class ServerSettings:
 
     workers: int = 1
     batch_size: int = 8
-    batch_delay_ms: int = 2
+    batch_delay_ms: int = 1
     token_minutes: float = 60
     response_timeout_s: int = 120
     start_timeout_s: float = 120
@@ -63,7 +64,7 @@ def configuration(
         "minWorkers": settings.workers,
         "maxWorkers": settings.workers,
         "batchSize": settings.batch_size,
-        "maxBatchDelay": settings.batch_delay_ms,
+        "maxBatchDelay": max(1, settings.batch_delay_ms),  # 0 would mean 100
         "responseTimeout": settings.response_timeout_s,
     }
     models: dict[str, dict[str, dict[str, object]]] = {}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from elude.handlers.errors import EvaluationError
 from elude.quality.dimensions import HIGHER_IS_BETTER
 from elude.quality.dimensions.result import DimensionResult
 from elude.quality.statistics.intervals import check_labels, probabilities_of, wilson_interval
@@ -57,3 +58,11 @@ def accuracy(outputs: NDArray[Any], labels: NDArray[Any], names: Sequence[str] |
         {},
         {"accuracy_per_class": accuracy_per_class(hits, labels, names)},
     )
+
+
+def require_right_answers(hits: NDArray[np.bool_]) -> None:
+    """Raises EvaluationError if no clean image is classified rightly: nothing can be measured relative to that."""
+    if not hits.any():
+        raise EvaluationError(
+            "Relative accuracy is undefined: no clean image is classified rightly.", "Check the order of the labels."
+        )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from elude.handlers.errors import EvaluationError
 from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions.accuracy import require_right_answers
 from elude.quality.dimensions.result import DimensionResult
 from elude.quality.statistics.intervals import RESAMPLES, wilson_interval
 from elude.quality.statistics.ratio_interval import ratio_interval
@@ -38,10 +39,7 @@ def corruption_robustness(
         raise EvaluationError("No corruption was measured.", "Name at least one in the suite.")
     if any(hits.shape != clean.shape for hits in corrupted.values()):
         raise EvaluationError("Clean and corrupted answers are not of the same images.", "Give one answer an image.")
-    if not clean.any():
-        raise EvaluationError(
-            "Relative accuracy is undefined: no clean image is classified rightly.", "Check the order of the labels."
-        )
+    require_right_answers(clean)
     names = list(dict.fromkeys(name for name, _ in corrupted))
     matrix = np.stack([clean, *corrupted.values()], axis=1)
     accuracies = matrix.mean(axis=0)

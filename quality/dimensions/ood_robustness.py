@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from elude.handlers.errors import EvaluationError
 from elude.quality.dimensions import HIGHER_IS_BETTER
+from elude.quality.dimensions.accuracy import require_right_answers
 from elude.quality.dimensions.result import DimensionResult
 from elude.quality.statistics.intervals import RESAMPLES, geometric_mean, probabilities_of, wilson_interval
 from elude.quality.statistics.ratio_interval import ratio_interval
@@ -66,10 +67,7 @@ def relative_accuracies(
     """
     if not sets or any(len(hits) == 0 for hits in sets.values()):
         raise EvaluationError("There are no images to measure robustness on.", "Give each set at least one.")
-    if not clean.any():
-        raise EvaluationError(
-            "Relative accuracy is undefined: no clean image is classified rightly.", "Check the order of the labels."
-        )
+    require_right_answers(clean)
     same_size = all(len(hits) == len(clean) for hits in sets.values())
     if paired and not same_size:
         raise EvaluationError("Clean and changed answers are not of the same images.", "Give one answer an image.")

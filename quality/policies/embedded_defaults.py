@@ -12,24 +12,34 @@ from elude.handlers.files import read_json
 
 if TYPE_CHECKING:
     from elude.quality.policies.policy import Policy
+    from elude.quality.suites.suite import Suite
 
 EMBEDDED = "embedded"
 
 
-def suite_for(address: str, suite: str | None, described_by: Path | None = None) -> str:
-    """The suite to open: the one that was named, or the embedded one for the embedded model.
+def suite_for(
+    address: str, suite: str | None, described_by: Path | None = None, *, outputs: str | None = None
+) -> Suite:
+    """Open the suite that was named, or the embedded one for the embedded model.
+
+    Args:
+        address: of the model, as ``elude evaluate`` takes it.
+        suite: see ``open_suite``.
+        described_by: the folder with the ``labels.json`` of an ONNX file.
+        outputs: see ``with_outputs``.
 
     Raises:
         UsageError: none was named, and the model is not the embedded one; found without loading the model.
     """
-    if suite is not None:
-        return suite
-    if not _is_embedded(address, described_by):
+    from elude.quality.subjects.output_names import with_outputs
+    from elude.quality.suites.open_suite import open_suite
+
+    if suite is None and not _is_embedded(address, described_by):
         raise UsageError(
             f"No suite was named, and the embedded one belongs to the embedded model, not to {address}.",
             f"Give images of its classes: elude evaluate {address} --suite FOLDER, one sub-folder per class.",
         )
-    return EMBEDDED
+    return with_outputs(open_suite(suite or EMBEDDED), outputs)
 
 
 def policy_for(bundle: Bundle | None, policy: Path | None) -> Policy:

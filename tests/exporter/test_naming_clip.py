@@ -14,8 +14,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
+from scipy.special import softmax
 
-from elude.exporter.naming.clip import ClipSettings, names_from_vocabulary, soft_wpmi
+from elude.exporter.naming.clip import ClipSettings, log_p, log_p_given_set, names_from_vocabulary
 from elude.exporter.naming.encoders import cosines, open_encoder
 from elude.exporter.naming.words import read_words
 from elude.handlers.errors import UsageError
@@ -68,7 +69,8 @@ def test_soft_wpmi_is_its_formula() -> None:
             product *= 1 + member * (p_word(x, m) - 1)
         return product
 
-    got = soft_wpmi(cosine, strongest, settings)
+    given = log_p_given_set(softmax(settings.sharpness * cosine, axis=1), strongest)
+    got = given - settings.commonness * log_p(given)
     for k in range(sub_units):
         for m in range(words):
             prior = sum(p_given(m, other) for other in range(sub_units)) / sub_units

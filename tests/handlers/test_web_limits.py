@@ -94,6 +94,7 @@ def test_idle_connections_shut_nobody_out(running: Running) -> None:
     status, seconds = running.ask(body=PICTURE, path="/predictions/elude")
     assert status == 200
     assert seconds < 0.4  # before the idle ones time out
+    assert len(running.server.server_state.connections) <= LIMITS.max_connections  # those of a process have an end
     for connection in idle:
         connection.close()
 
@@ -134,8 +135,10 @@ def test_a_body_in_ordinary_chunks_is_answered(running: Running) -> None:
 
 
 def test_a_slow_body_is_answered_408(running: Running) -> None:
+    begin = time.monotonic()
     with contextlib.closing(running.open(POST + b"Content-Length: 1000\r\n\r\nxx")) as connection:
         answer = received(connection)
+    assert time.monotonic() - begin < 3
     assert b" 408 " in answer
     assert b"connection: close" in answer.lower()
 

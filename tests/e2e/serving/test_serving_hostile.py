@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -39,6 +41,24 @@ def test_hostile_requests_are_refused_at_once_with_a_message(front: Server | Web
     )
     assert set(pids(front)) == before
     assert sizes[-1] - sizes[0] < 60
+
+
+@pytest.mark.parametrize("sent", ["", "Content-Length: 1000\r\n\r\n"])
+def test_clients_that_drip_shut_nobody_out(front: Server | Web, sent: str) -> None:
+    """Headers, or a body, letter by letter, from more clients than there are threads."""
+    head = f"POST /predictions/{MODEL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {front.key('inference')}\r\n{sent}"
+    with contextlib.ExitStack() as closing:
+        clients = [
+            closing.enter_context(socket.create_connection(("127.0.0.1", front.inference_port))) for _ in range(100)
+        ]
+        for client in clients:
+            client.sendall(head.encode())
+        for letter in b"X-A: bc":
+            for client in clients:
+                with contextlib.suppress(OSError):  # the server may have had enough
+                    client.sendall(bytes([letter]))
+            status, _, seconds = ask_raw(front, images(1)[0], "image/png")
+            assert (status, seconds < 2) == (200, True)
 
 
 def test_unusual_but_valid_images_are_answered(front: Server | Web, local: Service) -> None:
