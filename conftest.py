@@ -39,7 +39,7 @@ def read_json(example: Example) -> None:
 
 
 def open_page(namespace: dict[str, Any]) -> None:
-    """A new folder for the page, with what readers bring themselves: see ``tests/_shell.py``."""
+    """A new, empty folder for the page; one that starts from the quickstart says so and calls ``prepare``."""
     namespace["before"] = Path.cwd()
     namespace["shell"] = Shell()
     os.chdir(namespace["shell"].folder)

@@ -7,12 +7,12 @@ from __future__ import annotations
 import functools
 import os
 import queue
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
@@ -22,32 +22,23 @@ ROOT = Path(__file__).parent.parent
 STAYS = ("elude serve", "elude explore", "python -m elude.handlers.web")
 READY = ("Serving ", "Explore ", "Uvicorn running")
 START, BLOCK, STOP = 120.0, 300.0, 20.0  # seconds
-MAKE = """
-elude export embedded --max-images 600 --out bundle
-elude preset add bundle calmer --edit 'blocks.5.mlp.fc2/u72.s0=scale:0.9'
-elude evaluate bundle --quick --budget 60
-elude preset evaluate bundle --quick --budget 60
-elude policy init bundle --out policy.toml
-elude gate bundle --policy policy.toml --baseline bundle
-elude package bundle --out elude.mar
-"""
+QUICKSTART = ROOT / "docs" / "quickstart.md"
+BLOCKS = re.compile(r"(<!-- skip: next[^\n]*-->\n)?```sh\n(.*?)```", re.DOTALL)
+ASKS_A_SERVER = ("elude serve", "elude call")
 
 
 class Shell:
-    """One bash in a new folder, which holds ``photos/`` (three classes of ten images) and ``bag.png``, as a reader
-    has images, or nothing.
+    """One bash in a new, empty folder.
 
     Commands that stay in the foreground run beside it, and the lines ``export NAME=…`` that they
     print take effect, as readers are told to paste them.
     """
 
-    def __init__(self, binaries: Path | None = None, *, empty: bool = False) -> None:
-        """Args: binaries: where ``elude`` and ``python`` are, by default this environment's; empty: no images."""
+    def __init__(self, binaries: Path | None = None) -> None:
+        """Args: binaries: where ``elude`` and ``python`` are, by default this environment's."""
         first = binaries or Path(sys.executable).parent
         self._temporary = tempfile.TemporaryDirectory(prefix="elude-page-")
         self.folder = Path(self._temporary.name)
-        if not empty:
-            self._supply()
         environment = os.environ | {
             "PATH": f"{first}:{os.environ['PATH']}",
             "PYTHONPATH": "",
@@ -69,25 +60,9 @@ class Shell:
         self._reader.start()
         self._servers = 0
 
-    def _supply(self) -> None:
-        with tarfile.open(ROOT / "exporter" / "embedded" / "evaluation.tar") as tar:
-            for label in ("bag", "coat", "trouser"):
-                files = [
-                    member for member in tar.getmembers() if member.isfile() and member.name.startswith(f"{label}/")
-                ][:10]
-                tar.extractall(self.folder / "photos", files, filter="data")
-        next((self.folder / "photos" / "bag").iterdir()).rename(self.folder / "bag.png")
-
     def prepare(self) -> None:
-        """Put into the folder what others make: ``bundle``, judged, ``last-release``, ``model.onnx``,
-        ``policy.toml``, ``elude.mar``.
-        """
-        made = Path(prepared().name)
-        for name in ("bundle", "last-release"):
-            shutil.copytree(made / "bundle", self.folder / name)
-        for name in ("policy.toml", "elude.mar"):
-            shutil.copy(made / name, self.folder)
-        shutil.copy(made / "bundle" / "model.onnx", self.folder)
+        """Put into the folder what the quickstart leaves there, as the page tells its readers."""
+        shutil.copytree(quickstart().name, self.folder, dirs_exist_ok=True)
 
     def _read(self) -> None:
         assert self._bash.stdout is not None
@@ -159,12 +134,15 @@ class Shell:
 
 
 @functools.cache
-def prepared() -> tempfile.TemporaryDirectory[str]:
-    """Made once for all pages of this process."""
-    home = tempfile.TemporaryDirectory(prefix="elude-prepared-")
+def quickstart() -> tempfile.TemporaryDirectory[str]:
+    """What the quickstart's own commands leave behind, its server left out; made once for all pages of this process."""
+    home = tempfile.TemporaryDirectory(prefix="elude-quickstart-")
     shell = Shell()
     try:
-        shell.run(f"cd {shlex.quote(home.name)}{MAKE}")
+        shell.run(f"cd {shlex.quote(home.name)}")
+        for skipped, block in BLOCKS.findall(QUICKSTART.read_text(encoding="utf-8")):
+            if not skipped:
+                shell.run("\n".join(line for line in commands(block) if not line.startswith(ASKS_A_SERVER)))
     finally:
         shell.close()
     return home

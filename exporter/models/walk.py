@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,10 @@ from elude.handlers.images.preprocess import Preprocess
 
 Calls = Mapping[str, tuple[Tensor, Tensor]]  # layer → its input and output
 Visit = Callable[[int, int, Calls], None]
+
+# On the CPU larger passes only cost page faults: EfficientNet-Lite0 at 224 x 224 takes 77 ms of CPU time per image in
+# batches of 64, 46 in batches of 16, 29 in batches of 8, 30 in batches of 4; a ViT-S takes the same in all.
+CPU_PIXELS = 8 * 224**2
 
 
 def walk(
@@ -40,7 +45,7 @@ def walk(
         preprocess: of the model.
         visit: called in inference mode with (position of the batch's first image, number of its
             images, calls of the layers).
-        batch_size: images per forward pass.
+        batch_size: images per forward pass, at most; on the CPU fewer large ones.
         first: the image to begin with.
         progress: called with (images done, images) after each batch.
 
@@ -49,6 +54,7 @@ def walk(
         ImageError: an image cannot be read.
     """
     device = device_of(model)
+    batch_size = pass_size(batch_size, device, preprocess)
     with torch.inference_mode(), watch(layers) as seen:
         for start, pixels in images.batches(preprocess, batch_size, first=first):
             seen.clear()
@@ -56,6 +62,13 @@ def walk(
             visit(start, len(pixels), {layer.name: _once(layer, seen) for layer in layers})
             if progress is not None:
                 progress(start + len(pixels), len(images))
+
+
+def pass_size(batch_size: int, device: torch.device, preprocess: Preprocess) -> int:
+    """Images per forward pass: ``batch_size``, and on the CPU at most ``CPU_PIXELS``."""
+    if device.type != "cpu":
+        return batch_size
+    return min(batch_size, max(1, CPU_PIXELS // math.prod(preprocess.input_size[1:])))
 
 
 @contextmanager

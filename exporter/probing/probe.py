@@ -27,7 +27,7 @@ from elude.exporter.images import ImageSource
 from elude.exporter.images.screen import with_hashes
 from elude.exporter.models.device import device_of
 from elude.exporter.models.layers import Layer
-from elude.exporter.models.walk import Calls, walk
+from elude.exporter.models.walk import Calls, pass_size, walk
 from elude.exporter.probing.instances import keep
 from elude.exporter.probing.probe_store import Kept, Probe, Store
 from elude.exporter.progress import Progress
@@ -96,6 +96,7 @@ def collect(
             f"tokens_per_image is {tokens_per_image} and batch_size {batch_size}.", "Give at least 1 for both."
         )
     engines.check(engine, workers)
+    batch_size = pass_size(batch_size, device_of(model), preprocess)
     given, images = images, with_hashes(images)
     work = _Work(model, list(layers), images, preprocess, tokens_per_image, seed, batch_size, torch.get_num_threads())
     store = Store([layer.name for layer in layers], len(images), folder, "" if folder is None else _key(work, given))

@@ -15,8 +15,10 @@ from torch import nn
 
 from elude.exporter.images import ImageSource
 from elude.exporter.models.layers import find_layers
+from elude.exporter.models.walk import pass_size
 from elude.exporter.probing.probe import collect
 from elude.handlers.errors import UnsupportedLayerError, UsageError
+from elude.handlers.images.preprocess import Preprocess
 
 
 class SameConvolution(nn.Module):
@@ -201,3 +203,13 @@ def test_layers_before_and_after_something_that_works_in_place(name: str, images
     expected = np.einsum("ujk,ijk->iu", weight.reshape(4, -1, 9), probe.q.astype(np.float64)) + bias
     assert probe.z.min() < 0
     np.testing.assert_allclose(probe.z, expected, atol=1e-6)
+
+
+def test_passes_over_large_images_are_small_on_the_cpu_only() -> None:
+    photo, tile = (
+        Preprocess((3, size, size), "bicubic", 1.0, "center", mean=(0.5,) * 3, std=(0.5,) * 3) for size in (448, 28)
+    )
+    assert pass_size(64, torch.device("cpu"), photo) == 2
+    assert pass_size(64, torch.device("cpu"), tile) == 64
+    assert pass_size(1, torch.device("cpu"), photo) == 1
+    assert pass_size(64, torch.device("cuda"), photo) == 64
