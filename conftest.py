@@ -69,6 +69,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A page exports, measures and serves, and what is in e2e/ starts servers: ``make test-all`` runs them."""
     for item in items:
         if item.path.suffix == ".md":
-            item.add_marker(pytest.mark.timeout(600))
+            item.add_marker(pytest.mark.timeout(1200))
         if item.path.suffix == ".md" or "e2e" in item.path.parts:
             item.add_marker(pytest.mark.slow)

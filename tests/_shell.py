@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 STAYS = ("elude serve", "elude explore", "python -m elude.handlers.web")
 READY = ("Serving ", "Explore ", "Uvicorn running")
-START, BLOCK, STOP = 120.0, 300.0, 20.0  # seconds
+START, BLOCK, STOP = 120.0, 600.0, 20.0  # seconds
 QUICKSTART = ROOT / "docs" / "quickstart.md"
 BLOCKS = re.compile(r"(<!-- skip: next[^\n]*-->\n)?```sh\n(.*?)```", re.DOTALL)
 ASKS_A_SERVER = ("elude serve", "elude call")
