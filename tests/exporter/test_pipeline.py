@@ -15,7 +15,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from _images import noise
+from _images import noise, plain
+from _models import Convolutions
 from safetensors.torch import save_file
 
 from elude.exporter.export import torch_job
@@ -266,3 +267,20 @@ def test_given_sizes_are_kept() -> None:
     chosen = ExportSettings(top_k=700, min_cluster_size=9).for_instances(5000)
     assert (chosen.top_k, chosen.min_cluster_size) == (700, 9)
     assert ExportSettings(top_k=700).for_instances(300).top_k == 300
+
+
+def test_a_depthwise_layer_stays_whole_and_a_note_says_so(tmp_path: Path) -> None:
+    noise(tmp_path / "images", 40, 12)
+    notes: list[str] = []
+    bundle = export(
+        Convolutions(),
+        tmp_path / "images",
+        "depthwise",
+        tmp_path / "bundle",
+        SETTINGS,
+        preprocess=plain(12),
+        labels=list("abcde"),
+        notify=notes.append,
+    )
+    assert {part for layer in bundle.manifest.layers for part in layer.parts} == {1}
+    assert any("depthwise" in note and "whole" in note for note in notes)

@@ -17,7 +17,7 @@ from elude.exporter.splitting.layer_split import LayerSplit, full_masks
 from elude.exporter.splitting.split_file import save_splits
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
 from elude.handlers.bundle.edits import Edit
-from elude.handlers.errors import EvaluationError
+from elude.handlers.errors import EvaluationError, UsageError
 from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.subjects.bundle_subject import open_bundle
 from elude.quality.subjects.onnx_subject import OnnxSubject
@@ -98,3 +98,13 @@ def test_other_weights_than_the_bundle_names(tmp_path: Path) -> None:
     other = write(tmp_path / "other", Source(real.model, real.revision, real.architecture, "0" * 64))
     with pytest.raises(EvaluationError, match="different weights"):
         open_bundle(other)
+
+
+def test_a_bundle_made_from_code_is_measured_when_the_model_is_given(tmp_path: Path) -> None:
+    loaded = load_model(MODEL)
+    bundle = write(tmp_path / "b", Source("my_models:make", "", "", loaded.source.weights_sha256))
+    with pytest.raises(UsageError, match="my_models:make"):
+        evaluate(bundle, small_suite(20), dimensions=["accuracy"])
+    report = evaluate(bundle, small_suite(20), dimensions=["accuracy"], resamples=0, model=loaded)
+    assert report.lossless is not None
+    assert len({form["accuracy"] for form in report.lossless.values()}) == 1
