@@ -27,6 +27,7 @@ from elude.handlers.web.metrics import SHARED_FOLDER
 from elude.handlers.web.models import Models
 from elude.handlers.web.plan import Plan
 from elude.handlers.web.reload import Reloader
+from elude.handlers.web.sharing import COUNTS, Counts
 from elude.handlers.web.sources import plan_of
 from elude.handlers.web.tracing import tracing
 
@@ -135,10 +136,11 @@ def _followed(source: Source, folder: Path, plan: Plan, every_s: float) -> Itera
 
 
 def _run(app: Starlette | str, listener: socket.socket, **options: Any) -> None:
-    options |= {
+    fixed: dict[str, Any] = {
         "fd": listener.fileno(),
         "http": BoundedProtocol,
         "ws": "none",
+        "loop": "asyncio",
         "log_config": None,
         "log_level": "warning",
         "access_log": False,
@@ -146,15 +148,21 @@ def _run(app: Starlette | str, listener: socket.socket, **options: Any) -> None:
         "timeout_graceful_shutdown": int(BoundedProtocol.limits.stop_s),
         "server_header": False,
     }
-    uvicorn.run(app, **options)
+    uvicorn.run(app, **fixed | options)
 
 
 def _run_several(settings: WebSettings, token: str, folder: Path, listener: socket.socket) -> None:
     shared = folder / "metrics"
     shared.mkdir()
     os.environ |= {_SERVED: json.dumps(asdict(settings)), _PLAN: str(folder / "plan.json"), TOKEN: token}
-    os.environ[SHARED_FOLDER] = str(shared)
-    _run("elude.handlers.web.run:worker", listener, factory=True, workers=settings.workers)
+    os.environ |= {SHARED_FOLDER: str(shared), COUNTS: str(folder / "connections")}
+    Counts.make(folder / "connections", settings.workers)
+    several: dict[str, Any] = {
+        "factory": True,
+        "workers": settings.workers,
+        "loop": "elude.handlers.web.sharing:SharingLoop",
+    }
+    _run("elude.handlers.web.run:worker", listener, **several)
 
 
 def worker() -> Starlette:

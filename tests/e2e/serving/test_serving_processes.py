@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import time
@@ -64,3 +65,34 @@ def test_a_process_that_dies_or_hangs_is_replaced(several: Web, number: int) -> 
         f"{signal.Signals(number).name}: replaced after {time.monotonic() - begin:.1f} s, longest wait {longest:.1f} s"
     )
     assert failed == 0
+
+
+def test_workers_share_connections(several: Web) -> None:
+    connections = []
+    for _ in range(16):
+        connection = http.client.HTTPConnection("127.0.0.1", several.inference_port, timeout=10)
+        connection.request("GET", "/v2/health/live")
+        connection.getresponse().read()
+        connections.append(connection)
+    held = [sum(c.status == "ESTABLISHED" for c in psutil.Process(pid).net_connections()) for pid in children(several)]
+    for connection in connections:
+        connection.close()
+    assert sum(held) == 16
+    assert min(held) >= 5  # even but for what a busy machine delays
+
+
+def test_a_connection_is_taken_although_another_worker_stands_still(several: Web) -> None:
+    still, *_ = children(several)
+    os.kill(still, signal.SIGSTOP)
+    try:
+        connections = []
+        for _ in range(6):
+            connection = http.client.HTTPConnection("127.0.0.1", several.inference_port, timeout=10)
+            begin = time.monotonic()
+            connection.request("GET", "/v2/health/live")
+            assert connection.getresponse().status == 200
+            assert time.monotonic() - begin < 2
+            connections.append(connection)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(still, signal.SIGCONT)
