@@ -29,7 +29,7 @@ def make(
     accuracy: float = 0.9,
     waive_until: date | None = None,
     verdict: bool = True,
-    labels: Sequence[str] = LABELS,
+    labels: Sequence[str] | None = None,
 ) -> Bundle:
     """A judged bundle that can be served; another ``content`` makes another artefact of the same model, and other
     ``labels`` one whose answers differ.
@@ -39,7 +39,7 @@ def make(
     ) as folder:
         (folder / "model.onnx").write_bytes(tiny_model(content))
         (folder / "preprocess.json").write_text(json.dumps(PREPROCESS.to_json()))
-        (folder / "labels.json").write_text(json.dumps(list(labels)))
+        (folder / "labels.json").write_text(json.dumps(list(LABELS if labels is None else labels)))
         claims = {"sums": {"layers": [{"passed": True}]}} | {
             c: {"outputs": [{"passed": True}]} for c in ("rewrite", "runtime")
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 import uuid
@@ -157,6 +158,8 @@ def test_places_that_cannot_keep_the_promise_are_refused():
 def test_without_its_library_an_object_store_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
 ):
+    loaded = importlib.import_module("fsspec.registry")._registry
+    monkeypatch.delitem(loaded, "s3", raising=False)  # by a test before
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UsageError, match=r"elude\[s3\]"):
         open_place("s3://bucket/store")
