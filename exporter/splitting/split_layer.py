@@ -198,7 +198,7 @@ def _elsewhere(work: _Work, unit: int) -> UnitSplit | Candidates | None:
 def _answer(work: _Work, unit: int) -> UnitSplit | Candidates | None:
     instances = work.instances(unit)
     if work.settings.clusterer == PICTURES:
-        return candidates_of(instances, work.settings)
+        return candidates_of(instances, work.settings, control=work.control)
     return split_unit(instances.vectors, instances.bias, work.settings, control=unit if work.control else None)
 
 

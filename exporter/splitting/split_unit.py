@@ -120,12 +120,12 @@ class UnitSplit:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Clusters of one unit before the layer chooses: representatives (clusters, inputs), the same of the control, and
-    coherence (clusters,).
+    """Clusters of one unit before the layer chooses: representatives (clusters, inputs), the same of the control where
+    one was asked for, and coherence (clusters,).
     """
 
     representatives: NDArray[np.float32]
-    control: NDArray[np.float32]
+    control: NDArray[np.float32] | None
     coherence: NDArray[np.float64]
 
 
@@ -166,7 +166,7 @@ def _by_margin(vectors: Vectors, bias: float, clusters: Clusters, rule: str) -> 
     return UnitSplit(tried[best], rho, means)
 
 
-def candidates_of(instances: Instances, settings: SplitSettings) -> Candidates:
+def candidates_of(instances: Instances, settings: SplitSettings, *, control: bool) -> Candidates:
     """The clusters of one unit by contribution and picture, with the coherence of their pictures."""
     vectors, places = instances.vectors, instances.places
     assert places is not None
@@ -177,14 +177,16 @@ def candidates_of(instances: Instances, settings: SplitSettings) -> Candidates:
     enough = [number for number, shown in enumerate(pictures) if len(np.unique(shown)) >= FEWEST_PICTURES]
     clusters = keep_clusters(clusters, np.array(enough, np.int64))
     scores = [coherence(places.space, pictures[number]) for number in enough]
-    mixed = shuffled(clusters, [settings.seed, instances.unit])
-    return Candidates(representatives(vectors, clusters), representatives(vectors, mixed), np.array(scores))
+    mixed = shuffled(clusters, [settings.seed, instances.unit]) if control else None
+    others = None if mixed is None else representatives(vectors, mixed)
+    return Candidates(representatives(vectors, clusters), others, np.array(scores))
 
 
 def split_candidates(unit: Candidates, rows: NDArray[np.int64], rule: str) -> UnitSplit | None:
     margin = np.ones(1)  # the rules used here know none
     means = unit.representatives[rows]
-    masks, control = (winning_masks(each, margin, rule)[0] for each in (means, unit.control[rows]))
+    masks = winning_masks(means, margin, rule)[0]
+    control = None if unit.control is None else winning_masks(unit.control[rows], margin, rule)[0]
     return None if np.all(masks == full_masks(np.array([len(rows)]))) else UnitSplit(masks, np.nan, means, control)
 
 
