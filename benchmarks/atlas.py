@@ -5,7 +5,7 @@ Example: OMP_NUM_THREADS=1 python -m benchmarks.atlas build/atlas-6144
 
 What a ViT-B's last fc2 would give (768 units × 8 sub-units, 12 images each of 3,000, 1,000 classes
 with names as long as ImageNet's), but of random numbers, as running a ViT-B for it takes hours.
-Every second unit repeats the one before it for a part, so that groups and shared inputs have
+Every second unit repeats the one before it for a part, so that concepts and shared inputs have
 something to show. The first view is timed in Chromium, each time in a fresh process with nothing
 cached.
 """
@@ -23,10 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from elude.exporter.atlas.page_data import Gathered, relate
+from elude.exporter.atlas.page_data import AtlasContent, relate
+from elude.exporter.atlas.page_views import concept_page, page_of
 from elude.exporter.atlas.relations import shared_inputs
 from elude.exporter.atlas.token_places import Layout
-from elude.exporter.atlas.write_pages import page_of, write_pages
+from elude.exporter.atlas.write_pages import write_pages
+from elude.exporter.naming.concept_portraits import portraits
+from elude.exporter.naming.concepts import group
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.bundle.bundle import LayerInfo
 from elude.handlers.bundle.catalogue_schema import ImageRow, SubUnitRow, Top, UnitRow
@@ -47,9 +50,9 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3, help="fresh starts of Chromium a page; 0: do not time")
     settings = parser.parse_args()
     start = time.process_time()
-    gathered = made_up(settings.units, settings.parts, settings.images)
+    content = made_up(settings.units, settings.parts, settings.images)
     between = time.process_time()
-    write_pages(gathered, settings.out)
+    write_pages(content, settings.out)
     print(
         f"made up and related in {between - start:.1f} s of CPU time, written in {time.process_time() - between:.1f} s"
     )
@@ -59,15 +62,19 @@ def main() -> None:
         for some in (files, [path for path in files if path.parent.name == "images"])
     )
     print(
-        f"{len(gathered.sub_units)} sub-units: {total / 1e6:.1f} MB in {len(files)} files, "
+        f"{len(content.sub_units)} sub-units: {total / 1e6:.1f} MB in {len(files)} files, "
         f"{images / 1e6:.1f} MB of it thumbnails"
     )
-    for page in ("index.html", "relations.html", page_of(LAYER, settings.units // 2)) if settings.starts else ():
+    pages = ["index.html", "relations.html", page_of(LAYER, settings.units // 2)]
+    pages += [path for row in content.concepts[:1] if (path := concept_page(row))]
+    several = sum(len(row.members) > 1 for row in content.concepts)
+    print(f"{len(content.concepts)} concepts, {several} of several sub-units")
+    for page in pages if settings.starts else ():
         painted, loaded = zip(*(first_view(settings.out / page) for _ in range(settings.starts)), strict=True)
         print(f"{page}: first content {_range(painted)}, loaded {_range(loaded)}")
 
 
-def made_up(units: int, parts: int, images: int) -> Gathered:
+def made_up(units: int, parts: int, images: int) -> AtlasContent:
     """A full atlas's content of random numbers, the same each time."""
     rng = np.random.default_rng(0)
     names = [
@@ -106,39 +113,50 @@ def made_up(units: int, parts: int, images: int) -> Gathered:
             )
         )
     peak = rng.random((ANSWERED, count), np.float32)
+    for index in range(0, count, 16):  # a concept of about eight sub-units of other units, as of the embedded model
+        alike = rng.choice(count, 8, replace=False)
+        peak[:, alike] = peak[:, index, None] + 0.2 * rng.random((ANSWERED, 8), np.float32)
     masks = rng.integers(1, 2**parts, (units, INPUTS)).astype(np.uint64)
     for unit in range(1, units, 2):
         peak[:, unit * parts] = peak[:, (unit - 1) * parts] + 0.05 * rng.random(ANSWERED, np.float32)
         masks[unit, : INPUTS // 2] = masks[unit - 1, : INPUTS // 2]
+    concepts = group(peak, {row.index: row.name for row in rows})
+    portrayed = portraits(peak, rng.integers(1, TOKENS, peak.shape), concepts, SHOWN)
     zeros = np.zeros((count, INPUTS), np.float32)
     split = LayerSplit(LAYER, np.full(units, parts), masks, np.full(units, 0.3, np.float32), zeros)
     effects: NDArray[np.float32] = rng.normal(size=(count, CLASSES)).astype(np.float32)
-    return Gathered(
+    return AtlasContent(
         model="made-up ViT-B",
         facts={"artefact": "0" * 64, "weights": "1" * 64, "layers": LAYER},
         layers=(LayerInfo(LAYER, "linear", units, INPUTS, (parts,) * units, 0),),
         units=unit_rows,
         sub_units=rows,
         images=rows_of_images,
+        concepts=concepts,
+        portraits={portrait.number: portrait for portrait in portrayed},
         layout=Layout(224, 224, {LAYER: TOKENS}),
         random=[float(value) for value in rng.beta(5, 6, count)],
         together=relate(peak, rows),
         shared=shared_inputs([split]),
         effects=effects,
+        concept_effects=rng.normal(size=(len(concepts), CLASSES)).astype(np.float32),
         classes=names,
         effect_images=3,
     )
+
+
+def chromium() -> str | None:
+    """The browser's program; None: Playwright's own."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if (path := shutil.which(name))), None)
 
 
 def first_view(page: Path) -> tuple[float, float]:
     """Seconds from the start of the navigation to the first content, and until all is loaded, in a fresh Chromium."""
     from playwright.sync_api import sync_playwright
 
-    program = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
     with sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=program, args=CHROMIUM)
+        browser = running.chromium.launch(executable_path=chromium(), args=CHROMIUM)
         opened = browser.new_page(viewport={"width": 1280, "height": 900})
         opened.goto(page.resolve().as_uri())
         opened.wait_for_function(f"{PAINT} > 0 && {LOADED} > 0")

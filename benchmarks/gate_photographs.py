@@ -80,15 +80,13 @@ min_images = {BUDGET}
 budget = {BUDGET}
 [dimensions.accuracy]
 min_images = 100
-max_drop = 0.09
-decide_on = "bound"
+max_drop = 0.05
 [dimensions.calibration_error]
 max_drop = 0.01
 [dimensions.class_balance]
 max_drop = 0.06
 [dimensions.corruption_robustness]
-max_drop = 0.3
-decide_on = "bound"
+max_drop = 0.1
 [lossless.claims]
 sums = 1e-4
 rewrite = 1e-4

@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,9 +83,9 @@ class PlainHandler:
 """
 
 
-def make_bundle(name: str, path: Path) -> Bundle:
+def make_bundle(name: str, path: Path, fill: Callable[[Path, LayerInfo], None] = lambda folder, layer: None) -> Bundle:
     """A bundle of the model with its last MLP layer split at random: what serving costs does not depend on how good
-    a split is.
+    a split is. ``fill`` adds files to its folder.
     """
     model = load_model(name, pretrained=name == "embedded")
     layers = find_layers(model.module, "last")
@@ -110,6 +110,7 @@ def make_bundle(name: str, path: Path) -> Bundle:
         (folder / "preprocess.json").write_text(json.dumps(model.preprocess.to_json()))
         (folder / "labels.json").write_text(json.dumps(list(labels)))
         (folder / "presets.json").write_text(json.dumps({"eight": edits_of(layer.name)}))
+        fill(folder, info)
     return Bundle.open(path)
 
 

@@ -26,7 +26,17 @@ from elude.handlers.json_writing import compact, indented
 from elude.handlers.requests.calls import Answer, Call, Job, Work, refusal
 from elude.handlers.requests.forms import PLAIN, Form, parse, parse_form
 from elude.handlers.requests.presets import read_presets
-from elude.handlers.requests.schema import OPERATIONS, Describe, Feature, Inspect, Predict, Request, Search, Steer
+from elude.handlers.requests.schema import (
+    OPERATIONS,
+    Concept,
+    Describe,
+    Feature,
+    Inspect,
+    Predict,
+    Request,
+    Search,
+    Steer,
+)
 from elude.handlers.requests.steering import Steered, resolve
 from elude.handlers.settings import Settings
 
@@ -91,10 +101,12 @@ class Service:
         model: str = "elude",
         providers: tuple[str, ...] | None = None,
         requirements: Requirements = Requirements(),
+        threads: int = 1,
     ) -> Service:
-        """Open a bundle, compare every hash, ask whether it may be served, and load its graph with one thread.
+        """Open a bundle, compare every hash, ask whether it may be served, and load its graph.
 
-        It runs on ``settings.device`` unless ``providers`` are given.
+        One thread is best for many callers, several for one who waits for each answer. It runs on
+        ``settings.device`` unless ``providers`` are given.
 
         Raises:
             BundleError: something in the bundle does not match its manifest.
@@ -105,7 +117,7 @@ class Service:
         admission = admit(bundle, requirements)
         return cls(
             bundle,
-            GraphSession.of(bundle, providers=providers or providers_of(settings.device)),
+            GraphSession.of(bundle, providers=providers or providers_of(settings.device), threads=threads),
             settings,
             model=model,
             admission=admission,
@@ -198,8 +210,7 @@ class Service:
                 work.rows = [(), work.steered.edits] if request.compare else [work.steered.edits]
             case Inspect():
                 layers = operations.chosen_layers(request.layer, self.session.layers)
-                if request.unit is not None:
-                    operations.parts_of(request.unit, layers)
+                operations.asked_sub_units(request, layers, self.catalogue)
                 if request.by == "effect":
                     self._target(request.target, None)
                 elif request.target is not None:
@@ -219,7 +230,7 @@ class Service:
         named = [
             (work, f"{form.where(i)}image", work.request.image)
             for i, work in enumerate(works)
-            if not isinstance(work.request, (Feature, Describe)) and work.request.image is not None
+            if not isinstance(work.request, (Feature, Concept, Describe)) and work.request.image is not None
         ]
         decoders = decode_all(
             [(name, image) for _, name, image in named], self.settings.image_limits, self.preprocess.check_size
@@ -318,17 +329,21 @@ class Service:
         raise AssertionError(f"no answer is written for {type(request).__name__}")
 
     def _looked_up(self, request: Request) -> dict[str, Any]:
-        if isinstance(request, Feature):
-            return lookups.feature(request, self.session.layers, lookups.need(self.catalogue))
-        return lookups.search(request, lookups.need(self.catalogue)) if isinstance(request, Search) else self.describe()
+        match request:
+            case Feature():
+                return lookups.feature(request, self.session.layers, lookups.need(self.catalogue))
+            case Concept():
+                return lookups.concept(request, lookups.need(self.catalogue))
+            case Search():
+                return lookups.search(request, lookups.need(self.catalogue))
+        return self.describe()
 
     def _inspected(self, request: Inspect, pixels: NDArray[np.uint8], row: Row) -> dict[str, Any]:
         effects = None
         if request.by == "effect":
             chosen = operations.chosen_layers(request.layer, self.session.layers)
-            candidates = operations.strongest(
-                row.sub_units, chosen, request.candidates, unit=request.unit, magnitude=True
-            )
+            among = operations.asked_sub_units(request, chosen, self.catalogue)
+            candidates = operations.strongest(row.sub_units, chosen, request.candidates, among=among, magnitude=True)
             target = self._target(request.target, row)
             change = effects_of(
                 self.session, self.preprocess.normalise(pixels[None]), self._base, candidates, target, row

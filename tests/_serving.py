@@ -24,7 +24,15 @@ from elude.exporter.models.layers import find_layers
 from elude.exporter.models.load import load_model
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, write_bundle
-from elude.handlers.bundle.catalogue import ConceptRow, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.handlers.bundle.catalogue import (
+    ConceptPortrait,
+    ConceptRow,
+    ImageRow,
+    SubUnitRow,
+    Top,
+    UnitRow,
+    write_catalogue,
+)
 from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
 
@@ -39,7 +47,7 @@ def images(count: int) -> list[bytes]:
         return [tar.extractfile(member).read() for member in files[:: len(files) // count][:count]]  # type: ignore[union-attr]
 
 
-def make_bundle(path: Path, concepts: Sequence[ConceptRow] = ()) -> Bundle:
+def make_bundle(path: Path, concepts: Sequence[ConceptRow] = (), portraits: Sequence[ConceptPortrait] = ()) -> Bundle:
     """The embedded model with its last block's fc2 split at random, which serving cannot tell from a good split."""
     model = load_model("embedded")
     layers = find_layers(model.module, "last")
@@ -75,7 +83,7 @@ def make_bundle(path: Path, concepts: Sequence[ConceptRow] = ()) -> Bundle:
         (folder / "presets.json").write_text(json.dumps({"a": edits[:2], "b": edits[2:]}))
         units = [UnitRow(layer.name, u, int(parts[u]), None, tops) for u in range(layer.units)]
         pictures = [ImageRow(0, "a", None, images(1)[0])]
-        write_catalogue(folder / "catalogue.sqlite", pictures, units, rows, concepts)
+        write_catalogue(folder / "catalogue.sqlite", pictures, units, rows, concepts, portraits)
     return Bundle.open(path)
 
 

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elude.handlers.bundle.bundle import Bundle, LayerInfo, Source, write_bundle
-from elude.handlers.bundle.catalogue import ConceptRow, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.handlers.bundle.catalogue import (
+    ConceptPortrait,
+    ConceptRow,
+    ImageRow,
+    SubUnitRow,
+    Top,
+    UnitRow,
+    write_catalogue,
+)
 from elude.handlers.bundle.edits import Edit
 from elude.handlers.files import file_sha256
 from elude.handlers.images.preprocess import Preprocess
@@ -73,7 +81,13 @@ PICTURE = png(PIXELS)
 TEXT = base64.b64encode(PICTURE).decode()
 
 
-def make_bundle(path: Path, labels: Any = LABELS, names: int = 3, concepts: Sequence[ConceptRow] = ()) -> Bundle:
+def make_bundle(
+    path: Path,
+    labels: Any = LABELS,
+    names: int = 3,
+    concepts: Sequence[ConceptRow] = (),
+    portraits: Sequence[ConceptPortrait] = (),
+) -> Bundle:
     with write_bundle(path, source=Source("m", "1", "a", "0" * 64), layers=LAYERS, parameters=9, versions={}) as folder:
         (folder / "model.onnx").write_bytes(b"not used here")
         preprocess = Preprocess((3, SIDE, SIDE), "nearest", 1.0, "center", (0.0,) * 3, (1.0,) * 3)
@@ -86,8 +100,13 @@ def make_bundle(path: Path, labels: Any = LABELS, names: int = 3, concepts: Sequ
         ]
         units = [UnitRow(LAYER, 0, 1, None, tops), UnitRow(LAYER, 1, 2, None, tops)]
         images = [ImageRow(0, "a.png", "black", PICTURE)]
-        write_catalogue(folder / "catalogue.sqlite", images, units, rows, concepts)
+        write_catalogue(folder / "catalogue.sqlite", images, units, rows, concepts, portraits)
     return Bundle.open(path)
+
+
+COLOUR = ConceptRow(0, "colour", 0.9, None, (2, 0))
+COLOUR_PORTRAIT = ConceptPortrait(0, (0.5, -0.5), (1, 0, 3), ((1, -0.25),), (Top(0, 1, 0.75),))
+GREEN = ConceptRow(1, None, 1.0, 0.5, (1,))
 
 
 def ask(service: Service, body: Any, **route: bool) -> tuple[int, Any]:
@@ -106,8 +125,8 @@ PRESET = {
 }
 
 
-def with_presets(path: Path, presets: Any = PRESET) -> Bundle:
-    return make_bundle(path).add({"presets.json": json.dumps(presets).encode()})
+def with_presets(path: Path, presets: Any = PRESET, **rows: Any) -> Bundle:
+    return make_bundle(path, **rows).add({"presets.json": json.dumps(presets).encode()})
 
 
 def hashed_again(path: Path) -> Bundle:

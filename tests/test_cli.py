@@ -11,8 +11,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import typer
 
 import elude
+from elude.cli import GROUPS, app
 from elude.cli.export_commands import what_more_would_buy
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.requests.edit_text import parse_edit
@@ -181,3 +183,17 @@ def test_the_public_api_loads_on_demand(bundle: Path) -> None:
         elude.nothing  # noqa: B018
     session = elude.GraphSession(bundle / "model.onnx")
     assert session.run(np.zeros((1, 3, 28, 28), np.float32)).output.shape == (1, 10)
+
+
+def test_what_is_mistyped_is_found_before_torch_is_loaded(tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "b")]
+    for command in (["embedded", "--images", str(tmp_path / "none"), *out], ["embeddedd", *out]):
+        code = f"import sys; from elude.cli import app; sys.argv[1:] = {['export', *command]!r}\ntry:\n    app()\n"
+        code += "except Exception as error:\n    print(type(error).__name__, 'torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["UsageError", "False"], done.stderr
+
+
+def test_every_command_is_in_a_group() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]

@@ -52,7 +52,7 @@ COMMANDS = {
     "store requirements --store store --out r.json": ["r.json", "store/versions"],
     "store fetch tiny-model/1 --store store --out f/f": ["f", "store/versions"],
     "serve x.mar --store store": ["x.mar", "store/record/00000000.json"],
-    "call steer image.png --json fields.json --url http://127.0.0.1:9": ["fields.json", "image.png"],
+    "call steer image.png --fields fields.json --url http://127.0.0.1:9": ["fields.json", "image.png"],
 }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.markup import escape
 
@@ -29,7 +30,34 @@ from elude.cli import (
 )
 from elude.cli.faults import DEFECT, NOT_EVALUATED, one_line, outside_cause
 
+# The order in which one needs them; `elude --help` shows them so.
+GROUPS = {
+    "Start here": ("demo", "samples", "doctor"),
+    "Make": ("export", "name", "atlas", "measure", "verify", "graph", "bake"),
+    "Look and steer": ("explore", "call", "preset", "tune"),
+    "Judge": ("suite", "evaluate", "policy", "gate", "report", "compare", "score"),
+    "Release": ("package", "admit", "store", "serve", "keygen", "provenance"),
+    "Publish": ("card", "push", "mlflow"),
+}
+
+
+class _Grouped(typer.core.TyperGroup):
+    """The commands by group."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = [name for group in GROUPS.values() for name in group]
+        return sorted(self.commands, key=lambda name: names.index(name) if name in names else len(names))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        for title, names in GROUPS.items():
+            if command is not None and cmd_name in names:
+                vars(command)["rich_help_panel"] = title
+        return command
+
+
 app = typer.Typer(
+    cls=_Grouped,
     help="Export a pretrained image model that explains itself, steer it, and gate its release on quality.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

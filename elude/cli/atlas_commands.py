@@ -22,15 +22,14 @@ def atlas(
     ] = None,
     max_images: Annotated[int, typer.Option(help="Images used at most.")] = 1_000,
     effect_images: Annotated[
-        int, typer.Option(help="Strongest images on which each sub-unit is ablated; 0: no class effects.")
+        int, typer.Option(help="Strongest images on which each sub-unit and concept is ablated; 0: no class effects.")
     ] = 3,
     overwrite: Annotated[bool, typer.Option(help="Replace an atlas at --out.")] = False,
 ) -> None:
-    """Write static pages to browse what units and sub-units follow; open index.html in any browser.
+    """Write static pages to browse a model by concept; open index.html in any browser.
 
     Example: elude atlas build/bundle --out build/atlas
     """
-    from elude.exporter.atlas.effects import class_effects
     from elude.exporter.atlas.page_data import gather
     from elude.exporter.atlas.write_pages import write_pages
     from elude.exporter.scoring.bundle_activity import activity_of, images_for
@@ -39,17 +38,14 @@ def atlas(
     bundle = Bundle.open(path)
     source = images_for(bundle, images)
     with progress_bar() as progress:
-        activity = effects = None
+        activity = None
         if source is not None:
             activity = activity_of(
                 bundle, source, limit=max_images, progress=lambda done, total: progress("images", done, total)
             )
-            effects = class_effects(
-                bundle, activity, effect_images, lambda done, total: progress("class effects", done, total)
-            )
-        gathered = gather(bundle, activity, effects, effect_images)
+        content = gather(bundle, activity, effect_images, progress)
         page = write_pages(
-            gathered, out, overwrite=overwrite, progress=lambda done, total: progress("pages", done, total)
+            content, out, overwrite=overwrite, progress=lambda done, total: progress("pages", done, total)
         )
     typer.echo(f"Open {page.resolve()} in a browser.")
     if source is None:

@@ -96,6 +96,14 @@ def export(
 
     Example: elude export embedded --out build/bundle
     """
+    from elude.exporter.export.given_images import open_given
+    from elude.exporter.models.options import EMBEDDED
+
+    # Loading torch takes seconds: what is mistyped is found before.
+    probing = open_given(images, model == EMBEDDED, "probe")
+    judging = None if evaluation is None else open_given(evaluation, False, "evaluation")
+    if Path(out).exists() and not overwrite:
+        raise UsageError(f"{out} already exists.", "Choose another place or --overwrite.")
     from elude.exporter.export.export_settings import ExportSettings
     from elude.exporter.export.pipeline import export as run
 
@@ -117,11 +125,11 @@ def export(
         strict=strict,
         device=device,
     )
-    options: dict[str, Any] = {"evaluation": evaluation, "overwrite": overwrite, "engine": engine, "workers": workers}
+    options: dict[str, Any] = {"evaluation": judging, "overwrite": overwrite, "engine": engine, "workers": workers}
     options |= {"kind": output_kind, "output": output, "pool": pool, "like": like}
     options |= {"preprocess": read_json(preprocess), "labels": read_labels(labels)}
     with progress_bar() as progress:
-        bundle = run(model, images, layers, out, settings, progress=progress, notify=warn, **options)
+        bundle = run(model, probing, layers, out, settings, progress=progress, notify=warn, **options)
     show(f"Exported to {bundle.root}", export_facts(bundle), as_json)
     if images is not None and (note := what_more_would_buy(bundle)):
         warn(note)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from elude.cli.terminal import AsJson, BundlePath, show
+from elude.handlers.errors import UsageError
 from elude.progress import progress_bar
 
 commands = typer.Typer()
@@ -38,19 +40,25 @@ def name(
         float, typer.Option(help="Correlation at which a neighbour lends its name; above 1: never.")
     ] = 0.9,
     keep: Annotated[bool, typer.Option(help="Keep the names of sub-units that get no new one.")] = False,
+    replace: Annotated[bool, typer.Option(help="Lose its names and what was measured of it.")] = False,
     max_images: Annotated[int, typer.Option(help="Images used at most.")] = 3_000,
     as_json: AsJson = False,
 ) -> None:
     """Name sub-units by what their strongest images have in common. Makes a new artefact: evaluate and judge it again.
+
+    Asks first where names, measurements or a verdict would be lost; --replace answers for scripts.
 
     Example: elude name build/bundle --images photos/
     """
     from elude.exporter.naming.clip import ClipSettings
     from elude.exporter.naming.labels import LabelSettings
     from elude.exporter.naming.name_bundle import Naming, name_by_labels, name_by_vocabulary
+    from elude.exporter.naming.write_names import losses
     from elude.handlers.bundle.bundle import Bundle
 
     bundle = Bundle.open(path)
+    if not replace and (lost := losses(bundle, keep)):
+        _allow(path, lost)
     with progress_bar() as progress:
         naming = Naming(neighbours if neighbours <= 1 else None, keep, max_images, progress)
         if encoder is None:
@@ -62,3 +70,11 @@ def name(
                 bundle, images, encoder, words, vocabulary=vocabulary, template=template, naming=naming
             )
     show(f"Named {path}", named.facts(), as_json)
+
+
+def _allow(path: Path, lost: list[str]) -> None:
+    """Ask whether that may be lost; refuse where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"Naming {path} loses {', '.join(lost)}.", "Allow it with --replace; --keep keeps the names.")
+    if not typer.confirm(f"Naming {path} loses {', '.join(lost)}. Go on?"):
+        raise typer.Abort

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 import sys
 import webbrowser
 from pathlib import Path
@@ -23,6 +24,8 @@ NEW_KEY = (
     "has expired, start the server again; 'elude serve --token-minutes' sets how long it is valid."
 )
 commands = typer.Typer()
+# Operations without an image: the field that says what to look up, and an example.
+_LOOKUPS = {"feature": ("id", "blocks.5.mlp.fc2/u3.s1"), "concept": ("id", "c12"), "search": ("query", "strap")}
 
 
 @commands.command()
@@ -63,14 +66,19 @@ def explore(
     if target.startswith(("http://", "https://")):
         backend = Remote(Client(target, token, model=model))
     else:
-        backend = Own(Service.open(target, read_settings({}), model=model, requirements=Requirements.load()))
+        opened = Service.open(
+            target, read_settings({}), model=model, requirements=Requirements.load(), threads=os.cpu_count() or 1
+        )
+        backend = Own(opened)
     run(backend, host, port, ready)
 
 
 @commands.command()
 def call(
-    operation: Annotated[str, typer.Argument(help="predict, inspect, steer, feature, search or describe.")],
-    what: Annotated[str, typer.Argument(help="An image file; an identifier for 'feature'; words for 'search'.")] = "",
+    operation: Annotated[str, typer.Argument(help="predict, inspect, steer, feature, concept, search or describe.")],
+    what: Annotated[
+        str, typer.Argument(help="An image file; an identifier for 'feature' and 'concept'; words for 'search'.")
+    ] = "",
     edit: Annotated[
         list[str] | None, typer.Option(help="For 'steer': ID=ACTION[:VALUE][@PATCHES]; may be repeated.")
     ] = None,
@@ -88,11 +96,11 @@ def call(
     layer: Annotated[str | None, typer.Option(help="For 'inspect': of this layer only.")] = None,
     unit: Annotated[str | None, typer.Option(help="For 'inspect': the parts of this unit only.")] = None,
     heat_map: Annotated[str | None, typer.Option(help="For 'inspect': grid, png or none (default).")] = None,
-    examples: Annotated[int | None, typer.Option(help="For 'feature': example images at most.")] = None,
+    examples: Annotated[int | None, typer.Option(help="For 'feature' and 'concept': example images at most.")] = None,
     image: Annotated[str | None, typer.Option(help="An image file, for 'search' by image.")] = None,
     body: Annotated[
         Path | None,
-        typer.Option("--json", help="A JSON file of further fields of the request; '-' reads standard input."),
+        typer.Option("--fields", help="A JSON file of further fields of the request; '-' reads standard input."),
     ] = None,
     url: Annotated[str, typer.Option(envvar="ELUDE_URL")] = "http://127.0.0.1:8080",
     token: Annotated[str | None, typer.Option(envvar="ELUDE_TOKEN", help="The server's inference key.")] = None,
@@ -156,8 +164,8 @@ def subject(operation: str, what: str, image: str | None, fields: dict[str, Any]
     """What the request is about, by the kind of operation: an image, an identifier, or words."""
     if image is not None:
         return {"image": read_image(operation, image)} | ({"query": what} if what and operation == "search" else {})
-    if operation in ("feature", "search"):
-        name, example = ("id", "blocks.5.mlp.fc2/u3.s1") if operation == "feature" else ("query", "strap")
+    if operation in _LOOKUPS:
+        name, example = _LOOKUPS[operation]
         if not what and not {name, "image"} & fields.keys():
             raise UsageError(
                 f"{operation!r} needs something to look for.", f"Name it, e.g. elude call {operation} {example}."
@@ -180,7 +188,7 @@ def read_fields(path: Path) -> dict[str, Any]:
     try:
         fields = parse_json(sys.stdin.read()) if str(path) == "-" else read_json(path)
     except (OSError, ValueError) as error:
-        raise UsageError(f"--json {path} cannot be read: {error}.", "Give it a file with one JSON object.") from error
+        raise UsageError(f"--fields {path} cannot be read: {error}.", "Give it a file with one JSON object.") from error
     if not isinstance(fields, dict):
-        raise UsageError(f"--json {path} holds no JSON object.", 'Write it as {"top_k": 3}.')
+        raise UsageError(f"--fields {path} holds no JSON object.", 'Write it as {"top_k": 3}.')
     return fields

@@ -1,4 +1,4 @@
-"""What each sub-unit does to each class: its logits with the sub-unit, less those without it, on the images where it
+"""What each sub-unit or concept does to each class: the logits with it, less those without it, on the images where it
 is strongest.
 
 Measured by ablation in the bundle's own graph, the same as ``inspect`` by effect: nothing is
@@ -8,7 +8,7 @@ images; on others the effect scales with the activation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,22 +23,37 @@ BATCH = 32
 
 
 def class_effects(
-    bundle: Bundle, activity: BundleActivity, each: int, progress: Callable[[int, int], None] | None = None
+    bundle: Bundle,
+    activity: BundleActivity,
+    count: int,
+    *,
+    subjects: Sequence[Sequence[int]] | None = None,
+    strength: NDArray[np.float32] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32] | None:
-    """float32 (sub-units, classes): mean over the ``each`` strongest images, NaN for sub-units never above 0;
+    """float32 (subjects, classes): mean over the ``count`` strongest images, NaN for what is never above 0; None
+    without classes.
 
-    None without classes.
+    Args:
+        bundle: with a graph that can ablate.
+        activity: of the bundle.
+        count: strongest images of each subject; 0: nothing is measured.
+        subjects: sets of sub-units that are ablated together, such as concepts; None: each sub-unit alone.
+        strength: float32 (images, subjects), by which their images are chosen; None: that of ``activity``.
+        progress: called with (rows run, rows).
     """
     session = GraphSession.of(bundle)
-    if session.output_name == "embedding" or each < 1:
+    if session.output_name == "embedding" or count < 1:
         return None
+    subjects = [(index,) for index in range(session.sub_units)] if subjects is None else subjects
+    strength = activity.peak if strength is None else strength
     preprocess = Preprocess.from_json(bundle.json("preprocess.json"))
-    strongest = np.argsort(-activity.peak, axis=0, kind="stable")[:each].T
+    strongest = np.argsort(-strength, axis=0, kind="stable")[:count].T
     rows = [
-        (index, int(image))
-        for index, images in enumerate(strongest)
+        (number, int(image))
+        for number, images in enumerate(strongest)
         for image in images
-        if activity.peak[image, index] > 0
+        if strength[image, number] > 0
     ]
     pixels = {image: activity.images.pixels(image, preprocess) for image in sorted({image for _, image in rows})}
     plain: dict[int, NDArray[np.float32]] = {}
@@ -48,17 +63,18 @@ def class_effects(
         output = session.run(preprocess.normalise(np.stack([pixels[image] for image in part]))).output
         plain |= dict(zip(part, output, strict=True))
     classes = next(iter(plain.values())).shape[0] if plain else 0
-    total, count = np.zeros((session.sub_units, classes), np.float64), np.zeros(session.sub_units, np.int64)
+    total, measured = np.zeros((len(subjects), classes), np.float64), np.zeros(len(subjects), np.int64)
     for start in range(0, len(rows), BATCH):
         chunk = rows[start : start + BATCH]
         batch = preprocess.normalise(np.stack([pixels[image] for _, image in chunk]))
-        output = session.run(batch, [[Edit.ablate(index)] for index, _ in chunk]).output
-        for (index, image), without in zip(chunk, output, strict=True):
-            total[index] += plain[image] - without
-            count[index] += 1
+        edits = [[Edit.ablate(index) for index in subjects[number]] for number, _ in chunk]
+        output = session.run(batch, edits).output
+        for (number, image), without in zip(chunk, output, strict=True):
+            total[number] += plain[image] - without
+            measured[number] += 1
         if progress is not None:
             progress(start + len(chunk), len(rows))
     mean: NDArray[np.float32] = np.divide(
-        total, count[:, None], out=np.full_like(total, np.nan), where=count[:, None] > 0
+        total, measured[:, None], out=np.full_like(total, np.nan), where=measured[:, None] > 0
     ).astype(np.float32)
     return mean

@@ -18,13 +18,14 @@ from PIL import Image
 
 from elude.exporter.images import ImageSource
 from elude.exporter.images.classes import readable
+from elude.exporter.naming.concept_portraits import portraits
 from elude.exporter.naming.concepts import group
 from elude.exporter.naming.evidence import Name
 from elude.exporter.scoring.activity import UNITS, Activity
 from elude.exporter.scoring.measures import SUB_UNITS, Measures
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.bundle.catalogue import write_catalogue
-from elude.handlers.bundle.catalogue_schema import ImageRow, SubUnitRow, Top, UnitRow
+from elude.handlers.bundle.catalogue_schema import ConceptPortrait, ImageRow, SubUnitRow, Top, UnitRow
 from elude.handlers.images.preprocess import Preprocess
 
 THUMBNAIL = 96  # pixels, longest side
@@ -61,7 +62,6 @@ def write_atlas(
     found = {
         (split.layer, name): _tops(activity[split.layer][name], tops) for split in splits for name in (UNITS, SUB_UNITS)
     }
-    used = sorted({top.image for features in found.values() for each in features for top in each})
     units = [row for split in splits for row in _unit_rows(split, found[split.layer, UNITS], measures)]
     sub_units: list[SubUnitRow] = []
     for split in splits:
@@ -69,10 +69,16 @@ def write_atlas(
             split, len(sub_units), activity[split.layer][SUB_UNITS], found[split.layer, SUB_UNITS], measures, names
         )
         sub_units.extend(rows)
-    peak = np.concatenate([activity[split.layer][SUB_UNITS].peak for split in splits], axis=1)
+    peak, token = (
+        np.concatenate([getattr(activity[split.layer][SUB_UNITS], part) for split in splits], axis=1)
+        for part in ("peak", "token")
+    )
     classes = [entry.label for entry in images.entries]
     concepts = group(peak, {row.index: row.name for row in sub_units}, classes)
-    write_catalogue(path, _image_rows(used, images, preprocess), units, sub_units, concepts)
+    pictured = portraits(peak, token, concepts, tops)
+    rows_with_tops: list[UnitRow | SubUnitRow | ConceptPortrait] = [*units, *sub_units, *pictured]
+    used = sorted({top.image for row in rows_with_tops for top in row.tops})
+    write_catalogue(path, _image_rows(used, images, preprocess), units, sub_units, concepts, pictured)
 
 
 def _tops(activity: Activity, count: int) -> list[tuple[Top, ...]]:

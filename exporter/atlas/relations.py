@@ -1,11 +1,8 @@
-"""How sub-units relate: which fire together, which take the same inputs, and which say the same as another.
+"""How sub-units relate: which fire together, and which take the same inputs.
 
 Together: Pearson's correlation of the largest activation (above 0) in each image. Inputs: Jaccard
-    index of the inputs that are a
-sub-unit's own, those that not all parts of its unit share. Groups: complete linkage at a
-correlation of ``GROUP``, so that *every* pair of a group is at least as alike. The split is made
-unit by unit, so several units may each have a part for one concept: ELUDe names this redundancy as
-a limit.
+index of the inputs that are a sub-unit's own, those that not all parts of its unit share. Which say
+the same is what ``elude.exporter.naming.concepts`` groups.
 """
 
 from __future__ import annotations
@@ -15,13 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
+from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from elude.exporter.naming.neighbours import profiles
 from elude.exporter.splitting.layer_split import LayerSplit
 
-GROUP = 0.9  # least correlation of all pairs of a group
 MAP = 48  # sub-units of the heat map
 PAIRS = 30
 PARTNERS = 3
@@ -37,7 +33,6 @@ class Together:
     Attributes:
         pairs: the most correlated sub-units of unlike units.
         partners: for each sub-unit the most correlated ones of other units, strongest first.
-        groups: sub-units that say the same, largest group first; only groups of at least two units.
         mapped: the most active sub-units, ordered so that alike ones lie side by side.
         matrix: float32 (mapped, mapped), their correlations.
         images: number of images.
@@ -45,7 +40,6 @@ class Together:
 
     pairs: tuple[Pair, ...]
     partners: tuple[tuple[tuple[int, float], ...], ...]
-    groups: tuple[tuple[int, ...], ...]
     mapped: tuple[int, ...]
     matrix: NDArray[np.float32]
     images: int
@@ -63,12 +57,11 @@ def together(peak: NDArray[np.float32], parent: NDArray[np.int64], active: NDArr
     similar = np.clip(scaled @ scaled.T, -1, 1)
     np.fill_diagonal(similar, 1)
     live = np.flatnonzero(scaled.any(axis=1))
-    groups = _groups(similar, live, parent)
     chosen = np.sort(live[np.argsort(-active[live], kind="stable")[:MAP]])
     order = chosen[_side_by_side(similar[np.ix_(chosen, chosen)])]
     across = np.where(parent[:, None] == parent[None, :], -1, similar).astype(np.float32)
     partners = _partners(across, set(live.tolist()))
-    return Together(_pairs(across), partners, groups, tuple(order.tolist()), similar[np.ix_(order, order)], len(peak))
+    return Together(_pairs(across), partners, tuple(order.tolist()), similar[np.ix_(order, order)], len(peak))
 
 
 def shared_inputs(splits: Sequence[LayerSplit]) -> tuple[Pair, ...]:
@@ -110,20 +103,6 @@ def _partners(across: NDArray[np.float32], live: set[int]) -> tuple[tuple[tuple[
         best = best[np.lexsort((best, -row[best]))]
         found.append(tuple((int(other), float(row[other])) for other in best if row[other] > 0))
     return tuple(found)
-
-
-def _groups(
-    similar: NDArray[np.float32], live: NDArray[np.int64], parent: NDArray[np.int64]
-) -> tuple[tuple[int, ...], ...]:
-    if len(live) < 2:
-        return ()
-    condensed = squareform(1 - similar[np.ix_(live, live)], checks=False)
-    label = fcluster(linkage(condensed, "complete"), 1 - GROUP, "distance")
-    members: dict[int, list[int]] = {}
-    for index, number in zip(live.tolist(), label.tolist(), strict=True):
-        members.setdefault(number, []).append(index)
-    groups = [tuple(group) for group in members.values() if len({int(parent[index]) for index in group}) > 1]
-    return tuple(sorted(groups, key=lambda group: (-len(group), group)))
 
 
 def _side_by_side(similar: NDArray[np.float32]) -> NDArray[np.int64]:

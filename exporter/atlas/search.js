@@ -1,13 +1,20 @@
-// Search over all sub-units, and the grid of all units. ATLAS comes from index.js; everything is put in as text, never as markup.
+// Search over all concepts and sub-units, and the grid of all units. ATLAS comes from index.js; everything is put in as text, never as markup.
 (() => {
   "use strict";
   const LIMIT = 60;
   const input = document.getElementById("query"), list = document.getElementById("results"), count = document.getElementById("count");
   const page = (layer, unit) => `units/${ATLAS.layers[layer].replace(/[^A-Za-z0-9._-]/g, "_")}/u${unit}.html`;
-  const rows = ATLAS.rows.map((row) => {
-    const [layer, unit, part, name, ms, active, label] = row;
+  const tiny = new Set(ATLAS.tiny);
+  const units = ATLAS.rows.map((row) => {
+    const [layer, unit, part, name, ms, active, label, images] = row;
     const id = `${ATLAS.layers[layer]}/u${unit}.s${part}`;
-    return { id, name, ms, active, label, href: `${page(layer, unit)}#s${part}`, text: `${name || ""} ${label || ""} ${id}`.toLowerCase(), exact: (name || "").toLowerCase() };
+    const about = [ms === null ? null : `MS ${ms.toFixed(3)}`, `active ${(100 * active).toFixed(1)} %`, label && label !== name ? `mostly ${label}` : null];
+    return { id, name, images, rank: ms || 0, about, href: `${page(layer, unit)}#s${part}`, text: `${name || ""} ${label || ""} ${id}`.toLowerCase() };
+  });
+  const concepts = ATLAS.concepts.map((row, place) => {
+    const [number, name, members, purity, images, typical] = row;
+    const about = [members > 1 ? `concept of ${members} sub-units` : "concept of 1 sub-unit", purity === null ? null : `${Math.round(100 * purity)} % of one class`];
+    return { id: `c${number}`, name: name || `Concept c${number}`, images, rank: -place, about, href: members > 1 ? `concepts/c${number}.html` : units[typical].href, text: `${name || ""} c${number} ${units[typical].text}` };
   });
   const make = (tag, text) => { const element = document.createElement(tag); if (text !== undefined) element.textContent = text; return element; };
 
@@ -16,18 +23,37 @@
     list.replaceChildren();
     if (!words.length) { count.textContent = ""; return; }
     const query = words.join(" ");
+    // Concepts first: one stands for all its sub-units.
+    const fitting = [concepts, units].map((rows) => best(rows, words, query));
+    const total = fitting[0].length + fitting[1].length;
+    count.textContent = total ? `${counted(fitting[0].length, "concept")}, ${counted(fitting[1].length, "sub-unit")}${total > LIMIT ? `, the first ${LIMIT} shown` : ""}` : "Nothing found.";
+    list.replaceChildren(...fitting.flat().slice(0, LIMIT).map(item));
+  }
+
+  const counted = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
+
+  function best(rows, words, query) {
+    const exact = (row) => (row.name || "").toLowerCase();
     const found = rows.filter((row) => words.every((word) => row.text.includes(word)));
-    found.sort((a, b) => (b.exact === query) - (a.exact === query) || b.exact.startsWith(query) - a.exact.startsWith(query) || (b.ms || 0) - (a.ms || 0));
-    count.textContent = found.length ? `${found.length} sub-unit${found.length > 1 ? "s" : ""}${found.length > LIMIT ? `, the first ${LIMIT} shown` : ""}` : "Nothing found.";
-    for (const row of found.slice(0, LIMIT)) {
-      const link = make("a"), item = make("li");
-      link.href = row.href;
-      link.append(make("strong", row.name || "unnamed"), make("code", row.id), make("br"));
-      const about = [row.ms === null ? null : `MS ${row.ms.toFixed(3)}`, `active ${(100 * row.active).toFixed(1)} %`, row.label && row.label !== row.name ? `mostly ${row.label}` : null];
-      link.append(make("small", about.filter(Boolean).join(" · ")));
-      item.append(link);
-      list.append(item);
+    return found.sort((a, b) => (exact(b) === query) - (exact(a) === query) || exact(b).startsWith(query) - exact(a).startsWith(query) || b.rank - a.rank);
+  }
+
+  function item(row) {
+    const link = make("a"), entry = make("li"), thumbs = make("span");
+    link.href = row.href;
+    thumbs.className = "thumbs";
+    for (const number of row.images) {
+      const image = make("img");
+      image.alt = "";
+      image.loading = "lazy";
+      image.width = image.height = 34;
+      image.src = `images/${number}.${tiny.has(number) ? "png" : "webp"}`;
+      if (tiny.has(number)) image.className = "tiny";
+      thumbs.append(image);
     }
+    link.append(thumbs, make("strong", row.name || "unnamed"), make("code", row.id), make("small", row.about.filter(Boolean).join(" · ")));
+    entry.append(link);
+    return entry;
   }
 
   input.addEventListener("input", show);

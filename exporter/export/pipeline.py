@@ -17,6 +17,7 @@ from elude.exporter import engines
 from elude.exporter.atlas.fill_catalogue import write_atlas
 from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.export.finished_splits import split_once
+from elude.exporter.export.given_images import open_given
 from elude.exporter.export.identifiers import ALIKE, canonical, carried_over
 from elude.exporter.export.job import Job, Run
 from elude.exporter.export.library_versions import installed
@@ -24,9 +25,9 @@ from elude.exporter.export.model_card import model_card
 from elude.exporter.export.onnx_job import is_onnx, prepare_onnx
 from elude.exporter.export.work_folder import work_folder
 from elude.exporter.graph.metadata import layer_infos
-from elude.exporter.images import ImageSource, open_images
+from elude.exporter.images import ImageSource
 from elude.exporter.images.screen import Screened, screen
-from elude.exporter.models.options import EMBEDDED, EMBEDDED_FOLDER, ModelOptions, parse_address
+from elude.exporter.models.options import EMBEDDED, ModelOptions, parse_address
 from elude.exporter.naming.at_export import names_at_export
 from elude.exporter.naming.evidence import NAMES, Name
 from elude.exporter.probing.probe_store import Probe, collection_key
@@ -122,9 +123,9 @@ def export(
         raise UsageError(f"{out} already exists.", "Choose another place or allow to overwrite it.")
     engines.check(engine, workers)
     embedded = model == EMBEDDED
-    probing = _open(images, embedded, "probe")
+    probing = open_given(images, embedded, "probe")
     held_out = evaluation is not None or embedded
-    judging = _open(evaluation, embedded, "evaluation") if held_out else None
+    judging = open_given(evaluation, embedded, "evaluation") if held_out else None
     older = None if like is None else Bundle.open(like)
     if isinstance(preprocess, Mapping):
         preprocess = Preprocess.from_json(dict(preprocess))
@@ -226,17 +227,6 @@ def _write_bundle(
 def versions() -> dict[str, str]:
     """Versions of Python and of the installed libraries that shape a bundle."""
     return {"python": platform.python_version(), **installed(_LIBRARIES)}
-
-
-def _open(images: str | Path | ImageSource | None, embedded: bool, own: str) -> ImageSource:
-    if isinstance(images, ImageSource):
-        return images
-    if images is None and not embedded:
-        raise UsageError(
-            f"No images are given, and only the model {EMBEDDED!r} brings its own.",
-            "Give a folder, tar, list or data set.",
-        )
-    return open_images(EMBEDDED_FOLDER / f"{own}.tar" if images is None else images)
 
 
 def _whole(job: Job) -> str:

@@ -34,6 +34,16 @@ STALE = (
 )  # about the old artefact only
 
 
+def losses(bundle: Bundle, keep: bool) -> list[str]:
+    """What naming a bundle again would lose: its names, unless they are kept, and files about the old artefact."""
+    catalogue = Catalogue.of(bundle)
+    try:
+        named = 0 if keep else sum(row.name is not None for row in catalogue.sub_units())
+    finally:
+        catalogue.close()
+    return ([f"{named} names"] if named else []) + [name for name in STALE if bundle.has(name)]
+
+
 def rename(
     bundle: Bundle, names: Sequence[Name], settings: Mapping[str, Any], *, keep: bool = False
 ) -> tuple[Bundle, tuple[str, ...]]:
@@ -81,7 +91,7 @@ def rename(
                 if name not in (*STALE, CATALOGUE, NAMES):
                     bundle.copy(name, folder / name)
             concepts = _renamed(old.concepts(), {row.index: row.name for row in rows})
-            write_catalogue(folder / CATALOGUE, old.images(), old.units(), rows, concepts)
+            write_catalogue(folder / CATALOGUE, old.images(), old.units(), rows, concepts, old.portraits())
             text = json.dumps(names_json(kept, settings), indent=1, ensure_ascii=False) + "\n"
             (folder / NAMES).write_text(text, encoding="utf-8")
             _check_presets(bundle, folder / CATALOGUE)

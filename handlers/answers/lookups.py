@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elude.handlers.answers.operations import describe_concept
+from elude.handlers.answers.operations import describe_concept, lookup_concept
 from elude.handlers.bundle.bundle import LayerInfo
-from elude.handlers.bundle.catalogue import Catalogue, SubUnitRow
+from elude.handlers.bundle.catalogue import Catalogue, ConceptRow, SubUnitRow, Top
 from elude.handlers.errors import RequestError
-from elude.handlers.requests.schema import Feature, Search
+from elude.handlers.requests.schema import Concept, Feature, Search
 from elude.handlers.requests.steering import index_of
 
 
@@ -30,15 +30,26 @@ def need(catalogue: Catalogue | None) -> Catalogue:
 def feature(request: Feature, layers: Sequence[LayerInfo], catalogue: Catalogue) -> dict[str, Any]:
     """Statistics, name, siblings and example images (PNG, base64) of one sub-unit."""
     row = catalogue.sub_unit(index_of(request.id, layers, "id"))
-    examples = []
-    for top in row.tops[: request.examples]:
-        image = catalogue.image(top.image)
-        example = {"image": image.name, "label": image.label, "token": top.token, "activation": top.activation}
-        examples.append(example | {"png": base64.b64encode(image.png).decode()})
+    examples = _examples(row.tops[: request.examples], catalogue)
     siblings = [part.id for part in catalogue.parts_of(row.layer, row.unit) if part.part != row.part]
     concept = catalogue.concept_of(row.index)
     described = None if concept is None else describe_concept(concept, catalogue)
     return _summary(row) | {"concept": described, "siblings": siblings, "examples": examples}
+
+
+def concept(request: Concept, catalogue: Catalogue) -> dict[str, Any]:
+    """Sub-units, example images and, where the catalogue has them, the concept's strengths and relatives."""
+    row = lookup_concept(request.id, "id", catalogue)
+    portrait = catalogue.portrait(row.number)
+    tops = catalogue.sub_unit(row.members[0]).tops if portrait is None else portrait.tops
+    related = [] if portrait is None else [_relative(catalogue, *pair) for pair in portrait.related]
+    return describe_concept(row, catalogue) | {
+        "sub_units": [{"id": catalogue.identifier(index), "name": catalogue.name(index)} for index in row.members],
+        "examples": _examples(tops[: request.examples], catalogue),
+        "histogram": None if portrait is None else list(portrait.histogram),
+        "similar": [other for other in related if other["correlation"] > 0],
+        "opposite": [other for other in reversed(related) if other["correlation"] < 0],
+    }
 
 
 def search(request: Search, catalogue: Catalogue) -> dict[str, Any]:
@@ -66,6 +77,20 @@ def search_by_image(
         _summary(catalogue.sub_unit(i)) | {"activation": float(peaks[i]), "relative": float(relative[i])} for i in order
     ]
     return {"query": None, "concepts": [], "sub_units": found}
+
+
+def _examples(tops: Sequence[Top], catalogue: Catalogue) -> list[dict[str, Any]]:
+    examples = []
+    for top in tops:
+        image = catalogue.image(top.image)
+        example = {"image": image.name, "label": image.label, "token": top.token, "activation": top.activation}
+        examples.append(example | {"png": base64.b64encode(image.png).decode()})
+    return examples
+
+
+def _relative(catalogue: Catalogue, number: int, correlation: float) -> dict[str, Any]:
+    other: ConceptRow = catalogue.concepts()[number]
+    return {"id": other.id, "name": other.name, "members": len(other.members), "correlation": correlation}
 
 
 def _summary(row: SubUnitRow) -> dict[str, Any]:

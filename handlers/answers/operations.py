@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,22 +65,41 @@ def strongest(
     layers: Sequence[LayerInfo],
     count: int,
     *,
-    unit: str | None = None,
+    among: Collection[int] | None = None,
     magnitude: bool = False,
 ) -> list[int]:
     """Indices over all layers of the sub-units with the largest activation (or magnitude of it) over the tokens,
-    largest first.
-
-    With ``unit`` only its sub-units; RequestError 404 if the layers have none of that name.
+    largest first; only those ``among`` the given ones.
     """
     values = [np.abs(sub_units[layer.name]) if magnitude else sub_units[layer.name] for layer in layers]
     peaks = np.concatenate([value.max(axis=0) for value in values])
     indices = np.concatenate([np.arange(layer.first, layer.first + layer.sub_units) for layer in layers])
-    found = indices[np.argsort(-peaks, kind="stable")]
-    if unit is not None:
-        parts = parts_of(unit, layers)
-        found = found[(found >= parts.start) & (found < parts.stop)]
-    return [int(i) for i in found[:count]]
+    ordered = indices[np.argsort(-peaks, kind="stable")]
+    if among is not None:
+        ordered = ordered[np.isin(ordered, list(among))]
+    return [int(i) for i in ordered[:count]]
+
+
+def asked_sub_units(
+    request: Inspect, layers: Sequence[LayerInfo], catalogue: Catalogue | None
+) -> Collection[int] | None:
+    """Indices of those that a request is limited to; None: to none.
+
+    Raises:
+        RequestError: it names a unit and a concept, or there is no such unit or concept.
+    """
+    if request.unit is not None and request.concept is not None:
+        raise RequestError("A request has either 'unit' or 'concept'.")
+    if request.unit is not None:
+        return parts_of(request.unit, layers)
+    return None if request.concept is None else lookup_concept(request.concept, "concept", catalogue).members
+
+
+def lookup_concept(text: str, field: str, catalogue: Catalogue | None) -> ConceptRow:
+    """The concept of that name or identifier; RequestError 404 if there is none."""
+    if catalogue is not None and (row := catalogue.concept(text)) is not None:
+        return row
+    raise RequestError(f"Field '{field}' is {text!r}: there is no such concept.", "Find one with 'search'.", 404)
 
 
 def parts_of(unit: str, layers: Sequence[LayerInfo]) -> range:
@@ -108,7 +127,7 @@ def inspect(
     """The first sub-units in the asked order, and per layer how far sub-units are from adding up to units."""
     chosen = chosen_layers(request.layer, layers)
     if effects is None:
-        order = strongest(sub_units, chosen, request.top_k, unit=request.unit)
+        order = strongest(sub_units, chosen, request.top_k, among=asked_sub_units(request, chosen, catalogue))
     else:
         order = sorted(effects.change, key=lambda index: -abs(effects.change[index]))[: request.top_k]
     maps: dict[int, dict[str, Any]] = {}
@@ -146,28 +165,34 @@ def inspect(
             entry["heat_map"] = maps[index]
         found.append(entry)
     checks = {layer.name: sum_check(layer, units[layer.name], sub_units[layer.name]) for layer in chosen}
-    concepts = active_concepts(sub_units, layers, catalogue, request.top_k) if catalogue else []
+    concepts = active_concepts(sub_units, layers, catalogue, request.top_k, request.concept) if catalogue else []
     answer: dict[str, Any] = {} if effects is None else {"effects": effects.describe()}
     return answer | {"concepts": concepts, "sub_units": found, "sum_check": checks}
 
 
 def active_concepts(
-    sub_units: dict[str, Activations], layers: Sequence[LayerInfo], catalogue: Catalogue, count: int
+    sub_units: dict[str, Activations],
+    layers: Sequence[LayerInfo],
+    catalogue: Catalogue,
+    count: int,
+    only: str | None = None,
 ) -> list[dict[str, Any]]:
-    """The concepts that an image activates most.
+    """The concepts that an image activates most; those of a single sub-unit last, as the list of sub-units has them.
 
     ``relative`` is the mean over a concept's sub-units of the largest activation over the tokens,
-    divided by the largest on the atlas images; activations below 0 count as 0.
+    divided by the largest on the atlas images; activations below 0 count as 0. With ``only`` that
+    concept, however strong.
     """
-    concepts = catalogue.concepts()
+    concepts = catalogue.concepts() if only is None else (lookup_concept(only, "concept", catalogue),)
     if not concepts:
         return []
     peaks = np.concatenate([sub_units[layer.name].max(axis=0) for layer in layers]).astype(np.float64)
     maxima = np.array(catalogue.maxima())
     relative = np.divide(np.maximum(peaks, 0), maxima, out=np.zeros_like(peaks), where=maxima > 0)
     means = [float(relative[list(concept.members)].mean()) for concept in concepts]
-    order = np.argsort(-np.array(means), kind="stable")[:count]
-    return [describe_concept(concepts[i], catalogue) | {"relative": means[i]} for i in order.tolist() if means[i] > 0]
+    order = sorted(range(len(concepts)), key=lambda i: (len(concepts[i].members) < 2, -means[i]))
+    shown = [i for i in order if means[i] > 0 or only is not None][:count]
+    return [describe_concept(concepts[i], catalogue) | {"relative": means[i]} for i in shown]
 
 
 def describe_concept(concept: ConceptRow, catalogue: Catalogue) -> dict[str, Any]:

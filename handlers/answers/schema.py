@@ -93,6 +93,10 @@ _ACTIVE_CONCEPT = _closed(
     _CONCEPT_FACTS
     | {"relative": _NUMBER | {"description": "mean over its sub-units of the activation over the largest known one"}}
 )
+_RELATIVE = _closed(
+    {"id": _TEXT, "name": _or_null(_TEXT), "members": _WHOLE}
+    | {"correlation": _NUMBER | {"description": "of their strengths over the atlas images"}}
+)
 _CHECK = _closed({"max_residual": _NUMBER, "max_unit": _NUMBER})
 _EFFECTS = _closed({"target": _TEXT, "measured": _WHOLE, "method": _TEXT})
 _EDIT = _closed({"id": _TEXT, "action": _TEXT, "value": _or_null(_NUMBER), "patches": _WHOLE, "name": _or_null(_TEXT)})
@@ -145,6 +149,18 @@ ANSWERS: dict[str, _Schema] = {
         "max_output_change",
     ),
     "feature": _closed(_ROW | {"concept": _or_null(_CONCEPT), "siblings": _list(_TEXT), "examples": _list(_EXAMPLE)}),
+    "concept": _closed(
+        _CONCEPT_FACTS
+        | {
+            "sub_units": _list(_closed({"id": _TEXT, "name": _or_null(_TEXT)})),
+            "examples": _list(_EXAMPLE) | {"description": "their activation is the strength, from 0 to 1"},
+            "histogram": _or_null(
+                _list(_WHOLE) | {"description": "atlas images by strength, in bins of equal width from 0 to 1"}
+            ),
+            "similar": _list(_RELATIVE),
+            "opposite": _list(_RELATIVE),
+        }
+    ),
     "search": _closed({"query": _or_null(_TEXT), "concepts": _list(_CONCEPT), "sub_units": _list(_FOUND)}),
     "describe": {
         "type": "object",

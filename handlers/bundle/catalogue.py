@@ -13,14 +13,35 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from elude.handlers.bundle.bundle import Bundle
-from elude.handlers.bundle.catalogue_schema import SCHEMA, ConceptRow, ImageRow, SubUnitRow, Top, UnitRow
+from elude.handlers.bundle.catalogue_schema import (
+    SCHEMA,
+    ConceptPortrait,
+    ConceptRow,
+    ImageRow,
+    SubUnitRow,
+    Top,
+    UnitRow,
+    clearest_first,
+)
 from elude.handlers.bundle.identifiers import SubUnitId, parse_id
 from elude.handlers.errors import BundleError, UsageError
 
-__all__ = ["CATALOGUE", "Catalogue", "ConceptRow", "ImageRow", "SubUnitRow", "Top", "UnitRow", "write_catalogue"]
+__all__ = [
+    "CATALOGUE",
+    "Catalogue",
+    "ConceptPortrait",
+    "ConceptRow",
+    "ImageRow",
+    "SubUnitRow",
+    "Top",
+    "UnitRow",
+    "clearest_first",
+    "write_catalogue",
+]
 
 CATALOGUE = "catalogue.sqlite"
 _LOAD_S = 30  # seconds after which reading a file at the start is given up
+_PORTRAITS = ("concepts", "concept_places", "concept_histograms", "concept_relations")
 _STEPS = 10_000  # of SQLite's machine between two looks at the clock
 # What FTS5 makes beside its table; the text differs between versions of SQLite, but never holds an expression.
 _SHADOW = re.compile(r"CREATE TABLE 'names_\w+'\(([\w\s,]|KEY\([\w\s,]*\))*\)(\s*WITHOUT ROWID)?")
@@ -34,8 +55,9 @@ def write_catalogue(
     units: Iterable[UnitRow],
     sub_units: Iterable[SubUnitRow],
     concepts: Iterable[ConceptRow] = (),
+    portraits: Iterable[ConceptPortrait] = (),
 ) -> None:
-    """Write a catalogue; the same rows give the same bytes.
+    """Write a catalogue; the same rows give the same bytes. ``portraits`` are of ``concepts``.
 
     Raises:
         BundleError: ``path`` exists, an identifier or the name of a concept is used twice, a sub-unit is in
@@ -82,6 +104,8 @@ def write_catalogue(
             connection.execute("INSERT INTO concepts VALUES (?,?,?,?)", facts)
             rows = ((index, concept.number, rank) for rank, index in enumerate(concept.members))
             connection.executemany("INSERT INTO concept_members VALUES (?,?,?)", rows)
+        for portrait in portraits:
+            _insert_portrait(connection, portrait)
         connection.execute("INSERT INTO names (names) VALUES ('optimize')")
         connection.execute("COMMIT")
         connection.execute("VACUUM")
@@ -91,6 +115,16 @@ def write_catalogue(
         raise BundleError(f"The rows of the catalogue contradict each other: {error}.") from error
     finally:
         connection.close()
+
+
+def _insert_portrait(connection: sqlite3.Connection, portrait: ConceptPortrait) -> None:
+    number = portrait.number
+    connection.execute("INSERT INTO concept_places VALUES (?,?,?)", (number, *portrait.place))
+    bins = ((number, place, images) for place, images in enumerate(portrait.histogram))
+    connection.executemany("INSERT INTO concept_histograms VALUES (?,?,?)", bins)
+    related = ((number, other, correlation) for other, correlation in portrait.related)
+    connection.executemany("INSERT INTO concept_relations VALUES (?,?,?)", related)
+    _insert_tops(connection, "concept", number, portrait.tops)
 
 
 def _insert_tops(connection: sqlite3.Connection, kind: str, owner: int | None, tops: Iterable[Top]) -> None:
@@ -122,6 +156,7 @@ class Catalogue:
             # Every answer repeats names; a query for each would cost more than reading the whole request.
             self._names: dict[int, str | None] = dict(self._connection.execute("SELECT id, name FROM sub_units"))
             self._concepts = self._read_concepts()
+            self._portrayed = self._has_portraits()
             self._connection.set_progress_handler(None, 0)
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise BundleError(f"{path.name} cannot be read as a catalogue: {error}.") from error
@@ -227,6 +262,27 @@ class Catalogue:
         number = self._concept_of.get(index)
         return None if number is None else self._concepts[number]
 
+    def portrait(self, number: int) -> ConceptPortrait | None:
+        """A concept beside the others; None in a catalogue of an earlier version, or made without images."""
+        if not self._portrayed:
+            return None
+        ask = self._connection.execute
+        place = ask("SELECT x, y FROM concept_places WHERE concept=?", (number,)).fetchone()
+        if place is None:
+            return None
+        bins = ask("SELECT images FROM concept_histograms WHERE concept=? ORDER BY bin", (number,))
+        related = ask(
+            "SELECT other, correlation FROM concept_relations WHERE concept=? ORDER BY correlation DESC, other",
+            (number,),
+        )
+        histogram, pairs = tuple(row[0] for row in bins), tuple((row[0], row[1]) for row in related)
+        return ConceptPortrait(number, place, histogram, pairs, self._tops("concept", number))
+
+    def portraits(self) -> tuple[ConceptPortrait, ...]:
+        """Those of all concepts that have one, in order."""
+        found = (self.portrait(row.number) for row in self._concepts)
+        return tuple(portrait for portrait in found if portrait is not None)
+
     def search_concepts(self, text: str, limit: int = 20) -> tuple[ConceptRow, ...]:
         """Concepts with that identifier, or whose name has words that begin with each word of ``text``; the one with
         the most members first.
@@ -240,6 +296,12 @@ class Catalogue:
         if index not in self._names:
             _only(None, f"index {index}")
         return self._names[index]
+
+    def identifier(self, index: int) -> str:
+        """Identifier of the sub-unit with that index; UsageError if there is none."""
+        row = self._connection.execute("SELECT layer, unit, part FROM sub_units WHERE id=?", (index,)).fetchone()
+        layer, unit, part = _only(row, f"index {index}")
+        return f"{layer}/u{unit}.s{part}"
 
     def maxima(self) -> tuple[float, ...]:
         """Largest activation of each sub-unit over the probing images, by index."""
@@ -257,9 +319,8 @@ class Catalogue:
 
     def _read_concepts(self) -> tuple[ConceptRow, ...]:
         """Concepts are asked for in every answer, and are few: they are read once."""
-        tables = {row[0] for row in self._connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
         self._concept_of: dict[int, int] = {}
-        if not {"concepts", "concept_members"} <= tables:
+        if not _has_tables(self._connection, "concepts", "concept_members"):
             return ()
         members: dict[int, list[int]] = {}
         query = "SELECT concept, sub_unit FROM concept_members ORDER BY concept, rank"
@@ -276,6 +337,14 @@ class Catalogue:
                 "Export the bundle again.",
             )
         return concepts
+
+    def _has_portraits(self) -> bool:
+        if not _has_tables(self._connection, *_PORTRAITS):
+            return False
+        query = "SELECT count(*) FROM concept_relations WHERE other NOT IN (SELECT id FROM concepts)"
+        if self._connection.execute(query).fetchone()[0]:
+            raise BundleError("A concept is said to be like one that is not there.", "Export the bundle again.")
+        return True
 
     def _all_tops(self, kind: str) -> dict[int, list[Top]]:
         found: dict[int, list[Top]] = {}
@@ -301,6 +370,10 @@ def _begins(words: Sequence[str], name: str) -> bool:
     return all(any(part.startswith(word) for part in parts) for word in words)
 
 
+def _has_tables(connection: sqlite3.Connection, *names: str) -> bool:
+    return set(names) <= {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+
+
 def _require_tables(connection: sqlite3.Connection, name: str) -> None:
     """A view may stand for an endless query, and a trigger or a default for any other: only our own tables may be
     there.
@@ -312,7 +385,7 @@ def _require_tables(connection: sqlite3.Connection, name: str) -> None:
             present.add(sql)
         elif not (kind == "index" and sql is None) and not (kind == "table" and _SHADOW.fullmatch(str(sql))):
             raise BundleError(f"{name} holds {entry!r}, which is not of a catalogue.", "Export the bundle again.")
-    # Bundles of earlier versions have no tables of concepts.
+    # Bundles of earlier versions have no tables of concepts, or not all of them.
     if missing := [sql for sql in expected - present if not sql.startswith("CREATE TABLE concept")]:
         raise BundleError(f"{name} lacks {len(missing)} tables of a catalogue.", "Export the bundle again.")
 

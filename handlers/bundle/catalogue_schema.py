@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -105,6 +106,38 @@ class ConceptRow:
         return f"c{self.number}"
 
 
+def clearest_first(concepts: Iterable[ConceptRow]) -> list[ConceptRow]:
+    """The order in which concepts are shown: those of several sub-units, of these the named, of these the purest,
+    of these the largest. One of a single sub-unit says no more than that sub-unit.
+    """
+
+    def key(row: ConceptRow) -> tuple[bool, bool, float, int, int]:
+        return len(row.members) < 2, row.name is None, -(row.purity or 0.0), -len(row.members), row.number
+
+    return sorted(concepts, key=key)
+
+
+@dataclass(frozen=True)
+class ConceptPortrait:
+    """A concept beside the others, over the atlas images. Its strength on an image is the mean over its members of
+    the largest activation above 0, divided by the member's largest on all atlas images.
+
+    Attributes:
+        number: of the concept.
+        place: on a map of all concepts, each coordinate from -1 to 1; near ones answer to like images.
+        histogram: number of images whose strength is in each of equally wide bins from 0 to 1.
+        related: other concepts with the correlation of their strengths: the most similar first, the most
+            opposite last.
+        tops: where it is strongest; ``activation`` is the strength, ``token`` that of the most typical member.
+    """
+
+    number: int
+    place: tuple[float, float]
+    histogram: tuple[int, ...]
+    related: tuple[tuple[int, float], ...]
+    tops: tuple[Top, ...]
+
+
 SCHEMA = """
 CREATE TABLE images (id INTEGER PRIMARY KEY, name TEXT NOT NULL, label TEXT, png BLOB NOT NULL) STRICT;
 CREATE TABLE units (id INTEGER PRIMARY KEY, layer TEXT NOT NULL, unit INTEGER NOT NULL, parts INTEGER NOT NULL,
@@ -118,5 +151,12 @@ CREATE TABLE tops (kind TEXT NOT NULL, owner INTEGER NOT NULL, rank INTEGER NOT 
 CREATE TABLE concepts (id INTEGER PRIMARY KEY, name TEXT UNIQUE, agreement REAL NOT NULL, purity REAL) STRICT;
 CREATE TABLE concept_members (sub_unit INTEGER PRIMARY KEY REFERENCES sub_units (id),
   concept INTEGER NOT NULL REFERENCES concepts (id), rank INTEGER NOT NULL, UNIQUE (concept, rank)) STRICT;
+CREATE TABLE concept_places (concept INTEGER PRIMARY KEY REFERENCES concepts (id),
+  x REAL NOT NULL, y REAL NOT NULL) STRICT;
+CREATE TABLE concept_histograms (concept INTEGER NOT NULL REFERENCES concepts (id), bin INTEGER NOT NULL,
+  images INTEGER NOT NULL, PRIMARY KEY (concept, bin)) STRICT, WITHOUT ROWID;
+CREATE TABLE concept_relations (concept INTEGER NOT NULL REFERENCES concepts (id),
+  other INTEGER NOT NULL REFERENCES concepts (id), correlation REAL NOT NULL,
+  PRIMARY KEY (concept, other)) STRICT, WITHOUT ROWID;
 CREATE VIRTUAL TABLE names USING fts5 (name, identifier, tokenize='unicode61');
 """

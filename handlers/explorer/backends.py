@@ -82,8 +82,9 @@ async def examples(backend: Backend) -> list[dict[str, Any]]:
     """
     units = [f"{layer['name']}/u{unit}.s0" for layer in backend.facts["layers"] for unit in range(layer["units"])]
     found: dict[str, dict[str, Any]] = {}
-    for identifier in units[:: max(1, len(units) // _FEATURES)][:_FEATURES]:
-        status, body = await backend.ask(json.dumps({"op": "feature", "id": identifier, "examples": 6}).encode())
+    chosen = units[:: max(1, len(units) // _FEATURES)][:_FEATURES]
+    asked = [backend.ask(json.dumps({"op": "feature", "id": name, "examples": 6}).encode()) for name in chosen]
+    for identifier, (status, body) in zip(chosen, await asyncio.gather(*asked), strict=True):
         if status != 200:
             return []
         for example in json.loads(body)["examples"]:

@@ -11,6 +11,7 @@ from elude.handlers.settings import Limits
 
 __all__ = [
     "OPERATIONS",
+    "Concept",
     "Describe",
     "EditRequest",
     "Feature",
@@ -79,6 +80,10 @@ class Inspect:
             "about": "the parts of this unit only, e.g. blocks.5.mlp.fc2/u31, to see them side by side",
         },
     )
+    concept: str | None = field(
+        default=None,
+        metadata={"maximum": 300, "about": "the sub-units of this concept only, by its name or identifier"},
+    )
     heat_map: str = field(
         default="grid", metadata={"choices": ("grid", "png", "none"), "about": "form of the map over the image"}
     )
@@ -129,6 +134,14 @@ class Feature:
 
 
 @dataclass(frozen=True)
+class Concept:
+    """One concept: its sub-units, example images, how strong it is on how many images, what is like it."""
+
+    id: str = field(metadata={"maximum": 300, "about": "identifier of a concept, e.g. c12, or its name"})
+    examples: int = field(default=9, metadata={"minimum": 0, "maximum": 100, "about": "example images at most"})
+
+
+@dataclass(frozen=True)
 class Search:
     """Sub-units by name, or those that an image activates unusually."""
 
@@ -144,12 +157,13 @@ class Describe:
     """What is served: model, layers, operations, presets, limits, hashes, model card, verdict."""
 
 
-Request = Predict | Inspect | Steer | Feature | Search | Describe
+Request = Predict | Inspect | Steer | Feature | Concept | Search | Describe
 OPERATIONS: dict[str, type[Request]] = {
     "predict": Predict,
     "inspect": Inspect,
     "steer": Steer,
     "feature": Feature,
+    "concept": Concept,
     "search": Search,
     "describe": Describe,
 }

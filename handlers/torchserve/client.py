@@ -106,6 +106,10 @@ class Client:
         """One sub-unit: statistics, name, examples."""
         return self.call("feature", id=identifier, **options)
 
+    def concept(self, identifier: str, **options: Any) -> dict[str, Any]:
+        """One concept, by identifier or name: its sub-units, examples, histogram, what is like it."""
+        return self.call("concept", id=identifier, **options)
+
     def search(self, query: str, **options: Any) -> dict[str, Any]:
         """Sub-units by name."""
         return self.call("search", query=query, **options)

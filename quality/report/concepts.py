@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from elude.exporter.atlas.token_places import Layout
-from elude.handlers.bundle.catalogue import Catalogue, ConceptRow
+from elude.handlers.bundle.catalogue import Catalogue, ConceptRow, clearest_first
 from elude.quality.report.atlas import Strip, strip
 
 SEED = 0
@@ -36,7 +36,7 @@ class Gallery:
     """Concepts to show.
 
     Attributes:
-        chosen: the named ones of the highest purity, those with more sub-units first; of namesakes the first.
+        chosen: the clearest named ones, as ``clearest_first`` orders them; of namesakes the first.
         random: drawn from all with equal probability, whether among the chosen or not.
         total: number of all concepts.
         named: number of those with a name.
@@ -57,7 +57,7 @@ def gallery(catalogue: Catalogue, layout: Layout | None, *, shown: int = SHOWN, 
         return None
     named = [row for row in concepts if row.name is not None]
     clearest: dict[str, ConceptRow] = {}
-    for row in sorted(named, key=lambda row: (-(row.purity or 0.0), -len(row.members), row.number)):
+    for row in clearest_first(named):
         clearest.setdefault(_word(row), row)
     chosen = list(clearest.values())[:shown]
     drawn = random.Random(seed).sample(concepts, min(shown, len(concepts)))

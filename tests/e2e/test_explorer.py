@@ -9,18 +9,15 @@ import json
 import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from _browser import NEEDS_CHROMIUM, browsing
-from _explorer import CONCEPTS, exploring, listen, running
+from _explorer import CONCEPTS, Visit, asked, exploring, listen, running, visiting
 from _serving import images, make_bundle
 
 from elude.handlers.bundle.bundle import Bundle
-from elude.handlers.requests.calls import Call
 from elude.handlers.requests.edit_text import parse_edit
 from elude.handlers.service import Service
 from elude.handlers.torchserve.server import Server
@@ -74,75 +71,10 @@ def browser() -> Iterator[Any]:
         yield opened
 
 
-@dataclass
-class Visit:
-    """One open page, and what it must never do: complain on the console, or ask another host."""
-
-    page: Any
-    address: str
-    complaints: list[str] = field(default_factory=list)
-    hosts: set[str] = field(default_factory=set)
-
-    def open(self, fragment: str = "") -> None:
-        self.page.goto(self.address + fragment)
-        self.page.wait_for_selector("#examples button")
-        self.page.wait_for_selector(
-            "#prediction tbody tr"
-        )  # the page begins with an example: its first question may not be asked yet
-        self.settle()
-
-    def settle(self) -> None:
-        """Waits until no answer is awaited."""
-        self.page.wait_for_selector("html:not([data-waiting])", state="attached")
-
-    def says(self, selector: str, words: str) -> None:
-        """Waits until an element holds the words."""
-        playwright.expect(self.page.locator(selector)).to_contain_text(words, timeout=15_000)
-
-    def shown(self, kind: str) -> dict[str, float]:
-        """Probabilities as the page shows them: the exact values behind the rounded text."""
-        found = self.page.eval_on_selector_all(
-            "#prediction tbody tr", f"rows => rows.map(r => [r.dataset.label, r.querySelector('data.{kind}').value])"
-        )
-        return {label: float(value) for label, value in found}
-
-    def steer(self, row: int, value: float) -> str:
-        """Steers the sub-unit of a row of the list; gives its identifier."""
-        entry = self.page.locator(f"#parts li >> nth={row}")
-        identifier = entry.get_attribute("data-id")
-        entry.get_by_role("button", name="Steer").click()
-        self.page.locator(f'#edits li[data-id="{identifier}"] input[type=range]').fill(str(value))
-        return str(identifier)
-
-    def edited(self, *texts: str) -> None:
-        """Waits for the answer to exactly these edits."""
-        self.page.wait_for_selector(f'#prediction[data-edits="{" ".join(texts)}"]')
-
-
 @pytest.fixture
 def visit(browser: Any, address: str) -> Iterator[Visit]:
-    page = browser.new_page(viewport={"width": 1280, "height": 860})
-    page.set_default_timeout(15_000)
-    visit = Visit(page, address)
-    page.on(
-        "console",
-        lambda message: visit.complaints.append(message.text) if message.type in ("error", "warning") else None,
-    )
-    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
-    page.on(
-        "request",
-        lambda request: visit.hosts.add(urlsplit(request.url).netloc) if request.url.startswith("http") else None,
-    )
-    yield visit
-    page.close()
-    assert visit.complaints == []
-    assert visit.hosts <= {urlsplit(address).netloc}
-
-
-def asked(service: Service, op: str, **fields: Any) -> Any:
-    answer = service.answer([Call({"op": op, **fields})])[0]
-    assert answer.status == 200, answer.body
-    return json.loads(answer.body)
+    with visiting(browser, address) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
-"""The explorer's accessibility by axe-core: the list, the page of a sub-unit and a search, light and dark, wide and
-narrow.
+"""The explorer's accessibility by axe-core: the list, the pages of a sub-unit and of a concept, a comparison and a
+search, light and dark, wide and narrow.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from _browser import NEEDS_CHROMIUM, axe_source, browsing, violations
-from _explorer import CONCEPTS, exploring
+from _explorer import PORTRAITS, PORTRAYED, exploring
 from _serving import make_bundle
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -23,7 +23,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with exploring(make_bundle(tmp_path_factory.mktemp("explored") / "b", CONCEPTS).root) as found:
+    with exploring(make_bundle(tmp_path_factory.mktemp("explored") / "b", PORTRAYED, PORTRAITS).root) as found:
         yield found
 
 
@@ -51,6 +51,16 @@ def test_nothing_is_found(browser: Any, address: str, axe: str, scheme: str, wid
     assert violations(page, axe) == []
     page.locator("#parts li h3 a").first.click()
     page.wait_for_selector("#page article")
+    settle(page)
+    assert violations(page, axe) == []
+    page.go_back()
+    page.wait_for_selector("#concept-rows a:visible")
+    page.locator("#pin").click()
+    page.wait_for_selector("#comparison table")
+    page.locator("#find-flip").click()
+    page.wait_for_selector("#flip .flip", timeout=60_000)
+    page.locator("#concept-rows a").first.click()
+    page.wait_for_selector("#page article.concept")
     settle(page)
     assert violations(page, axe) == []
     page.locator("#query").fill("concept")

@@ -1,4 +1,4 @@
-"""The static pages' accessibility by axe-core: report, comparison, and the atlas's three kinds of page; light and
+"""The static pages' accessibility by axe-core: report, comparison, and the atlas's four kinds of page; light and
 dark, wide and narrow.
 """
 
@@ -27,7 +27,7 @@ from elude.quality.scores.compare import compare
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 pytestmark = [pytest.mark.network, NEEDS_CHROMIUM]
 SEVERE = ("(serious)", "(critical)")
-PAGES = ["report", "compare", "index", "unit", "relations"]
+PAGES = ["report", "compare", "index", "concept", "unit", "relations"]
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {
         "index": atlas / "index.html",
         "relations": atlas / "relations.html",
+        "concept": next(atlas.glob("concepts/*.html")),
         "unit": next(atlas.glob("units/*/u0.html")),
     }
     numbers = np.arange(20, dtype=np.int32)

@@ -19,16 +19,18 @@ from typer.testing import CliRunner
 
 from elude.cli import app
 from elude.exporter.atlas.charts import Series, heat_map, histogram
+from elude.exporter.atlas.concept_map import Spot, concept_map
 from elude.exporter.atlas.effects import class_effects
-from elude.exporter.atlas.page_data import Gathered, class_lines, gather
+from elude.exporter.atlas.page_data import AtlasContent, class_lines, gather
+from elude.exporter.atlas.page_views import concept_page, page_of
 from elude.exporter.atlas.relations import shared_inputs, together
 from elude.exporter.atlas.thumbnails import LADDER, encoded, encoding_for, is_tiny
 from elude.exporter.atlas.token_places import Layout, marker
-from elude.exporter.atlas.write_pages import MANY, AtlasSettings, page_of, write_pages
+from elude.exporter.atlas.write_pages import MANY, AtlasSettings, write_pages
 from elude.exporter.scoring.bundle_activity import activity_of, images_for
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
-from elude.handlers.bundle.catalogue_schema import ImageRow, SubUnitRow, Top, UnitRow
+from elude.handlers.bundle.catalogue_schema import ConceptPortrait, ConceptRow, ImageRow, SubUnitRow, Top, UnitRow
 from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import UsageError
@@ -70,7 +72,14 @@ def row(index: int, unit: int, part: int, name: str | None, maximum: float = 2.0
     )
 
 
-def small(effects: bool = True, peak: bool = True) -> Gathered:
+CONCEPTS = [ConceptRow(0, EVIL, 0.9, 0.75, (0, 1, 3)), ConceptRow(1, None, 1.0, None, (2,))]
+PORTRAITS = {
+    0: ConceptPortrait(0, (1.0, 0.5), (3, 0, 1, 4), ((1, -0.4),), (Top(1, 1, 0.9), Top(0, 2, 0.8))),
+    1: ConceptPortrait(1, (-1.0, 0.0), (8, 0, 0, 0), ((0, -0.4),), ()),
+}
+
+
+def small(effects: bool = True, peak: bool = True) -> AtlasContent:
     """Three units: one split in two, one whole and never active, one whole."""
     rows = [row(0, 0, 0, "cat"), row(1, 0, 1, EVIL), row(2, 1, 0, None, 0.0), row(3, 2, 0, "cat")]
     units = [
@@ -80,18 +89,21 @@ def small(effects: bool = True, peak: bool = True) -> Gathered:
     ]
     images = {0: ImageRow(0, "x.png", EVIL, png(96, 200)), 1: ImageRow(1, "y.png", "cat", png(28, 10))}
     values = np.array([[1, 2, 0, 1.1], [3, 1, 0, 2.9], [2, 2, 0, 2.0], [0, 1, 0, 0.1]], np.float32)
-    return Gathered(
+    return AtlasContent(
         model=f"model {EVIL}",
         facts={"artefact": "0" * 64, "weights": "1" * 64, "layers": "a.b"},
         layers=(LayerInfo("a.b", "linear", 3, 4, (2, 1, 1), 0),),
         units=units,
         sub_units=rows,
         images=images,
+        concepts=CONCEPTS,
+        portraits=PORTRAITS,
         layout=Layout(28, 28, {"a.b": 5}),
         random=[0.3, 0.4],
         together=together(values, np.array([0, 0, 1, 2]), np.array([0.1, 0.1, 0.0, 0.1])) if peak else None,
         shared=((0, 3, 0.5),),
         effects=np.array([[1, -2, 0.5]] * 2 + [[np.nan] * 3] + [[0, 0, 0]], np.float32) if effects else None,
+        concept_effects=np.array([[1, -2, 0.5], [np.nan] * 3], np.float32) if effects else None,
         classes=["one", EVIL, "three"] if effects else [],
         effect_images=3,
     )
@@ -107,6 +119,7 @@ class Page(HTMLParser):
         self.headings: list[int] = []
         self.scripts: list[str | None] = []
         self.mute = 0
+        self.decoration = False  # thumbnails beside the name of what they show are said to be no content
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -115,7 +128,12 @@ class Page(HTMLParser):
         self.ids += [found["id"] or ""] if "id" in found else []
         self.headings += [int(tag[1])] if re.fullmatch("h[1-6]", tag) else []
         self.scripts += [found.get("src")] if tag == "script" else []
-        self.mute += tag == "img" and not found.get("alt")
+        self.decoration = self.decoration or (tag == "span" and found.get("aria-hidden") == "true")
+        self.mute += tag == "img" and not (found.get("alt") or (self.decoration and found.get("alt") == ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "span":
+            self.decoration = False
 
 
 def check(root: Path) -> list[Path]:
@@ -141,7 +159,7 @@ def check(root: Path) -> list[Path]:
 def test_pages_are_whole_and_nothing_leads_out(tmp_path: Path) -> None:
     index = write_pages(small(), tmp_path / "atlas")
     pages = check(index.parent)
-    assert len(pages) == 2 + 3
+    assert len(pages) == 2 + 3 + 1  # a concept of one sub-unit has no page of its own
     for page in pages:
         assert EVIL not in page.read_text(encoding="utf-8")
     text = index.read_text(encoding="utf-8")
@@ -160,8 +178,54 @@ def test_the_search_index_holds_every_sub_unit_as_data(tmp_path: Path) -> None:
     text = (index.parent / "index.js").read_text(encoding="utf-8")
     found = json.loads(text.removeprefix("const ATLAS=").removesuffix(";\n"))
     assert found["layers"] == ["a.b"]
-    assert [each[1:4] for each in found["rows"]] == [[0, 0, "cat"], [0, 1, EVIL], [1, 0, None], [2, 0, "cat"]]
+    assert [row[1:4] for row in found["rows"]] == [[0, 0, "cat"], [0, 1, EVIL], [1, 0, None], [2, 0, "cat"]]
+    assert found["rows"][0][-1] == [0, 1]  # its images
+    assert found["concepts"] == [[0, EVIL, 3, 0.75, [1, 0], 0], [1, None, 1, None, [], 2]]
+    assert found["tiny"] == [1]
     assert "innerHTML" not in (index.parent / "search.js").read_text(encoding="utf-8")
+
+
+def test_a_concept_leads_to_its_images_effects_relatives_and_sub_units(tmp_path: Path) -> None:
+    root = write_pages(small(), tmp_path / "atlas").parent
+    path = concept_page(CONCEPTS[0])
+    assert path is not None
+    found, text = Page(root / path), (root / path).read_text(encoding="utf-8")
+    links = [address for address in found.addresses if address.startswith("../units/")]
+    for row in (small().sub_units[index] for index in (0, 1, 3)):
+        assert f"../{page_of(row.layer, row.unit)}#s{row.part}" in links
+    assert text.count(">twin<") == 3  # the mark of two parts of unit 0, and what it means
+    assert "Opposite" in text
+    assert "Similar" not in text
+    assert "images by the mean of its sub-units" in text
+    unit = (root / page_of("a.b", 0)).read_text(encoding="utf-8")
+    assert unit.count("says the same as") == 2
+    assert f"../../{path}" in Page(root / page_of("a.b", 0)).addresses
+    assert concept_page(CONCEPTS[1]) is None
+
+
+def test_the_overview_leads_with_concepts_of_several_sub_units(tmp_path: Path) -> None:
+    text = write_pages(small(), tmp_path / "atlas").read_text(encoding="utf-8")
+    gallery = text[text.index("clearest concepts") : text.index("<details>")]
+    assert gallery.count("<li") == 1
+    assert "concepts/c0.html" in gallery
+    assert text.index("Map of concepts") < text.index("How the units came apart")
+
+
+def test_without_concepts_the_units_are_shown(tmp_path: Path) -> None:
+    bare = replace(small(), concepts=(), portraits={}, concept_effects=None)
+    index = write_pages(bare, tmp_path / "atlas")
+    assert len(check(index.parent)) == 2 + 3
+    assert "Map of concepts" not in index.read_text(encoding="utf-8")
+
+
+def test_every_concept_on_the_map_is_a_link_that_says_what_it_is() -> None:
+    spots = [Spot((0.0, 0.0), "a.html", f"one {EVIL}", "one", 9), Spot((1.0, 1.0), "b.html", "no name", None, 1)]
+    drawn = concept_map([*spots, Spot((0.0, 0.01), "c.html", "two", "two", 4)], EVIL)
+    assert EVIL not in drawn
+    assert [drawn.count(f'href="{name}.html"') for name in "abc"] == [1, 1, 1]
+    assert drawn.count("<title>") == 3
+    assert drawn.count("<text") == 1  # the second name would cover the first
+    assert float(drawn.split('class="unnamed" cx="')[1].split('"')[0]) > 900
 
 
 def noisy(seed: int) -> bytes:
@@ -256,22 +320,10 @@ def test_together_against_numpy() -> None:
     for first, second, value in found.pairs:
         assert value == pytest.approx(expected[first, second], abs=1e-5)
         assert parent[first] != parent[second]
-    assert found.groups == ((0, 3), (1, 4))
     assert found.partners[0][0][0] == 3
     assert found.partners[5] == ()
     assert 5 not in found.mapped
     np.testing.assert_allclose(found.matrix, expected[np.ix_(found.mapped, found.mapped)], atol=1e-5)
-
-
-def test_every_pair_of_a_group_is_alike() -> None:
-    """A chain whose neighbours are alike but whose ends are not must not become one group."""
-    rng = np.random.default_rng(1)
-    steps = np.cumsum(rng.standard_normal((400, 6)), axis=1) + 4 * rng.standard_normal((400, 1)) + 40
-    found = together(steps.astype(np.float32), np.arange(6), np.ones(6))
-    similar = np.corrcoef(steps.T)
-    assert similar.min() < 0.9 < np.diagonal(similar, 1).min()
-    for group in found.groups:
-        assert similar[np.ix_(group, group)].min() >= 0.9
 
 
 def test_shared_inputs_by_hand() -> None:
@@ -308,6 +360,13 @@ def test_effects_are_what_ablation_measures_one_by_one(bundle: Bundle) -> None:
             change.append(session.run(pixels).output[0] - session.run(pixels, [[Edit.ablate(index)]]).output[0])
         np.testing.assert_allclose(effects[index], np.mean(change, axis=0), atol=1e-5)
     assert np.nanmax(np.abs(effects)) > 0
+    members = (0, 7)  # ablated together, where their sum is largest
+    strength = activity.peak[:, members].sum(axis=1, keepdims=True)
+    together_ablated = class_effects(bundle, activity, 1, subjects=[members], strength=strength)
+    assert together_ablated is not None
+    pixels = preprocess.normalise(activity.images.pixels(int(strength[:, 0].argmax()), preprocess)[None])
+    without = session.run(pixels, [[Edit.ablate(index) for index in members]]).output[0]
+    np.testing.assert_allclose(together_ablated[0], session.run(pixels).output[0] - without, atol=1e-5)
     assert class_effects(bundle, activity, 0) is None
 
 
@@ -347,5 +406,8 @@ def test_the_command_on_a_bundle(bundle: Bundle, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     pages = check(out)
     gathered = gather(bundle)
-    assert len(pages) == 2 + len(gathered.units)
+    concepts = list(out.glob("concepts/*.html"))  # grouped here: the catalogue of this bundle has none
+    assert gathered.concepts == []
+    assert concepts
+    assert len(pages) == 2 + len(gathered.units) + len(concepts)
     assert gathered.together is None

@@ -164,7 +164,12 @@ def test_images_without_labels_are_refused(bundle: Bundle, tmp_path: Path) -> No
 
 
 def test_the_command(bundle: Bundle) -> None:
-    done = CliRunner().invoke(app, ["name", str(bundle.root), "--max-images", "200", "--json"])
+    before = (bundle.root / "manifest.json").read_bytes()
+    with pytest.raises(UsageError, match=r"\d+ names.*--replace"):
+        CliRunner().invoke(app, ["name", str(bundle.root), "--json"], catch_exceptions=False)
+    assert (bundle.root / "manifest.json").read_bytes() == before
+    command = ["name", str(bundle.root), "--max-images", "200", "--json", "--replace"]
+    done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
     assert facts["named"].endswith("sub-units")

@@ -110,9 +110,9 @@ def test_the_answer_is_the_services(
 def test_fields_from_a_file_and_from_standard_input(url: str, service: Service, image: str, tmp_path: Path) -> None:
     (tmp_path / "body.json").write_text(json.dumps({"edits": [EDIT], "top_k": 3}))
     expected = json.loads(service.answer([Call({"op": "steer", "image": TEXT, "edits": [EDIT], "top_k": 1})])[0].body)
-    assert call(url, "steer", image, "--json", str(tmp_path / "body.json"), "--top-k", "1") == expected
+    assert call(url, "steer", image, "--fields", str(tmp_path / "body.json"), "--top-k", "1") == expected
     whole = json.dumps({"image": base64.b64encode(PICTURE).decode(), "edits": [EDIT], "top_k": 1})
-    assert call(url, "steer", "--json", "-", stdin=whole) == expected
+    assert call(url, "steer", "--fields", "-", stdin=whole) == expected
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_fields_from_a_file_and_from_standard_input(url: str, service: Service, 
         (["steer", "IMAGE", "--edit", "x=scale:much"], "not a number"),
         (["steer", "IMAGE", "--edit", "x"], "cannot be read"),
         (["steer", "IMAGE", "--concept", "=ablate"], "Write CONCEPT="),
-        (["steer", "IMAGE", "--json", "none.json"], "none.json cannot be read"),
-        (["steer", "IMAGE", "--json", "IMAGE"], "cannot be read"),
-        (["steer", "IMAGE", "--json", "LIST"], "holds no JSON object"),
+        (["steer", "IMAGE", "--fields", "none.json"], "none.json cannot be read"),
+        (["steer", "IMAGE", "--fields", "IMAGE"], "cannot be read"),
+        (["steer", "IMAGE", "--fields", "LIST"], "holds no JSON object"),
     ],
 )
 def test_what_cannot_be_asked_is_told_before_asking(

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elude.handlers.bundle.catalogue import Catalogue, ConceptRow, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.handlers.bundle.catalogue import (
+    Catalogue,
+    ConceptPortrait,
+    ConceptRow,
+    ImageRow,
+    SubUnitRow,
+    Top,
+    UnitRow,
+    clearest_first,
+    write_catalogue,
+)
 from elude.handlers.errors import BundleError, UsageError
 
 LAYER = "blocks.5.mlp.fc2"
@@ -131,6 +141,43 @@ def test_concepts_round_trip_and_are_found_by_name_identifier_and_member(tmp_pat
     assert catalogue.concept_of(0) is None
     assert catalogue.search_concepts("ea") == (CONCEPTS[0],)
     assert catalogue.search_concepts("heat") == catalogue.search_concepts(" ") == ()
+
+
+PORTRAITS = [
+    ConceptPortrait(0, (0.25, -1.0), (0, 5, 2), ((1, -0.5),), TOPS),
+    ConceptPortrait(1, (0.0, 0.5), (7, 0, 0), ((0, -0.5),), ()),
+]
+
+
+def test_portraits_round_trip(tmp_path: Path) -> None:
+    write_catalogue(tmp_path / "c.sqlite", IMAGES, UNITS, ROWS, CONCEPTS, PORTRAITS)
+    catalogue = Catalogue(tmp_path / "c.sqlite")
+    assert catalogue.portraits() == tuple(PORTRAITS)
+    assert catalogue.portrait(1) == PORTRAITS[1]
+
+
+def test_a_catalogue_without_portraits_has_none(tmp_path: Path) -> None:
+    write_catalogue(tmp_path / "c.sqlite", IMAGES, UNITS, ROWS, CONCEPTS)
+    assert Catalogue(tmp_path / "c.sqlite").portrait(0) is None
+    with sqlite3.connect(tmp_path / "c.sqlite") as connection:
+        for table in ("places", "histograms", "relations"):
+            connection.execute(f"DROP TABLE concept_{table}")
+    assert Catalogue(tmp_path / "c.sqlite").portraits() == ()
+
+
+def test_a_portrait_that_names_an_unknown_concept_is_refused(tmp_path: Path) -> None:
+    write_catalogue(tmp_path / "c.sqlite", IMAGES, UNITS, ROWS, CONCEPTS, PORTRAITS)
+    with sqlite3.connect(tmp_path / "c.sqlite") as connection:
+        connection.execute("UPDATE concept_relations SET other=9 WHERE concept=0")
+    with pytest.raises(BundleError, match="not there"):
+        Catalogue(tmp_path / "c.sqlite")
+
+
+def test_the_clearest_concepts_come_first() -> None:
+    facts = [("one of one", 1.0, (1,)), ("vague", 0.4, (2, 3)), ("clear", 0.9, (4, 5)), (None, 1.0, (6, 7))]
+    facts.append(("clear and large", 0.9, (8, 9, 10)))
+    rows = [ConceptRow(i, name, 0.9, purity, members) for i, (name, purity, members) in enumerate(facts)]
+    assert [row.number for row in clearest_first(rows)] == [4, 2, 1, 3, 0]
 
 
 def test_a_catalogue_of_an_earlier_version_has_no_concepts(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _worked import PICTURE, TEXT, WorkedSession, with_presets
+from _worked import COLOUR, COLOUR_PORTRAIT, GREEN, PICTURE, TEXT, WorkedSession, with_presets
 from jsonschema import Draft202012Validator, ValidationError
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -48,6 +48,8 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("Steer", {"op": "steer", "image": TEXT, "preset": "no red"}),
     ("Steer", {"op": "steer", "image": TEXT, "preset": "no red", "compare": False}),
     ("Feature", {"op": "feature", "id": "fc/u1.s0"}),
+    ("Concept", {"op": "concept", "id": "c0"}),
+    ("Inspect", {"op": "inspect", "image": TEXT, "concept": "colour"}),
     ("Search", {"op": "search", "query": "thing", "limit": 1}),
     ("Search", {"op": "search", "image": TEXT}),
     ("Describe", {"op": "describe"}),
@@ -61,7 +63,10 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
 def test_requests_and_answers_fit(tmp_path: Path, name: str, body: dict[str, Any]) -> None:
     against(f"{name}Request", body)
     service = Service(
-        with_presets(tmp_path / "b").add({"README.md": b"# card", "verdict.json": b"{}"}), WorkedSession()
+        with_presets(tmp_path / "b", concepts=(COLOUR, GREEN), portraits=(COLOUR_PORTRAIT,)).add(
+            {"README.md": b"# card", "verdict.json": b"{}"}
+        ),
+        WorkedSession(),
     )
     answer = service.answer([Call(body)])[0]
     assert answer.status == 200
@@ -80,6 +85,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("Steer", {"op": "steer", "image": TEXT, "edits": [EDIT | {"patches": -1}]}),
     ("Steer", {"op": "steer", "image": TEXT, "edits": [], "compare": 0}),
     ("Feature", {"op": "feature"}),
+    ("Concept", {"op": "concept", "examples": 2}),
     ("Search", {"op": "search", "query": "x" * 201}),
     ("V1", {"instances": []}),
     ("V2", {"inputs": []}),

@@ -5,18 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from _worked import TEXT, WorkedSession, ask, make_bundle
+from _worked import COLOUR, COLOUR_PORTRAIT, GREEN, TEXT, WorkedSession, ask, make_bundle
 
-from elude.handlers.bundle.catalogue import ConceptRow
 from elude.handlers.service import Service
-
-COLOURS = ConceptRow(0, "colour", 0.9, None, (2, 0))
-GREEN = ConceptRow(1, None, 1.0, 0.5, (1,))
 
 
 @pytest.fixture
 def service(tmp_path: Path) -> Service:
-    return Service(make_bundle(tmp_path / "b", concepts=(COLOURS, GREEN)), WorkedSession())
+    return Service(make_bundle(tmp_path / "b", concepts=(COLOUR, GREEN)), WorkedSession())
 
 
 def steer(service: Service, *edits: dict[str, object]) -> tuple[int, dict[str, object]]:
@@ -64,3 +60,43 @@ def test_an_image_s_concepts_are_ordered_by_their_members_mean_relative_activati
     concepts = ask(service, {"op": "inspect", "image": TEXT})[1]["concepts"]
     assert [(row["id"], pytest.approx(row["relative"], abs=1e-6)) for row in concepts] == [("c0", 0.9), ("c1", 0.2)]
     assert len(ask(service, {"op": "inspect", "image": TEXT, "top_k": 1})[1]["concepts"]) == 1
+
+
+def test_a_concept_is_looked_up_by_identifier_or_name(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "portrayed", concepts=(COLOUR, GREEN), portraits=(COLOUR_PORTRAIT,))
+    portrayed = Service(bundle, WorkedSession())
+    status, answer = ask(portrayed, {"op": "concept", "id": "c0"})
+    assert status == 200
+    assert ask(portrayed, {"op": "concept", "id": "Colour"}) == (status, answer)
+    assert [row["id"] for row in answer["sub_units"]] == ["fc/u1.s1", "fc/u0.s0"]
+    assert answer["histogram"] == [1, 0, 3]
+    assert answer["similar"] == []
+    assert answer["opposite"] == [{"id": "c1", "name": None, "members": 1, "correlation": -0.25}]
+    assert [(row["image"], row["activation"]) for row in answer["examples"]] == [("a.png", 0.75)]
+    assert ask(portrayed, {"op": "concept", "id": "c9"})[0] == 404
+
+
+def test_a_catalogue_without_portraits_gives_the_images_of_the_most_typical_sub_unit(service: Service) -> None:
+    _, answer = ask(service, {"op": "concept", "id": "c0"})
+    assert answer["histogram"] is None
+    assert (answer["similar"], answer["opposite"]) == ([], [])
+    typical = ask(service, {"op": "feature", "id": "fc/u1.s1"})[1]
+    assert answer["examples"] == typical["examples"]
+
+
+def test_inspect_of_a_concept_gives_its_sub_units_and_its_strength_however_weak(service: Service) -> None:
+    whole = ask(service, {"op": "inspect", "image": TEXT})[1]
+    status, answer = ask(service, {"op": "inspect", "image": TEXT, "concept": "colour"})
+    assert status == 200
+    assert answer["sub_units"] == [row for row in whole["sub_units"] if row["concept"]["id"] == "c0"]
+    assert answer["concepts"] == [row for row in whole["concepts"] if row["id"] == "c0"]
+    assert [row["id"] for row in ask(service, {"op": "inspect", "image": TEXT, "concept": "c1"})[1]["concepts"]] == [
+        "c1"
+    ]
+    both = {"op": "inspect", "image": TEXT, "concept": "c0", "unit": "fc/u0"}
+    assert ask(service, both)[0] == 400
+    assert ask(service, {"op": "inspect", "image": TEXT, "concept": "c9"})[0] == 404
+
+
+def test_a_concept_of_one_sub_unit_does_not_lead(service: Service) -> None:
+    assert [row["id"] for row in ask(service, {"op": "inspect", "image": TEXT})[1]["concepts"]] == ["c0", "c1"]

@@ -4,23 +4,23 @@ import { h, isConcept, link, short, titleOf } from "./dom.js";
 import { steerButton, thumbs } from "./parts.js";
 
 /** How strong a concept is on the image, as a bar and in words. */
-function strength(relative) {
+export function strength(relative) {
   const filled = h("span", { class: "bar" });
   filled.style.width = `${100 * Math.min(1, relative)}%`;
   return h("p", { class: "strength" }, h("span", { class: "track", "aria-hidden": "true" }, filled), h("span", {}, `${Math.round(100 * relative)} % of its maximum`));
 }
 
-const members = (entry) => (entry.members === 1 ? "1 sub-unit" : `${entry.members} sub-units`);
-const purity = (entry) => (entry.purity === null ? "" : ` · ${Math.round(100 * entry.purity)} % of its images are of one class`);
+export const members = (entry) => (entry.members === 1 ? "1 sub-unit" : `${entry.members} sub-units`);
+export const purity = (entry) => (entry.purity === null ? "" : ` · ${Math.round(100 * entry.purity)} % of its images are of one class`);
 
-/** One row; its images are those of the most typical sub-unit. */
+/** One row; its images are those where it is strongest. A server of an earlier version has no page of a concept. */
 export function conceptRow(context, entry) {
   return h("li", { "data-id": entry.id },
     h("div", { class: "about" },
-      h("h3", {}, link(entry.typical, titleOf(entry), { title: `Its most typical sub-unit: ${entry.typical}` }), short(entry)),
+      h("h3", {}, link(context.hasPages ? entry.id : entry.typical, titleOf(entry)), short(entry)),
       h("p", { class: "quiet" }, members(entry) + purity(entry)),
       entry.relative === undefined ? null : strength(entry.relative)),
-    h("div", { class: "side" }, thumbs(context, entry.typical, 4), steerButton(context, entry)));
+    h("div", { class: "side" }, thumbs(context, context.hasPages ? entry.id : entry.typical, 4), steerButton(context, entry)));
 }
 
 /** What the service knows of a concept of that identifier; null if there is none. */

@@ -14,6 +14,14 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** An element of a drawing. */
+export function svg(tag, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
 /** An image from base64 PNG; small ones keep their pixels sharp. */
 export function picture(png, alt) {
   const image = h("img", { alt, width: 48, height: 48, src: `data:image/png;base64,${png}` });

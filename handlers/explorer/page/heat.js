@@ -12,6 +12,27 @@ function grid(map) {
   return small;
 }
 
+/** The square of a map in which it is above half of its maximum, with a margin, as parts of its width and height. */
+export function place(map) {
+  const active = [];
+  map.values.forEach((row, y) => row.forEach((value, x) => value > 127 && active.push([x, y])));
+  if (!active.length) return { left: 0, top: 0, side: 1 };
+  const range = (axis, cells) => [Math.min(...active.map((cell) => cell[axis])) / cells, (Math.max(...active.map((cell) => cell[axis])) + 1) / cells];
+  const [[left, right], [top, bottom]] = [range(0, map.columns), range(1, map.rows)];
+  const side = Math.min(1, Math.max(0.4, 1.3 * (right - left), 1.3 * (bottom - top)));
+  const from = (low, high) => Math.min(Math.max((low + high - side) / 2, 0), 1 - side);
+  return { left: from(left, right), top: from(top, bottom), side };
+}
+
+/** Draws an image cropped to where the map is active, and the map over it. */
+export function crop(canvas, image, map) {
+  const { left, top, side } = place(map);
+  const context = canvas.getContext("2d");
+  context.setTransform(1 / side, 0, 0, 1 / side, (-left * canvas.width) / side, (-top * canvas.height) / side);
+  draw(canvas, image, map);
+  context.resetTransform();
+}
+
 /** Draws an image, greyed and overlaid if there is a map; the image keeps its shape within the canvas. */
 export function draw(canvas, image, map) {
   const context = canvas.getContext("2d");

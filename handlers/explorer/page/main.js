@@ -1,16 +1,22 @@
 // The page: what is picked, asked and shown.
 
 import * as api from "./api.js";
+import { comparison, snapshot } from "./compare.js";
+import { conceptPage } from "./concept_page.js";
 import { conceptRow, findConcept } from "./concepts.js";
 import { by, h, isConcept, picture, titleOf, unitOf } from "./dom.js";
+import * as flip from "./flip.js";
 import { draw } from "./heat.js";
 import { fill, mark, page, row } from "./parts.js";
 import { showPrediction } from "./prediction.js";
-import { address, editText, isNeutral, keep, read, simplest, state } from "./state.js";
+import { address, editText, fromAddress, isNeutral, keep, read, simplest, state, toAddress } from "./state.js";
 import { placeholder, showEdits, showTexts } from "./steering.js";
 
 const STEP = 12;
 const CONCEPTS = 6; // of the rows of each step
+const LISTED = 5; // classes of a prediction
+const REST = 250; // milliseconds without a move after which the exact answer is asked
+const IN_ADDRESS = 24_000; // bytes of an image that a link carries: what mail and chat programs let pass
 const ORDERS = { activation: "strongest in this image", effect: "largest effect on a class", unusual: "most unusual for this image" };
 
 let model; // the answer of 'describe'
@@ -19,7 +25,13 @@ let shown = []; // the rows of the list
 let count = STEP;
 const known = new Map(); // what was learnt of a concept or sub-unit, by identifier
 const features = new Map();
-let units = new Map(); // the parts of a unit on this image
+let units = new Map(); // the parts of a unit, or of a concept, on this image
+let prediction = null; // the present one, steered if there are edits
+let strong = null; // a promise of the concepts and sub-units that are strongest on this image
+let pinned = null; // what the present view is compared with
+let plain = null; // a promise of the unsteered prediction with many classes
+let refining; // the timer of the exact answer
+const maps = new Map(); // of example images
 
 // ---- messages ----
 
@@ -43,10 +55,11 @@ const say = (text) => (by("status").textContent = text);
 const context = {
   get image() { return subject?.image ?? null; },
   get locked() { return model.steering !== "free"; },
+  get hasPages() { return model.operations.includes("concept"); }, // not on servers of an earlier version
   edited: (id) => state.edits.some((edit) => edit.id === id),
   feature(id) {
     if (!features.has(id)) {
-      features.set(id, api.ask("feature", { id, examples: 12 }).then((found) => (known.set(id, found), found)));
+      features.set(id, api.ask(isConcept(id) ? "concept" : "feature", { id, examples: 12 }).then((found) => (known.set(id, found), found)));
       features.get(id).catch(() => features.delete(id));
     }
     return features.get(id);
@@ -57,6 +70,16 @@ const context = {
       units.get(id).catch(() => units.delete(id));
     }
     return units.get(id);
+  },
+  /** An example image as the model sees it, and where on it a sub-unit is active. */
+  mapOf(png, id) {
+    const key = `${id} ${png}`;
+    if (!maps.has(key)) {
+      const seen = api.view(api.fromBase64(png)).then(createImageBitmap);
+      const map = api.ask("inspect", { image: png, unit: unitOf(id), top_k: model.limits.max_top_k }).then((found) => found.sub_units.find((part) => part.id === id).heat_map);
+      maps.set(key, Promise.all([seen, map]));
+    }
+    return maps.get(key);
   },
   point(entry) {
     draw(by("picture"), context.image, entry?.heat_map);
@@ -78,7 +101,7 @@ const context = {
 
 /** Asks what an edited concept or sub-unit is called, and how strong it can be. */
 async function learn(id) {
-  if (!isConcept(id)) return context.feature(id);
+  if (!isConcept(id) || context.hasPages) return context.feature(id);
   const concept = known.get(id) ?? (await findConcept(api.ask, id));
   if (concept) known.set(id, concept);
 }
@@ -96,14 +119,17 @@ async function setImage(name, bytes, from = "") {
     return tell(error, "image");
   }
   calm("image");
-  Object.assign(state, { image: from ? name : "", from });
-  units = new Map();
+  const small = !from && bytes.length <= IN_ADDRESS;
+  Object.assign(state, { image: from || small ? name : "", from, data: small ? toAddress(subject.base64) : "" });
+  [units, strong, plain] = [new Map(), null, null];
+  showLink();
   by("hint").hidden = true;
   by("picture").setAttribute("aria-label", captionOf());
   context.point(null);
   for (const button of by("examples").children) button.setAttribute("aria-pressed", String(button.dataset.image === state.image));
   keep();
   predict();
+  by("flip").replaceChildren();
   await Promise.all([refreshList(), state.unit ? refreshPage() : null]);
 }
 
@@ -116,21 +142,83 @@ async function take(files) {
   await setImage(file.name, new Uint8Array(await file.arrayBuffer()));
 }
 
+/** What a link to this view brings back. */
+function showLink() {
+  by("share").hidden = false;
+  by("carries").textContent = !subject ? "" : state.data ? "The link carries this image." : state.from ? "The link names this example." : `The link does not carry this image (${Math.ceil(subject.base64.length * 0.75 / 1000)} kB): send it along.`;
+}
+
+async function share() {
+  keep();
+  try {
+    await navigator.clipboard.writeText(location.href);
+    say("The link is copied.");
+    by("share").textContent = "Copied";
+    setTimeout(() => (by("share").textContent = "Copy the link"), 1500);
+  } catch {
+    say("The link is in the address bar."); // the browser does not let pages write to the clipboard
+  }
+}
+
 // ---- prediction and steering ----
 
 const predict = api.live(async () => {
+  clearTimeout(refining);
   if (!subject) return showPrediction(null);
   const [asked, image, texts] = [subject, subject.base64, state.edits.map(editText).join(" ")];
   const edits = state.preset ? { preset: state.preset } : { edits: state.edits.map(simplest) };
-  const answer = state.edits.length ? await api.ask("steer", { image, ...edits }) : await api.ask("predict", { image });
+  const [answer, exact] = await answered(image, edits);
   if (asked !== subject) return;
+  show(answer, texts);
+  timed();
+  if (!exact) refining = setTimeout(() => refine(asked, edits, texts).catch((error) => tell(error, "prediction")), REST);
+  if (pinned) showComparison().catch((error) => tell(error, "comparison"));
+}, (error) => tell(error, "prediction"));
+
+function show(answer, texts) {
   showPrediction(answer, state.edits.every(isNeutral));
+  prediction = answer.steered ?? answer;
+  by("flipping").hidden = context.locked || !model.labels || Boolean(prediction.values); // only a class can flip
   by("prediction").dataset.edits = texts;
   calm("prediction");
-}, (error) => tell(error, "prediction"));
+}
+
+/** The answer, and whether it is that of one request. While a slider moves, the plain prediction is not computed again: that halves the time. */
+async function answered(image, edits) {
+  if (!state.edits.length) return [await api.ask("predict", { image }), true];
+  if (!model.labels) return [await api.ask("steer", { image, ...edits }), true];
+  const top_k = Math.min(model.labels.length, model.limits.max_top_k);
+  plain ??= api.ask("predict", { image, top_k });
+  const before = await plain;
+  const joined = before.values ? null : join(before, (await api.ask("steer", { image, ...edits, compare: false, top_k })).steered);
+  return joined ? [joined, false] : [await api.ask("steer", { image, ...edits }), true];
+}
+
+/** Both predictions as 'steer' compares them; null if a class among the first of one is not known of the other. */
+function join(before, after) {
+  const first = (probabilities) => Object.keys(probabilities).slice(0, LISTED);
+  const labels = [...new Set([...first(before), ...first(after)])];
+  if (!labels.every((label) => label in before && label in after)) return null;
+  const of = (probabilities) => Object.fromEntries(labels.map((label) => [label, probabilities[label]]));
+  return { unsteered: of(before), steered: of(after), change: Object.fromEntries(labels.map((label) => [label, after[label] - before[label]])) };
+}
+
+/** Once a slider rests: both predictions of one pass, and whether anything changed at all. */
+async function refine(asked, edits, texts) {
+  const answer = await api.ask("steer", { image: asked.base64, ...edits });
+  if (asked === subject && texts === state.edits.map(editText).join(" ")) show(answer, texts);
+}
+
+/** For the benchmark: how long the first prediction took from the start, and each answer from the move of a slider. */
+function timed() {
+  if (performance.getEntriesByName("moved").length) performance.measure("answer", "moved");
+  if (!performance.getEntriesByName("first prediction").length) performance.mark("first prediction");
+  performance.clearMarks("moved");
+}
 
 /** After a move of a slider: the texts, the address, the prediction. */
 function changed() {
+  performance.mark("moved");
   showTexts();
   keep();
   predict();
@@ -170,7 +258,76 @@ function usePreset(name) {
   changed();
 }
 
-// ---- the list and the page of a sub-unit ----
+/** The concepts that are strongest on this image; of a bundle without concepts its sub-units. */
+function strongest() {
+  strong ??= api.ask("inspect", { image: subject.base64, top_k: model.limits.max_top_k, heat_map: "none" });
+  return strong;
+}
+
+/** Searches the few edits that flip the answer, and puts them where they can be moved and undone. */
+async function findFlip() {
+  const [asked, before] = [subject, { edits: state.edits, preset: state.preset }];
+  if (!asked) return;
+  by("find-flip").disabled = true;
+  try {
+    const { concepts, sub_units } = await strongest();
+    const subjects = concepts?.length ? concepts : sub_units;
+    const result = await flip.search(api.ask, asked.base64, subjects, (round) => (by("flip").textContent = `Trying edit ${round} of ${flip.MOST_ROUNDS} at most …`));
+    if (asked !== subject) return;
+    for (const step of result.steps) known.set(step.id, { ...step, ...known.get(step.id) });
+    replaceEdits(result.steps.map(({ id, value }) => ({ id, action: "scale", value, patches: 0 })), "");
+    by("flip").replaceChildren(flip.report(result, () => {
+      replaceEdits(before.edits, before.preset);
+      by("flip").replaceChildren();
+      by("find-flip").focus();
+    }));
+    calm("flip");
+  } catch (error) {
+    by("flip").replaceChildren();
+    tell(error, "flip");
+  } finally {
+    by("find-flip").disabled = false;
+  }
+}
+
+function replaceEdits(edits, preset) {
+  Object.assign(state, { edits, preset });
+  showSteering();
+  refreshButtons();
+  changed();
+}
+
+// ---- comparison ----
+
+async function present() {
+  const { concepts } = await strongest();
+  return snapshot(subject, state, prediction, concepts ?? []);
+}
+
+async function pin() {
+  if (!subject || !prediction) return;
+  pinned = await present();
+  by("pin").textContent = "Keep this one instead";
+  by("unpin").hidden = false;
+  await showComparison();
+  by("comparison").scrollIntoView({ block: "nearest" });
+  say("Kept. Choose another image, preset or edit: both are shown side by side.");
+}
+
+function unpin() {
+  pinned = null;
+  by("pin").textContent = "Keep for comparison";
+  by("unpin").hidden = true;
+  by("comparison").replaceChildren();
+  by("pin").focus();
+}
+
+async function showComparison() {
+  const now = await present();
+  if (pinned) by("comparison").replaceChildren(comparison(pinned, now));
+}
+
+// ---- the list, and the page of a concept or a sub-unit ----
 
 async function entries() {
   if (state.q) {
@@ -224,6 +381,14 @@ async function refreshPage() {
   const id = state.unit;
   try {
     const feature = await context.feature(id);
+    if (isConcept(id)) {
+      const image = subject?.base64;
+      const here = image ? await api.ask("inspect", { image, concept: id, top_k: model.limits.max_top_k }) : null;
+      const effect = image && model.labels && !context.locked ? await api.ask("steer", { image, edits: [{ concept: id, action: "ablate" }], top_k: Math.min(model.labels.length, model.limits.max_top_k) }) : null;
+      if (id !== state.unit || image !== subject?.base64) return;
+      calm("page");
+      return by("page").replaceChildren(conceptPage(context, feature, here, effect?.change ?? null));
+    }
     const parts = subject ? await context.unit(unitOf(id)) : await Promise.all([id, ...feature.siblings].map(context.feature));
     for (const part of parts) if (!known.has(part.id)) known.set(part.id, part);
     if (id !== state.unit) return;
@@ -259,7 +424,9 @@ async function go() {
     Promise.allSettled(state.edits.map((edit) => learn(edit.id))).then(showSteering); // with names and ranges
   } else state.edits = before.edits; // the objects that the sliders hold
   showView();
-  if (state.image !== before.image && state.image) await findImage();
+  if (state.data) {
+    if (state.data !== before.data) await linkedImage();
+  } else if (state.image !== before.image && state.image) await findImage();
   else if (["q", "order", "target", "layer"].some((name) => before[name] !== state[name])) refreshList();
   if (state.unit && (state.unit !== before.unit || !by("page").firstChild)) {
     await refreshPage();
@@ -279,6 +446,17 @@ async function findImage() {
   const example = feature?.examples.find((entry) => entry.image === state.image);
   if (example) return pick({ ...example, from: state.from });
   return tell(new api.Refusal(`The image ${state.image} that this address names is not one of the model's examples.`), "image");
+}
+
+/** The image that the address carries. */
+async function linkedImage() {
+  let bytes;
+  try {
+    bytes = api.fromBase64(fromAddress(state.data));
+  } catch {
+    return tell(new api.Refusal("The image in this address cannot be read: the link may have been cut."), "image");
+  }
+  await setImage(state.image || "the image of the link", bytes);
 }
 
 // ---- controls ----
@@ -315,6 +493,10 @@ function connect() {
   by("search").addEventListener("submit", (event) => event.preventDefault());
   by("query").addEventListener("input", () => choose("q", by("query").value.trim()));
   by("more").addEventListener("click", () => { count += STEP; refreshList(); });
+  by("share").addEventListener("click", share);
+  by("find-flip").addEventListener("click", findFlip);
+  by("pin").addEventListener("click", () => pin().catch((error) => tell(error, "comparison")));
+  by("unpin").addEventListener("click", unpin);
   by("reset").addEventListener("click", () => { usePreset(""); say("All edits are removed."); });
   by("file").addEventListener("change", () => take(by("file").files).finally(() => (by("file").value = "")));
   for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(button));
@@ -346,19 +528,21 @@ async function copy(button) {
 }
 
 async function start() {
+  const examples = api.examples();
+  examples.catch(() => {}); // told below, where it is awaited
   model = await api.ask("describe");
   const { source, layers } = model;
   by("model").textContent = `${source.model} · ${layers.map((layer) => `${layer.name}: ${layer.units} units, ${layer.sub_units} sub-units`).join(" · ")}`;
   connect();
   showPrediction(null);
   showSteering();
-  offered = await api.examples();
+  offered = await examples;
   by("examples").replaceChildren(...offered.map((example) => h("button", { type: "button", class: "example", "data-image": example.image, "aria-pressed": "false", title: example.image, onclick: () => pick(example) },
     picture(example.png, example.label ?? example.image))));
   by("examples-title").hidden = offered.length === 0;
   if (!offered.length) by("hint").textContent = "Drop an image here.";
   await go();
-  if (subject || state.image) return;
+  if (subject || state.image || state.data) return;
   if (offered.length) await pick(offered[0]); // something to look at
   else await refreshList();
 }

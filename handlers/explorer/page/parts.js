@@ -3,7 +3,7 @@
 import { h, layerOf, link, number, picture, short, signed, titleOf, unitOf } from "./dom.js";
 import { draw } from "./heat.js";
 
-function heat(context, entry) {
+export function heat(context, entry) {
   const canvas = h("canvas", { width: 208, height: 208, class: "heat", role: "img", "aria-label": entry.heat_map ? `Where ${titleOf(entry)} is active on the image` : "The image" });
   draw(canvas, context.image, entry.heat_map);
   return canvas;

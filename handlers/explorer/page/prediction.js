@@ -1,10 +1,10 @@
 // The prediction, and beside it the steered one.
 
-import { by, h, percent, signed } from "./dom.js";
+import { by, h, number, percent, signed } from "./dom.js";
 
 const NOTHING = 1e-6; // change of any output below which only the order of additions differs
 
-function bar(part, kind) {
+export function bar(part, kind) {
   const element = h("span", { class: `bar ${kind}` });
   element.style.width = `${100 * part}%`;
   return element;
@@ -34,6 +34,14 @@ function table(before, after, change) {
     h("tbody", {}, rows));
 }
 
+/** Outputs of a regression, as they are. */
+function values(before, after, change) {
+  const rows = Object.entries(before).map(([label, value]) => h("tr", { "data-label": label }, h("th", { scope: "row" }, label),
+    h("td", {}, number(value, 3)), after ? [h("td", {}, number(after[label], 3)), h("td", { class: "quiet" }, signed(change[label], 3))] : []));
+  const head = after ? ["Output", "Before", "Steered", "Change"] : ["Output", "Value"];
+  return h("table", {}, h("caption", { class: "unseen" }, "Prediction"), h("thead", {}, h("tr", {}, head.map((text) => h("th", { scope: "col" }, text)))), h("tbody", {}, rows));
+}
+
 /** What is said of a steer that changes no output; null of one that does. */
 function ineffective(answer, neutral) {
   if (!answer?.steered || !(answer.max_output_change < NOTHING)) return null;
@@ -49,7 +57,8 @@ export function showPrediction(answer, neutral = false) {
   else if (before.embedding) {
     content.push(h("p", {}, `This model has no classes: it gives ${before.embedding.length} numbers.`));
     if (answer.steered) content.push(h("p", {}, `Steering changes one of them by up to ${answer.max_output_change.toPrecision(3)}.`));
-  } else content.push(table(before, answer.steered, answer.change));
+  } else if (before.values) content.push(values(before.values, answer.steered?.values, answer.change));
+  else content.push(table(before, answer.steered, answer.change));
   const nothing = ineffective(answer, neutral);
   by("prediction").replaceChildren(...content, ...(nothing ? [nothing] : []));
 }

@@ -2,8 +2,8 @@ import { isConcept } from "./dom.js";
 
 // What the page shows, all of which its address holds, so that a link leads to the same view.
 
-export const state = { image: "", from: "", unit: "", q: "", order: "activation", target: "", layer: "", edits: [], preset: "" };
-const TEXTS = ["image", "from", "unit", "q", "order", "target", "layer", "preset"];
+export const state = { image: "", from: "", unit: "", data: "", q: "", order: "activation", target: "", layer: "", edits: [], preset: "" };
+const TEXTS = ["image", "from", "unit", "data", "q", "order", "target", "layer", "preset"];
 const ORDERS = ["activation", "effect", "unusual"];
 
 /** `ID=ACTION[:VALUE][@PATCHES]`, as the command line writes an edit. */
@@ -44,9 +44,13 @@ export function read() {
   const words = new URLSearchParams(location.hash.slice(1));
   const found = Object.fromEntries(TEXTS.map((name) => [name, words.get(name) ?? ""]));
   if (!ORDERS.includes(found.order)) found.order = "activation";
-  if (!/\/u\d+\.s\d+$/.test(found.unit)) found.unit = "";
+  if (!isConcept(found.unit) && !/\/u\d+\.s\d+$/.test(found.unit)) found.unit = "";
   const edits = words.getAll("edit").map(readEdit).filter(Boolean);
   return { ...found, edits: edits.filter((edit, i) => edits.findIndex((other) => other.id === edit.id) === i) };
 }
+
+/** Bytes as the address holds them: base64 of the letters that an address needs not escape. */
+export const toAddress = (base64) => base64.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+export const fromAddress = (text) => text.replaceAll("-", "+").replaceAll("_", "/");
 
 export const keep = () => history.replaceState(null, "", address());

@@ -54,7 +54,7 @@ function control(edit, entry, { changed, removed, locked }) {
   const marks = limits === SCALE ? ["−20", "0", "20"] : [number(limits.min, 1), "0", number(limits.max, 1)];
   return h("li", { "data-id": edit.id },
     h("div", { class: "heading" },
-      h("span", {}, isConcept(edit.id) ? h("b", {}, titleOf(entry)) : link(edit.id, titleOf(entry), { title: edit.id }), short(entry)),
+      h("span", {}, link(edit.id, titleOf(entry), { title: edit.id }), short(entry)),
       locked ? null : h("button", { type: "button", class: "plain", "aria-label": `Remove the edit of ${titleOf(entry)}`, onclick: () => removed(edit) }, "Remove")),
     h("div", { class: "line" }, action, exact, says),
     slider,

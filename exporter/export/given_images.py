@@ -1,0 +1,34 @@
+"""The images that an export is given, or that the embedded model brings along. Loads no torch, so that a mistyped
+path is found at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from elude.exporter.images import ImageSource, open_images
+from elude.exporter.models.options import EMBEDDED
+from elude.handlers.errors import UsageError
+
+_FOLDER = Path(__file__).parents[1] / "embedded"
+
+
+def open_given(images: str | Path | ImageSource | None, embedded: bool, own: str) -> ImageSource:
+    """Open images.
+
+    Args:
+        images: an address for ``open_images``, or opened images; None: those of the embedded model.
+        embedded: whether they are for the embedded model.
+        own: which of its sets, ``probe`` or ``evaluation``.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if isinstance(images, ImageSource):
+        return images
+    if images is None and not embedded:
+        raise UsageError(
+            f"No images are given, and only the model {EMBEDDED!r} brings its own.",
+            "Give a folder, tar, list or data set, or check the model's name.",
+        )
+    return open_images(_FOLDER / f"{own}.tar" if images is None else images)
