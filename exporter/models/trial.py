@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from elude.exporter.models.device import device_of
+from elude.exporter.models.hooks import watching
 from elude.handlers.errors import UnsupportedLayerError
 
 IMAGES = 2  # one would not tell an axis of images from an axis of size 1
@@ -52,10 +52,9 @@ def try_out(model: nn.Module, input_size: tuple[int, int, int], watched: Mapping
         if isinstance(output, Tensor):
             rows[name] = _rows_per_image(module, output)
 
-    handles = [module.register_forward_hook(partial(record, name)) for name, module in watched.items()]
     noise = torch.randn(IMAGES, *input_size, generator=torch.Generator().manual_seed(0)).to(device_of(model))
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), watching(watched, record):
             output = model(noise)
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, AttributeError) as error:
         size = "×".join(map(str, input_size))
@@ -63,9 +62,6 @@ def try_out(model: nn.Module, input_size: tuple[int, int, int], watched: Mapping
             f"The model cannot be run on images of {size}: {type(error).__name__}: {_first_line(error)}",
             "Give the input size that it takes: it is part of the preprocessing.",
         ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
     return Trial(tuple(calls), calls, rows, output)
 
 

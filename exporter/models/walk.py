@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from elude.exporter.images import ImageSource
 from elude.exporter.models.device import device_of
+from elude.exporter.models.hooks import watching
 from elude.exporter.models.layers import Layer
 from elude.exporter.progress import Progress
 from elude.handlers.errors import UnsupportedLayerError
@@ -82,12 +82,8 @@ def watch(layers: Sequence[Layer]) -> Iterator[dict[str, list[tuple[Tensor, Tens
         # copies: what follows, or the layer before, may work in place and overwrite them before they are read
         seen.setdefault(name, []).append((args[0].clone(), output.clone()))
 
-    handles = [layer.module.register_forward_hook(partial(record, layer.name)) for layer in layers]
-    try:
+    with watching({layer.name: layer.module for layer in layers}, record):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _once(layer: Layer, seen: Mapping[str, list[tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:

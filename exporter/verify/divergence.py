@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from elude.exporter.graph.site import scopes
+from elude.exporter.models.hooks import watching
 from elude.exporter.verify.compare import Array, errors, rounding, scale_of
 from elude.exporter.verify.report import Divergence
 
@@ -59,21 +60,16 @@ def _watch(model: nn.Module, called: list[tuple[str, Array]]) -> Iterator[None]:
     """
     counts: dict[str, int] = {}
 
-    def record(name: str) -> object:
-        def hook(_module: nn.Module, _args: object, output: object) -> None:
-            counts[name] = counts.get(name, 0) + 1
-            if isinstance(output, Tensor):
-                called.append((name, output.float().numpy().copy()))
+    def record(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        counts[name] = counts.get(name, 0) + 1
+        if isinstance(output, Tensor):
+            called.append((name, output.float().numpy().copy()))
 
-        return hook
-
-    leaves = [(name, module) for name, module in model.named_modules() if name and not list(module.children())]
-    handles = [module.register_forward_hook(record(name)) for name, module in leaves]
+    leaves = {name: module for name, module in model.named_modules() if name and not list(module.children())}
     try:
-        yield
+        with watching(leaves, record):
+            yield
     finally:
-        for handle in handles:
-            handle.remove()
         called[:] = [(name, array) for name, array in called if counts[name] == 1]
 
 
