@@ -185,7 +185,7 @@ def judged(bundle: Bundle, baseline: Bundle) -> tuple[Verdict, list[str]]:
     write_report(bundle, baseline=before, baseline_answers=answers[0])
     changes = image_changes(answers[0], answers[1])
     values = read_report(bundle.root).values
-    cells = [f"{values[name]:.3f}" for name in AMONG[:-1]]
+    cells = [f"{values[name]:.3f}" if name in values else "not measured" for name in AMONG[:-1]]
     stopped = ", ".join(check.name for check in verdict.failures)
     return verdict, [*cells, f"{changes.newly_wrong} / {changes.newly_right}", stopped or "–"]
 

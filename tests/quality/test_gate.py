@@ -217,3 +217,9 @@ def test_a_file_that_was_changed_behind_the_manifest_is_a_problem(tmp_path: Path
     bundle = make(tmp_path / "b")
     (bundle.root / name).write_bytes(b"[]")
     assert f"files.{name}" in [check.name for check in judge(bundle, policy(), today=TODAY).failures]
+
+
+def test_a_dimension_that_only_the_served_model_has_stops_it():
+    document = quality()
+    put("lossless", "served", "class_balance", 0.9)(document)
+    assert "lossless.served.class_balance" in [check.name for check in run(evidence(quality=document)).failures]
