@@ -22,7 +22,10 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 
 ROOT = Path(__file__).parent
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
-ELSEWHERE = {"docs/clients.md"}  # run by tests/contract/test_clients.py, against torch
+ELSEWHERE = {
+    "docs/clients.md",  # run by tests/contract/test_clients.py, against torch
+    "docs/photographs.md",  # run by tests/e2e/test_photographs_page.py, where there are photographs
+}
 
 
 def run_shell(example: Example) -> None:
