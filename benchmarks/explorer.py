@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vit_small_patch16_224")
     parser.add_argument("--pages", type=int, default=8, help="new pages for the first view")
-    parser.add_argument("--moves", type=int, default=30, help="moves of a slider")
+    parser.add_argument("--moves", type=int, default=18, help="moves of a slider, at most 18")
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle = make_bundle(settings.model, Path(folder) / "bundle", add_catalogue)
@@ -90,7 +90,7 @@ def measured(address: str, pages: int, moves: int) -> dict[str, Sequence[float]]
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(address)
         page.locator("#concept-rows button.steer").first.click()
-        answers = [answer(page, round(-10 + 20 * move / moves, 1)) for move in range(moves)]
+        answers = [answer(page, 1.5 + move) for move in range(moves)]
         browser.close()
     return {"first view": views, "slider": answers}
 
