@@ -1,22 +1,24 @@
 # Two commands matter: `make demo` and `make test`. Each sets up everything it needs, in ./.venv.
 PYTHON ?= python3
 VENV   ?= .venv
+LOWEST := .venv-lowest
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test test-all browser lint fix docs setup clean
+.PHONY: help demo test test-all test-lowest browser lint fix docs setup clean
 
 help:
-	@echo "make demo      export, serve, judge and report on the embedded model (build/demo/)"
-	@echo "make test      lint, types and all tests but the slow ones"
-	@echo "make test-all  the slow tests too"
-	@echo "make browser   Chromium for the tests of pages, by apt-get; without one they are skipped"
-	@echo "make lint      style, spelling, wording and types only"
-	@echo "make fix       mend what the linters can mend themselves"
-	@echo "make docs      the documentation as a site, in build/site/"
-	@echo "make clean     remove build/ and $(VENV)/"
+	@echo "make demo         export, serve, judge and report on the embedded model (build/demo/)"
+	@echo "make test         lint, types and all tests but the slow ones"
+	@echo "make test-all     the slow tests and test-lowest too"
+	@echo "make test-lowest  serving's tests with the oldest libraries that pyproject.toml allows"
+	@echo "make browser      Chromium for the tests of pages, by apt-get; without one they are skipped"
+	@echo "make lint         style, spelling, wording and types only"
+	@echo "make fix          mend what the linters can mend themselves"
+	@echo "make docs         the documentation as a site, in build/site/"
+	@echo "make clean        remove build/, $(VENV)/ and $(LOWEST)/"
 
 setup: $(READY)
 
@@ -49,7 +51,16 @@ test: lint
 	@echo "==> Tests"
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: test
+$(LOWEST)/.ready: $(READY) pyproject.toml tests/lowest.py
+	@echo "==> Setting up $(LOWEST) (a minute, once)"
+	@$(BIN)/python tests/lowest.py $(LOWEST)
+	@touch $@
+
+test-lowest: $(LOWEST)/.ready
+	@echo "==> Serving with the lowest versions"
+	@$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/handlers tests/attacks/test_hostile_*.py
+
+test-all: test test-lowest
 	@echo "==> Slow tests"
 	@$(BIN)/pytest -n 2 --dist loadfile -m slow
 
@@ -58,4 +69,4 @@ browser:
 	  || { echo "==> Installing Chromium" && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; }
 
 clean:
-	rm -rf build $(VENV)
+	rm -rf build $(VENV) $(LOWEST)
