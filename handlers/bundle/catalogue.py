@@ -374,15 +374,20 @@ def _has_tables(connection: sqlite3.Connection, *names: str) -> bool:
     return set(names) <= {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
 
 
+def _one_line(statement: str) -> str:
+    """Earlier versions broke the same statements at other columns."""
+    return " ".join(statement.split())
+
+
 def _require_tables(connection: sqlite3.Connection, name: str) -> None:
     """A view may stand for an endless query, and a trigger or a default for any other: only our own tables may be
     there.
     """
-    expected = {statement.strip() for statement in SCHEMA.split(";")} - {""}
+    expected = {_one_line(statement) for statement in SCHEMA.split(";")} - {""}
     present: set[str] = set()
     for kind, entry, sql in connection.execute("SELECT type, name, sql FROM sqlite_master"):
-        if kind == "table" and sql in expected:
-            present.add(sql)
+        if kind == "table" and _one_line(str(sql)) in expected:
+            present.add(_one_line(str(sql)))
         elif not (kind == "index" and sql is None) and not (kind == "table" and _SHADOW.fullmatch(str(sql))):
             raise BundleError(f"{name} holds {entry!r}, which is not of a catalogue.", "Export the bundle again.")
     # Bundles of earlier versions have no tables of concepts, or not all of them.

@@ -189,6 +189,18 @@ def test_a_catalogue_of_an_earlier_version_has_no_concepts(tmp_path: Path) -> No
     assert catalogue.concept_of(1) is None
 
 
+def test_a_catalogue_whose_tables_were_written_in_other_lines_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.sqlite"
+    write_catalogue(path, IMAGES, UNITS, ROWS)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA writable_schema = ON")
+    changed = connection.execute("UPDATE sqlite_master SET sql = replace(sql, ', ', ',' || char(10) || '   ')")
+    assert changed.rowcount
+    connection.commit()
+    connection.close()
+    assert Catalogue(path).count() == len(ROWS)
+
+
 @pytest.mark.parametrize(
     "concepts",
     [
