@@ -61,6 +61,7 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle, tmp_path / "bundle"))
 
 
+@pytest.mark.slow
 def test_an_export_of_few_images_says_what_more_would_buy(bundle: Path) -> None:
     assert "300 images" in (what_more_would_buy(Bundle.open(bundle)) or "")
     enough = {"settings": {"probing_images": 5_000, "tokens_per_image": 8}}
@@ -73,6 +74,7 @@ def test_help_names_every_command() -> None:
         assert command in done.stdout
 
 
+@pytest.mark.slow
 def test_the_way_to_the_store(copy: Path, tmp_path: Path) -> None:
     assert run("evaluate", copy, "--quick", "--budget", "200").returncode == 0
     policy = policy_with(0.5, tmp_path / "policy.toml")
@@ -87,6 +89,7 @@ def test_the_way_to_the_store(copy: Path, tmp_path: Path) -> None:
     assert "embedded/1" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_gate_failure_exits_1_and_says_why(copy: Path, tmp_path: Path) -> None:
     assert run("evaluate", copy, "--dimensions", "accuracy,params_m").returncode == 0
     done = run("gate", copy, "--policy", policy_with(0.9999, tmp_path / "policy.toml"))
@@ -124,6 +127,7 @@ def test_a_wrong_layer_name(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_unreadable_image(tmp_path: Path) -> None:
     folder = tmp_path / "images" / "bag"
     folder.mkdir(parents=True)
@@ -135,6 +139,7 @@ def test_an_unreadable_image(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_a_split_that_does_not_sum_leaves_no_bundle(tmp_path: Path) -> None:
     """The weights in the file are made not to sum: verification must stop the export."""
     code = """

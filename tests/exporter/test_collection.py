@@ -77,6 +77,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_a_killed_collection_goes_on_and_gives_the_same_bytes(images: ImageSource, tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = (sys.executable, "-c", SCRIPT, images.name)

@@ -112,6 +112,7 @@ def test_answers_come_in_order_and_jobs_are_made_only_a_little_ahead() -> None:
     assert list(answers) == [100 + 2 * job for job in range(1, 12)]
 
 
+@pytest.mark.slow
 def test_what_jobs_share_is_packed_once_and_large_arrays_are_mapped_read_only(tmp_path: Path) -> None:
     Parcel.packed = 0
     in_memory = np.arange(600_000, dtype=np.float32).reshape(3, -1).T

@@ -172,6 +172,7 @@ export(sys.argv[1], sys.argv[2], "blocks.*.mlp.fc2", sys.argv[3], settings, prog
 """
 
 
+@pytest.mark.slow
 def test_a_killed_export_goes_on_and_gives_the_same_bytes(
     bundle: Bundle, model: str, images: Path, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from _stores import make
 
 from elude.quality.policies.policy import DEFAULT_POLICY
@@ -19,6 +20,7 @@ def run(folder: Path, *options: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_checks_become_tests(tmp_path: Path):
     (tmp_path / "tests").mkdir()
     good, bad = make(tmp_path / "good"), make(tmp_path / "bad", accuracy=0.5)

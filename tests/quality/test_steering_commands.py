@@ -42,6 +42,7 @@ def listed(bundle: Bundle) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_preset_from_the_first_word_to_its_ruling(bundle: Bundle, tmp_path: Path) -> None:
     layer = bundle.manifest.layers[0].name
     run("preset", "add", bundle.root, "kind", "--edit", f"{layer}/u0.s0=scale:1.01", "--edit", f"{layer}/u1.s0=add:0@3")
@@ -103,6 +104,7 @@ def test_candidates_go_where_the_gradient_points() -> None:
     assert found[0] == Edit.scale(1, 0.0)
 
 
+@pytest.mark.slow
 def test_tune_reports_on_other_images_beside_its_controls(bundle: Bundle) -> None:
     settings = TuneSettings(pool=3, images=60, controls=3, resamples=20)
     tuning = open_suite(EMBEDDED.with_name("probe.tar"), dark_background=True)
@@ -119,6 +121,7 @@ def test_tune_reports_on_other_images_beside_its_controls(bundle: Bundle) -> Non
         tune(bundle, "params_m", tuning, embedded_suite(), POLICY, settings)
 
 
+@pytest.mark.slow
 def test_tune_from_the_command_line(bundle: Bundle) -> None:
     arguments = (
         "tune",
