@@ -33,12 +33,12 @@ def require_verdict(bundle: Bundle, today: date | None = None, policies: Sequenc
         GateError: otherwise, with the reason.
     """
     content = check_verdict(bundle, policies, today=today)
-    remedy = "Run 'elude gate' on this bundle."
+    remedy = "Run 'elude evaluate' and 'elude gate' on this bundle; if it lies in a store, admit it again."
     try:
         verdict = Verdict.from_json(content)
         again = judged_again(bundle, verdict)
     except (ValueError, KeyError, TypeError, UsageError) as error:
-        raise GateError(f"The verdict of {bundle.root} cannot be used: {error}.", remedy) from error
+        raise GateError(f"The verdict of {bundle.root} cannot be used: {str(error).rstrip('.')}.", remedy) from error
     # Notes on waivers that were not needed are not kept in a verdict; everything else has to be the same.
     for found in (again, verdict):
         if not found.passed:
