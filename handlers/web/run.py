@@ -7,7 +7,9 @@ import contextlib
 import ctypes
 import json
 import os
+import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from elude.handlers.admission.requirements import Requirements
 from elude.handlers.errors import UsageError
@@ -64,7 +67,7 @@ class WebSettings:
 def serve(
     source: Source, settings: WebSettings, token: str, ready: Callable[[str, Plan], None] = lambda address, plan: None
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM; requests that are being answered then have some seconds to end.
+    """Serve until Ctrl-C, SIGTERM or the end of the terminal; requests that are being answered then have seconds to end.
 
     Args:
         source: see ``Source``.
@@ -80,7 +83,7 @@ def serve(
     log_json()
     checked(settings)
     tracing()  # what is wrong with it is reported before any worker starts
-    with tempfile.TemporaryDirectory(prefix="elude-web-") as private:
+    with _signals_unwind(), tempfile.TemporaryDirectory(prefix="elude-web-") as private:
         folder = Path(private)
         plan = source(folder)
         plan.write(folder / "plan.json")
@@ -95,6 +98,27 @@ def serve(
                 models.close()  # they could be loaded; the workers have their own
                 del models
                 _run_several(settings, token, folder, listener)
+
+
+@contextmanager
+def _signals_unwind() -> Iterator[None]:
+    """While inside, SIGTERM and the end of the terminal leave by SystemExit, so that private folders are removed.
+
+    uvicorn stops gracefully at SIGTERM, puts the handler before its own back, and sends itself the signal again.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {
+        signal.SIGTERM: lambda *_: sys.exit(0),
+        signal.SIGHUP: lambda *_: signal.raise_signal(signal.SIGTERM),
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _listener(settings: WebSettings) -> socket.socket:
@@ -157,6 +181,7 @@ def _run_several(settings: WebSettings, token: str, folder: Path, listener: sock
     os.environ |= {_SERVED: json.dumps(asdict(settings)), _PLAN: str(folder / "plan.json"), TOKEN: token}
     os.environ |= {SHARED_FOLDER: str(shared), COUNTS: str(folder / "connections")}
     Counts.make(folder / "connections", settings.workers)
+    Multiprocess.handle_hup = Multiprocess.handle_term  # not uvicorn's restart of all workers
     several: dict[str, Any] = {
         "factory": True,
         "workers": settings.workers,
