@@ -181,7 +181,7 @@ def _run_several(settings: WebSettings, token: str, folder: Path, listener: sock
     os.environ |= {_SERVED: json.dumps(asdict(settings)), _PLAN: str(folder / "plan.json"), TOKEN: token}
     os.environ |= {SHARED_FOLDER: str(shared), COUNTS: str(folder / "connections")}
     Counts.make(folder / "connections", settings.workers)
-    Multiprocess.handle_hup = Multiprocess.handle_term  # not uvicorn's restart of all workers
+    Multiprocess.handle_hup = Multiprocess.handle_term  # type: ignore[method-assign]  # uvicorn would restart all workers
     several: dict[str, Any] = {
         "factory": True,
         "workers": settings.workers,
