@@ -67,7 +67,7 @@ class WebSettings:
 def serve(
     source: Source, settings: WebSettings, token: str, ready: Callable[[str, Plan], None] = lambda address, plan: None
 ) -> None:
-    """Serve until Ctrl-C, SIGTERM or the end of the terminal; requests that are being answered then have seconds to end.
+    """Serve until Ctrl-C, SIGTERM or the end of the terminal; requests that are being answered have seconds to end.
 
     Args:
         source: see ``Source``.
