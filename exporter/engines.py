@@ -138,9 +138,9 @@ def _with_ray(
     except ImportError as error:
         raise UsageError("The engine ray is not installed.", "Run: pip install 'elude[ray]'") from error
     if not ray.is_initialized():
-        options: dict[str, Any] = (
-            {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
-        )
+        options: dict[str, Any] = {}
+        if not os.environ.get("RAY_ADDRESS"):  # "local": not a cluster that somebody else runs on this machine
+            options = {"address": "local", "num_cpus": workers, "include_dashboard": False}
         ray.init(log_to_driver=False, **options)
     # else each process would have a copy of a mapped array of its own, not the object store's
     ray.util.register_serializer(np.memmap, serializer=np.asarray, deserializer=np.asarray)

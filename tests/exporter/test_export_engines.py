@@ -186,7 +186,7 @@ def test_a_ray_cluster_of_two_gives_the_same_bytes(tmp_path: Path, monkeypatch: 
     here = {
         "env_vars": {"PYTHONPATH": os.pathsep.join([tests, os.fspath(Path(__file__).parent)])}
     }  # where double and the models are
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=here)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=here)
     try:
         assert list(engines.run(double, 1, range(5), engine="ray")) == [1, 3, 5, 7, 9]
         with pytest.raises(ImageError, match="job 13") as caught:

@@ -14,7 +14,7 @@ const WIDE = 320, HIGH = 96;
 function strongest(context, concept, example) {
   const canvas = h("canvas", { width: 176, height: 176, role: "img", "aria-label": `${example.label ?? example.image}, where ${titleOf(concept)} is active` });
   context.mapOf(example.png, concept.typical).then(([image, map]) => crop(canvas, image, map), () => canvas.replaceWith(picture(example.png, example.label ?? "")));
-  return h("button", { type: "button", class: "example", title: `${example.image}: use it as the image`, "aria-label": `${number(example.activation)}: use ${example.image} as the image`, onclick: () => context.use(example, concept.id) },
+  return h("button", { type: "button", class: "example", title: `${example.image}: use it as the image`, "aria-label": `${percent(example.activation)}: use ${example.image} as the image`, onclick: () => context.use(example, concept.id) },
     canvas, h("span", {}, percent(example.activation)));
 }
 
