@@ -14,6 +14,10 @@ _REFUSED = re.compile(r"ModelServer - Failed to load model: (.+)\n(.+)\n")  # th
 _RAISED = re.compile(
     r"Traceback \(most recent call last\):\n(?:(?: .*)?\n)*(\S.*)"
 )  # the exception that a traceback ends with
+# What a worker says before it loads a model. TorchServe closes a worker's streams when its socket closes, and then
+# what it said last, the traceback, may never be read; the worker is started again, and says it again.
+_CUT_OFF = re.compile(r"model_name: .+, batchSize: \d+$")
+_ATTEMPTS = 3  # that may be cut off before that is all there is to report
 _ANSWERED = re.compile(r"RuntimeError: \d+ - ")  # what TorchServe's worker raises after it has logged the reason
 _NAMES = r"(?:elude\.)?handlers\.errors\.\w+|BundleError|GateError|UsageError|RuntimeError"
 _OURS = re.compile(rf"(?m)^(?:Failed to load model: )?(?:{_NAMES}): ")
@@ -31,10 +35,15 @@ def failure(log: str) -> str | None:
     if refused:
         return f"{refused[1]}: {refused[2]}"
     ended: set[tuple[str, str]] = set()
+    cut_off = 0
     for stream in _ENDED.finditer(log):
         ended.add((stream[1], stream[2]))
         if {(stream[1], "stdout"), (stream[1], "stderr")} <= ended:
-            return _last_words(stream[1], log[: stream.end()])
+            words = _last_words(stream[1], log[: stream.end()])
+            cut_off += bool(_CUT_OFF.search(words))
+            if not _CUT_OFF.search(words) or cut_off == _ATTEMPTS:
+                return words
+            ended.clear()
     return None
 
 

@@ -89,10 +89,6 @@ REFUSED = (
             "This archive was never admitted.",
         ),
         (says(*DIED[1:], *FRAME, "ImportError: no ts", stream="stderr") + ends(), "ImportError: no ts"),
-        (
-            says("[PID]7", "model_name: own, batchSize: 8") + INTERRUPTED + ends(),
-            "[PID]7\nmodel_name: own, batchSize: 8",
-        ),
         (ends(), f"worker {WORKER} ended without a word"),
         (
             REFUSED,
@@ -107,7 +103,6 @@ REFUSED = (
         "no Error in its name",
         "guard",
         "on stderr",
-        "killed",
         "silent",
         "archive",
     ],
@@ -137,3 +132,19 @@ def test_a_worker_that_runs_is_no_failure_and_each_worker_has_its_own_words() ->
 def test_the_end_of_a_log() -> None:
     assert last_lines("a\nb\nc\nd\n") == "b\nc\nd"
     assert last_lines("") == ""
+
+
+def test_a_worker_whose_streams_were_closed_before_its_traceback_says_it_at_the_next_attempt() -> None:
+    said = "".join(
+        f"x W-9000-m_1.0-stdout MODEL_LOG - {line}\n"
+        for line in ("Python runtime: 3.11.7", "Connection accepted: s.", "model_name: m, batchSize: 8")
+    )
+    ended = "".join(f"x WorkerLifeCycle - Stopped Scanner - W-9000-m_1.0-{stream}\n" for stream in ("stdout", "stderr"))
+    traceback = "".join(
+        f"x W-9000-m_1.0-stdout MODEL_LOG - {line}\n"
+        for line in ("Traceback (most recent call last):", "  File", "GateError: b has no verdict.")
+    )
+    assert failure(said + ended) is None
+    assert failure(said + ended + said + traceback + ended) == "b has no verdict."
+    assert failure((said + ended) * 2) is None
+    assert (failure((said + ended) * 3) or "").endswith("batchSize: 8")
