@@ -35,15 +35,16 @@ def failure(log: str) -> str | None:
     if refused:
         return f"{refused[1]}: {refused[2]}"
     ended: set[tuple[str, str]] = set()
-    cut_off = 0
+    attempts = 0
     for stream in _ENDED.finditer(log):
+        both = {(stream[1], "stdout"), (stream[1], "stderr")}
         ended.add((stream[1], stream[2]))
-        if {(stream[1], "stdout"), (stream[1], "stderr")} <= ended:
+        if both <= ended:
             words = _last_words(stream[1], log[: stream.end()])
-            cut_off += bool(_CUT_OFF.search(words))
-            if not _CUT_OFF.search(words) or cut_off == _ATTEMPTS:
+            attempts += 1
+            if attempts == _ATTEMPTS or not _CUT_OFF.search(words):
                 return words
-            ended.clear()
+            ended -= both  # another worker's stream that has ended still counts
     return None
 
 
