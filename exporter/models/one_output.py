@@ -13,9 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from elude.exporter.models.options import ModelOptions
+from elude.exporter.models.options import ModelOptions, check_output_shape
 from elude.exporter.models.trial import IMAGES
-from elude.handlers.bundle.output_kinds import MULTI_LABEL, REGRESSION
 from elude.handlers.errors import UsageError
 
 _SELECT = "_elude_select"
@@ -62,21 +61,12 @@ def choose(returned: Any, options: ModelOptions, name: str) -> Select:
     """
     output = _choose_output(returned, options.output, name)
     tensor = returned if output is None else tensors(returned)[output]
-    shape = f"({', '.join(['N', *map(str, tensor.shape[1:])])})"
     if tensor.ndim == 0 or tensor.shape[0] != IMAGES:
         raise UsageError(
             f"{name} returns a tensor of shape {tuple(tensor.shape)} for {IMAGES} images.",
             "It must return one row per image.",
         )
-    if tensor.ndim == 1 and options.kind not in (REGRESSION, MULTI_LABEL):
-        raise UsageError(
-            f"{name} returns one number per image.", f"Say what it means: kind {REGRESSION!r} or {MULTI_LABEL!r}."
-        )
-    if tensor.ndim in (3, 4) and options.pool is None:
-        first = " or 'first' for the first token" if tensor.ndim == 3 else ""
-        raise UsageError(f"{name} returns {shape}.", f"Choose pool 'mean' for the mean over its places{first}.")
-    if tensor.ndim > 4 or (options.pool == "first" and tensor.ndim != 3) or (options.pool and tensor.ndim < 3):
-        raise UsageError(f"{name} returns {shape}, which cannot be pooled by {options.pool!r}.")
+    check_output_shape(tensor.shape, options, name)
     return Select(output, options.pool or "", tensor.ndim == 1)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from elude.handlers.bundle.output_kinds import EMBEDDING, OUTPUT_KINDS
+from elude.handlers.bundle.output_kinds import EMBEDDING, MULTI_LABEL, OUTPUT_KINDS, REGRESSION
 from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
 
@@ -61,6 +61,30 @@ class ModelOptions:
         """``name`` with the choices that a text can hold."""
         said = {key: value for key in _IN_TEXT if (value := getattr(self, key)) is not None}
         return f"{name}?{urlencode(said)}" if said else name
+
+
+def check_output_shape(shape: Sequence[int], options: ModelOptions, name: str) -> None:
+    """Refuse an output that these choices do not make one row of numbers per image of.
+
+    Args:
+        shape: of the output, images first.
+        options: what was said of the model.
+        name: of the model, for the message.
+
+    Raises:
+        UsageError: says what to choose.
+    """
+    axes = len(shape)
+    text = f"({', '.join(['N', *map(str, shape[1:])])})"
+    if axes == 1 and options.kind not in (REGRESSION, MULTI_LABEL):
+        raise UsageError(
+            f"{name} returns one number per image.", f"Say what it means: kind {REGRESSION!r} or {MULTI_LABEL!r}."
+        )
+    if axes in (3, 4) and options.pool is None:
+        first = " or 'first' for the first token" if axes == 3 else ""
+        raise UsageError(f"{name} returns {text}.", f"Choose pool 'mean' for the mean over its places{first}.")
+    if axes > 4 or (options.pool == "first" and axes != 3) or (options.pool and axes < 3):
+        raise UsageError(f"{name} returns {text}, which cannot be pooled by {options.pool!r}.")
 
 
 def parse_address(address: str) -> tuple[str, ModelOptions]:

@@ -15,12 +15,12 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from elude.exporter.graph.ops import Ops
 from elude.exporter.graph.site import OPSET
-from elude.exporter.models.options import ONNX, ModelOptions, label_names
+from elude.exporter.models.options import ONNX, ModelOptions, check_output_shape, label_names
 from elude.exporter.onnx_files.layers import OnnxLayer, find_layers
 from elude.exporter.onnx_files.run import ONNX_ERRORS, Array, Session, first_line
 from elude.handlers.bundle.bundle import Source
 from elude.handlers.bundle.external_data import private_model
-from elude.handlers.bundle.output_kinds import CLASSES, EMBEDDING, MULTI_LABEL, OUTPUT_KINDS, OUTPUT_NAMES, REGRESSION
+from elude.handlers.bundle.output_kinds import CLASSES, EMBEDDING, OUTPUT_KINDS, OUTPUT_NAMES
 from elude.handlers.errors import BundleError, UnsupportedLayerError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 
@@ -123,7 +123,7 @@ def read_onnx(path: Path, options: ModelOptions, *, dynamic_size: bool = False) 
     noise = np.random.default_rng(0).standard_normal((2, *preprocess.input_size)).astype(np.float32)
     file = OnnxFile(given, given, image.name, output, options.pool, batch, preprocess, None, source, CLASSES)
     returned = _try_out(file, noise, path.name)
-    _check_shape(returned, options, path.name)
+    check_output_shape(returned.shape, options, path.name)
     rows = pooled(returned, options.pool)
     kind = options.kind or _kind(options, rows.shape[1], path.name)
     labels = None if options.labels is None else label_names(options.labels, rows.shape[1])
@@ -217,19 +217,6 @@ def _try_out(file: OnnxFile, noise: Array, name: str) -> Array:
             "It must be float32 with one row per image.",
         )
     return returned
-
-
-def _check_shape(returned: Array, options: ModelOptions, name: str) -> None:
-    shape = f"({', '.join(['N', *map(str, returned.shape[1:])])})"
-    if returned.ndim == 1 and options.kind not in (REGRESSION, MULTI_LABEL):
-        raise UsageError(
-            f"{name} returns one number per image.", f"Say what it means: kind {REGRESSION!r} or {MULTI_LABEL!r}."
-        )
-    if returned.ndim in (3, 4) and options.pool is None:
-        first = " or 'first' for the first token" if returned.ndim == 3 else ""
-        raise UsageError(f"{name} returns {shape}.", f"Choose pool 'mean' for the mean over its places{first}.")
-    if returned.ndim > 4 or (options.pool == "first" and returned.ndim != 3) or (options.pool and returned.ndim < 3):
-        raise UsageError(f"{name} returns {shape}, which cannot be pooled by {options.pool!r}.")
 
 
 def _kind(options: ModelOptions, outputs: int, name: str) -> str:
