@@ -77,7 +77,7 @@ def test_an_answer_that_drips_is_given_up(status: bytes) -> None:
     begin = time.monotonic()
     with server(dripping) as (url, _), pytest.raises(EludeError, match="not complete"):
         Client(url, timeout=0.5, retries=0).describe()
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 15
 
 
 @pytest.mark.parametrize("body", [b"", b"no", b"[]", b"[" * 100_000, b'{"a": 1, "a": 2}', b"\xff"])

@@ -28,8 +28,8 @@ def several(archive: Path) -> Iterator[Web]:
     children = psutil.Process(web.pids()[0]).children(recursive=True)
     assert web.stop() in (0, -signal.SIGTERM)
     print(f"stopped in {time.monotonic() - begin:.1f} s")
-    assert time.monotonic() - begin < 10
-    _, left = psutil.wait_procs(children, timeout=5)  # multiprocessing's tracker ends after its parent
+    assert time.monotonic() - begin < 15
+    _, left = psutil.wait_procs(children, timeout=20)  # multiprocessing's tracker ends after its parent
     assert left == []
 
 
@@ -102,7 +102,7 @@ def test_a_connection_is_taken_although_another_worker_stands_still(several: Web
             begin = time.monotonic()
             connection.request("GET", "/v2/health/live")
             assert connection.getresponse().status == 200
-            assert time.monotonic() - begin < 2
+            assert time.monotonic() - begin < 5
             connections.append(connection)
     finally:
         with contextlib.suppress(ProcessLookupError):
