@@ -46,6 +46,12 @@ LONG = [
     "preset add b q --edit fc2/u0.s0=ablate",
     "bake b --out y.onnx",
     "demo --out d",
+    "measure e --seeds 0 --max-images 100",
+    "name e --top 5 --replace",
+    "atlas e --out pages --max-images 50 --effect-images 0",
+    "tune e calibration_error --tuning probe --pool 2 --preset tuned",
+    "preset evaluate e --dimensions accuracy",
+    "compare e e --html c.html",
 ]
 KINDS = (errno.EROFS, errno.ENOSPC, errno.EACCES, errno.EDQUOT)
 
@@ -72,6 +78,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "policy.toml").write_bytes(DEFAULT_POLICY.read_bytes())
     (root / "new").mkdir()
     return root
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the embedded model."""
+    path = tmp_path_factory.mktemp("exported") / "e"
+    assert run("export", "embedded", "--max-images", "100", "--out", path).code == 0
+    assert run("preset", "add", path, "p", "--edit", "blocks.5.mlp.fc2/u0.s0=ablate").code == 0
+    assert run("evaluate", path, "--dimensions", "accuracy").code == 0
+    return path
 
 
 @pytest.mark.slow
@@ -107,10 +123,14 @@ def test_a_write_that_fails_is_reported_in_a_sentence(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", LONG)
-def test_a_place_that_cannot_be_written_is_reported_in_a_sentence(world: Path, tmp_path: Path, command: str) -> None:
+def test_a_place_that_cannot_be_written_is_reported_in_a_sentence(
+    world: Path, exported: Path, tmp_path: Path, command: str
+) -> None:
     """In a process of its own: what these load does not like to end beside Python's audit."""
     root = Path(shutil.copytree(world, tmp_path / "w"))
     assert run("samples", "--out", root / "pictures", "--per-class", "2").code == 0
+    if "e" in command.split():
+        shutil.copytree(exported, root / "e")
     count, outcome = on_read_only_disk(root, *command.split())
     assert count >= 1, outcome.error
     assert outcome.problem((2,)) == ""

@@ -100,4 +100,4 @@ def test_no_server_is_told_at_once() -> None:
     begin = time.monotonic()
     with pytest.raises(UsageError, match="Is the server running"):
         Client("http://127.0.0.1:9", retries=7).predict(b"x")
-    assert time.monotonic() - begin < 10  # waiting between so many attempts takes 25 seconds
+    assert time.monotonic() - begin < 10  # eight attempts with their waits take 25 seconds
