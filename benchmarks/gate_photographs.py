@@ -81,6 +81,8 @@ budget = {BUDGET}
 [dimensions.accuracy]
 min_images = 100
 max_drop = 0.05
+[classes]
+max_drop = 0.9
 [dimensions.calibration_error]
 max_drop = 0.01
 [dimensions.class_balance]

@@ -31,6 +31,14 @@ def accuracy_per_class(
     return {name: float(sums[i] / counts[i]) if counts[i] else None for i, name in enumerate(names)}
 
 
+def right_per_class(hits: NDArray[np.bool_], labels: NDArray[np.int64], names: Sequence[str]) -> dict[str, str]:
+    """The images of each class in order, ``1`` for a right answer and ``0`` for a wrong one; classes with images only."""
+    order = np.argsort(labels, kind="stable")
+    present, starts = np.unique(labels[order], return_index=True)
+    rows = np.split(hits[order], starts[1:])
+    return {names[c]: "".join("01"[int(right)] for right in row) for c, row in zip(present, rows, strict=True)}
+
+
 def accuracy(outputs: NDArray[Any], labels: NDArray[Any], names: Sequence[str] | None = None) -> DimensionResult:
     """Top-1 accuracy.
 
@@ -40,7 +48,7 @@ def accuracy(outputs: NDArray[Any], labels: NDArray[Any], names: Sequence[str] |
         names: C names of the classes for the table.
 
     Returns:
-        value in [0, 1]; Wilson interval; table ``accuracy_per_class``.
+        value in [0, 1]; Wilson interval; table ``accuracy_per_class``; ``right_per_class``.
 
     Raises:
         EvaluationError: for outputs or labels that do not fit.
@@ -57,6 +65,7 @@ def accuracy(outputs: NDArray[Any], labels: NDArray[Any], names: Sequence[str] |
         wilson_interval(int(hits.sum()), len(hits)),
         {},
         {"accuracy_per_class": accuracy_per_class(hits, labels, names)},
+        right_per_class=right_per_class(hits, labels, names),
     )
 
 

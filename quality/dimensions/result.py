@@ -23,6 +23,7 @@ class DimensionResult:
         tables: break-downs, such as accuracy per class; None for an entry without images.
         measured_on: which images, corruptions, severities and attacks (``quality/dimensions/measured_on.py``).
         factor_intervals: 95 % intervals of those factors that have one.
+        right_per_class: of accuracy: class to its images in order, ``1`` for a right answer and ``0`` for a wrong one.
     """
 
     value: float
@@ -33,6 +34,7 @@ class DimensionResult:
     tables: Mapping[str, Table] = field(default_factory=dict)
     measured_on: Mapping[str, Any] = field(default_factory=dict)
     factor_intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    right_per_class: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
@@ -40,7 +42,7 @@ class DimensionResult:
 
     def to_json(self) -> dict[str, Any]:
         """The entry of ``quality.json``."""
-        return {
+        entry = {
             "value": self.value,
             "interval": None if self.interval is None else list(self.interval),
             "higher_is_better": self.higher_is_better,
@@ -50,6 +52,7 @@ class DimensionResult:
             "images": self.images,
             "measured_on": dict(self.measured_on),
         }
+        return entry | ({"right_per_class": dict(self.right_per_class)} if self.right_per_class else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DimensionResult:
@@ -64,4 +67,5 @@ class DimensionResult:
             {name: dict(table) for name, table in data["tables"].items()},
             dict(data["measured_on"]),
             {name: (float(low), float(high)) for name, (low, high) in data["factor_intervals"].items()},
+            dict(data.get("right_per_class", {})),
         )

@@ -72,8 +72,12 @@ class Evidence:
         return mapping(mapping(self.dimensions.get(dimension)).get("measured_on"))
 
 
-def essence(evidence: Evidence) -> dict[str, Any]:
-    """What a comparison reads of a baseline, for the verdict; ``from_essence`` is the inverse."""
+def essence(evidence: Evidence, *, classes: bool) -> dict[str, Any]:
+    """What a comparison reads of a baseline, for the verdict; ``from_essence`` is the inverse.
+
+    Args:
+        classes: keep the answers of each class, too.
+    """
     quality = None
     if evidence.quality is not None:
         subject, suite = mapping(evidence.quality.get("subject")), evidence.suite
@@ -81,7 +85,7 @@ def essence(evidence: Evidence) -> dict[str, Any]:
             "schema_version": evidence.quality.get("schema_version"),
             "subject": {"artefact_sha256": subject.get("artefact_sha256")},
             "suite": {"sha256": suite.get("sha256")},
-            "dimensions": {name: _plain(entry) for name, entry in evidence.dimensions.items()},
+            "dimensions": {name: _plain(entry, classes) for name, entry in evidence.dimensions.items()},
         }
     return {"artefact_sha256": evidence.artefact_sha256, "quality": quality}
 
@@ -92,17 +96,18 @@ def from_essence(data: Mapping[str, Any]) -> Evidence:
     return Evidence("", str(data.get("artefact_sha256")), quality if isinstance(quality, dict) else None, None)
 
 
-def _plain(entry: object) -> dict[str, Any]:
+def _plain(entry: object, classes: bool) -> dict[str, Any]:
     """Value, interval and direction, with None for what JSON cannot hold."""
     found, raw = mapping(entry), mapping(entry).get("interval")
     interval = [number(end) for end in raw] if isinstance(raw, list) else raw
+    answers = {name: row for name, row in mapping(found.get("right_per_class")).items() if isinstance(row, str)}
     return {
         "value": number(found.get("value")),
         "interval": interval,
         "higher_is_better": found.get("higher_is_better"),
         "factors": {name: number(value) for name, value in mapping(found.get("factors")).items()},
         "measured_on": dict(mapping(found.get("measured_on"))),
-    }
+    } | ({"right_per_class": answers} if classes and answers else {})
 
 
 def gather(bundle: Bundle) -> Evidence:

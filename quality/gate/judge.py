@@ -21,6 +21,7 @@ from elude.quality.gate.checks import (
     present,
     same_suite,
 )
+from elude.quality.gate.class_checks import check_classes
 from elude.quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, essence, from_essence, gather, mapping
 from elude.quality.gate.preset_checks import PresetEvidence, gather_presets, preset_outcomes, rule_on
 from elude.quality.gate.verdict import Check, PresetRuling, State, Verdict
@@ -94,6 +95,8 @@ def decide(
         if policy.compares and policy.baseline_required and baseline is None:
             state = "baseline_missing"
         checks += more + _dimensions(candidate, comparing, policy)
+        if policy.classes is not None and comparing is not None:
+            checks.append(check_classes(policy.classes, candidate, comparing))
         if policy.score is not None:
             checks += check_score(policy.score, candidate.quality)
         checks += check_lossless_quality("disentangled", policy.disentangled, candidate.quality)
@@ -305,7 +308,7 @@ def _verdict(
         artefact_sha256="" if candidate is None else candidate.artefact_sha256,
         quality_sha256="" if candidate is None else candidate.quality_sha256,
         equivalence_sha256="" if candidate is None else candidate.equivalence_sha256,
-        baseline=None if baseline is None else essence(baseline),
+        baseline=None if baseline is None else essence(baseline, classes=policy.classes is not None),
         waivers=tuple(waiver.to_json() for waiver in used),
         judged_on=today.isoformat(),
         valid_until=min(waiver.expires for waiver in used).isoformat() if used else None,

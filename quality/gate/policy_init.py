@@ -7,15 +7,21 @@ from __future__ import annotations
 import json
 import math
 
+from scipy.special import bdtrc
+
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import EvaluationError
 from elude.quality.dimensions import DIMENSIONS, GATED_FACTORS, HIGHER_IS_BETTER, RANGES
 from elude.quality.dimensions.measured_on import SAMPLED_NOWHERE, images_in
+from elude.quality.gate.class_checks import right_per_class
 from elude.quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, Measurement, gather, mapping
+from elude.quality.statistics.class_drop import ClassDrop
 
 # half widths of the interval between the baseline's value and what is still allowed: an equal model
 # stays inside
 _ROOM = 1.5
+# chance that an equal model, wrong on images of its own, is stopped by the rule on classes
+CHANCE_STOPPED = 0.05
 
 
 def policy_init(baseline: Bundle, *, name: str = "release") -> str:
@@ -53,6 +59,7 @@ def policy_init(baseline: Bundle, *, name: str = "release") -> str:
     ]
     for dimension in DIMENSIONS:
         parts += ["", *_dimension(evidence, dimension)]
+    parts += ["", *_classes(evidence)]
     parts += [
         "",
         "# Steering presets are judged by the rules above; adversarial robustness is not measured for them.",
@@ -131,6 +138,33 @@ def _rule(table: str, dimension: str, measured: Measurement, images: int | None)
         return [f"# {head}: too uncertain for a rule that can fail. Measure more images."]
     least = [] if images is None else [f"min_images = {images}"]
     return [head, *lines, 'decide_on = "bound"', *least]
+
+
+def _classes(evidence: Evidence) -> list[str]:
+    """The rule on each class, with room for an equal model whose mistakes are independent of the baseline's."""
+    answers = right_per_class(evidence)
+    rows = [(len(row), row.count("1")) for row in answers.values()]
+    for fewest in sorted({images for images, _ in rows}):
+        judged = [row for row in rows if row[0] >= fewest]
+        allowed = max(_away(room_of_class(*row, CHANCE_STOPPED / len(judged)), False) for row in judged)
+        if allowed < 1 and any(ClassDrop("", images, right, 0).interval[1] > allowed for images, right in judged):
+            return [
+                f"[classes]  # {len(judged)} of {len(rows)} classes",
+                f"max_drop = {allowed:g}  # an equal model that errs on other images of a class stays within it",
+                f"min_images = {fewest}",
+                'decide_on = "bound"',
+            ]
+    return ["# [classes]  no limit could fail: more images per class are needed, and an evaluation that records them."]
+
+
+def room_of_class(images: int, right: int, chance: float) -> float:
+    """The upper bound of the drop of a class that an equal model exceeds only with ``chance``.
+
+    The model and the baseline, both of accuracy a, err independently: an image is newly wrong with probability a (1 - a).
+    """
+    rate = (right + 1) / (images + 2)  # Laplace's, as few images may all be right by luck
+    newly_wrong = next(k for k in range(images + 1) if bdtrc(k, images, rate * (1 - rate)) <= chance)
+    return ClassDrop("", images, newly_wrong, 0).interval[1]
 
 
 def _can_fail(dimension: str, threshold: float) -> bool:

@@ -10,6 +10,7 @@ from elude.handlers.admission.admission import preset_hashes
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError
 from elude.quality.gate.checks import check_alike, check_drop, check_images, check_limit, present, same_suite
+from elude.quality.gate.class_checks import check_classes
 from elude.quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, mapping
 from elude.quality.gate.verdict import Check, PresetRuling
 from elude.quality.policies.policy import Policy, PresetRule
@@ -90,6 +91,8 @@ def rule_on(preset: PresetEvidence, candidate: Evidence, policy: Policy) -> Pres
         checks.append(alike)
         if rule.compares and alike.outcome == "pass":
             checks += check_drop(rule, measured, candidate.measurement(rule.dimension, rule.factor))
+    if policy.classes is not None and "accuracy" not in policy.presets.exempt:
+        checks.append(check_classes(policy.classes, steered, candidate))
     return PresetRuling(preset.edits_sha256, tuple(checks))
 
 

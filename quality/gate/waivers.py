@@ -12,7 +12,7 @@ from elude.handlers.files import read_plain
 from elude.quality.dimensions import DIMENSIONS
 from elude.quality.toml_tables import Table
 
-WAIVABLE = (*DIMENSIONS, "score")  # never integrity, losslessness or a missing measurement
+WAIVABLE = (*DIMENSIONS, "classes", "score")  # never integrity, losslessness or a missing measurement
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,12 @@ SCORE: Keys = {
     "severity": severity(),
     "allow_partial": Key("boolean", False),
 }
+CLASSES: Keys = {
+    "max_drop": Key("number", required=True, above=0.0, below=1.0),
+    "min_images": Key("integer", 1, low=1),
+    "severity": severity(),
+    "decide_on": Key("choice", "bound", choices=("point", "bound")),
+}
 WEIGHTS: Keys = dict.fromkeys(DIMENSIONS, Key("number", low=0.0))
 CLAIM_KEYS: Keys = dict.fromkeys(CLAIMS, Key("number", required=True, low=0.0))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from elude.quality.dimensions import HIGHER_IS_BETTER
-from elude.quality.policies.policy import DimensionRule, Policy, Tolerances
+from elude.quality.policies.policy import ClassRule, DimensionRule, Policy, Tolerances
+from elude.quality.statistics.class_drop import images_needed
 from elude.quality.statistics.intervals import LEVEL
 
 _CLAIMS = {
@@ -35,6 +36,8 @@ def explain(policy: Policy) -> str:
     lines += ["", "Dimensions:"]
     for rule in policy.dimensions:
         lines += [f"- {sentence}" for sentence in _dimension(rule)]
+    if policy.classes is not None:
+        lines += [f"- {_classes(policy.classes)}"]
     if policy.score is not None:
         score = policy.score
         partial = (
@@ -98,6 +101,19 @@ def _dimension(rule: DimensionRule) -> list[str]:
         what.append(f"may be {rule.max_drop_relative:.3g} of the baseline's value {worse} it")
     missing = "" if rule.required else " It need not be measured."
     return [f"{rule.name} {' and '.join(what)}{decided}. {_violation(rule.severity)}{missing}{least}"]
+
+
+def _classes(rule: ClassRule) -> str:
+    decided = (
+        f", decided on the upper end of its interval, which needs {images_needed(rule.max_drop)} images of each class"
+        if rule.decide_on == "bound"
+        else ""
+    )
+    small = f" Classes with fewer than {rule.min_images} images are not judged." if rule.min_images > 1 else ""
+    return (
+        f"The accuracy of no class may be more than {rule.max_drop:g} below the baseline's{decided}. "
+        f"{_violation(rule.severity)}{small}"
+    )
 
 
 def _violation(severity: str) -> str:

@@ -26,6 +26,7 @@ def policy_schema() -> dict[str, Any]:
         "baseline": _table(declaration.BASELINE),
         "suite": _table(declaration.SUITE),
         "dimensions": _object({name: _dimension(name) for name in DIMENSIONS}) | {"minProperties": 1},
+        "classes": _table(declaration.CLASSES),
         "presets": _table(declaration.PRESETS),
         "score": _table(declaration.SCORE, {"weights": _table(declaration.WEIGHTS)}),
         "lossless": _object(lossless, ["claims"]),

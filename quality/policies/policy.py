@@ -60,6 +60,22 @@ class DimensionRule:
 
 
 @dataclass(frozen=True)
+class ClassRule:
+    """By how much the accuracy of any one class may be below the baseline's.
+
+    Attributes:
+        max_drop: in accuracy, absolute.
+        min_images: classes with fewer images are not judged; the verdict says how many.
+        decide_on: bound: every class must be shown not to drop further, which needs images of each.
+    """
+
+    max_drop: float
+    min_images: int = 1
+    severity: Severity = "fail"
+    decide_on: DecideOn = "bound"
+
+
+@dataclass(frozen=True)
 class ScoreRule:
     """What the QUBA score has to reach; ``weights`` (empty: the report's own) must cover every dimension it uses."""
 
@@ -112,6 +128,7 @@ class Policy:
     claims: Mapping[str, float]
     disentangled: Tolerances
     served: Tolerances
+    classes: ClassRule | None = None
     score: ScoreRule | None = None
     baseline_required: bool = True
     min_images: int = 1
@@ -122,7 +139,8 @@ class Policy:
 
     @property
     def compares(self) -> bool:
-        return any(rule.compares for rule in self.dimensions)
+        """Whether anything is compared with a baseline."""
+        return self.classes is not None or any(rule.compares for rule in self.dimensions)
 
 
 def load_policy(path: Path | str = DEFAULT_POLICY) -> Policy:
@@ -172,6 +190,7 @@ def parse_policy(content: bytes, file: str = "policy.toml") -> Policy:
         claims=_claims(lossless.table("claims")),
         disentangled=_tolerances(lossless.table("disentangled")),
         served=_tolerances(lossless.table("served")),
+        classes=_classes(top.table("classes")) if top.has("classes") else None,
         score=_score(top.table("score")) if top.has("score") else None,
         baseline_required=read(baseline, declaration.BASELINE)["required"],
         min_images=suite_values["min_images"],
@@ -219,6 +238,12 @@ def _rule(table: Table, dimension: str, factor: str = "") -> DimensionRule | Non
     if factor:
         raise table.error(None, "this rule checks nothing", f"Set {wanted}, max_drop or max_drop_relative.")
     return None
+
+
+def _classes(table: Table) -> ClassRule:
+    rule = ClassRule(**read(table, declaration.CLASSES))
+    table.finish()
+    return rule
 
 
 def _score(table: Table) -> ScoreRule:

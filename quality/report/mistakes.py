@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import UsageError
+from elude.quality.dimensions.accuracy import right_per_class
 from elude.quality.dimensions.measured_on import unlike
 from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.evaluation.image_answers import ImageAnswers, read_answers
 from elude.quality.gate.evidence import mapping
+from elude.quality.statistics.class_drop import ClassDrop, class_drops
 
 MISTAKES, PAIRS, CHANGED = 24, 10, 12  # shown of each
 NOT_KEPT = "The answers to single images were not kept with these measurements: evaluate again to see them."
@@ -49,7 +51,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class ImageChanges:
-    """Answers that are wrong now and were right in the baseline, and the reverse: how many, and the first of them."""
+    """Answers that are wrong now and were right in the baseline, and the reverse: how many, the first of them, and the
+    classes that dropped furthest.
+    """
 
     newly_wrong: int
     newly_right: int
@@ -57,6 +61,7 @@ class ImageChanges:
     images: int
     wrong_shown: tuple[Answer, ...]
     right_shown: tuple[Answer, ...]
+    classes: tuple[ClassDrop, ...]
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,15 @@ def image_changes(before: ImageAnswers, after: ImageAnswers) -> ImageChanges:
         len(after.names),
         _rows(after, _pictured_first(after, newly_wrong)[:CHANGED]),
         _rows(before, _pictured_first(before, newly_right)[:CHANGED]),
+        worse_classes(before, after),
     )
+
+
+def worse_classes(before: ImageAnswers, after: ImageAnswers) -> tuple[ClassDrop, ...]:
+    """The classes whose accuracy dropped, the furthest first, at most ``PAIRS``."""
+    rows = (right_per_class(a.predicted == a.labels, a.labels.astype(np.int64), a.classes) for a in (before, after))
+    dropped = [drop for drop in class_drops(*rows) if drop.drop > 0]
+    return tuple(sorted(dropped, key=lambda drop: (-drop.drop, -drop.images, drop.name))[:PAIRS])
 
 
 def _incomparable(

@@ -41,6 +41,7 @@ FAIL_CLOSED: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
     ("unknown schema", put("schema_version", 3), "quality.schema"),
     ("schema of an earlier version", put("schema_version", 1), "quality.schema"),
     ("boolean schema", put("schema_version", True), "quality.schema"),
+    ("schema version that is not whole", put("schema_version", 2.0), "quality.schema"),
     ("too few images", put("suite", "images", 99), "suite.images"),
     ("images not a number", put("suite", "images", "500"), "suite.images"),
     ("no suite hash", put("suite", "sha256", DROP), "baseline.suite"),
@@ -53,6 +54,11 @@ FAIL_CLOSED: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
     ),
     ("score that does not follow from its parts", put("score", "total", 0.9), "score.limit"),
     ("score NaN", put("score", "total", math.nan), "score.limit"),
+    (
+        "score and its only part infinite",
+        put("score", {"total": math.inf, "partial": False, "per_dimension": {"accuracy": {"z": math.inf, "weight": 1}}}),
+        "score.limit",
+    ),
     ("score without parts", put("score", "per_dimension", {}), "score.limit"),
     ("lossless missing", put("lossless", DROP), "lossless.disentangled"),
     ("lossless without served", put("lossless", "served", {}), "lossless.served.accuracy"),
@@ -169,6 +175,13 @@ def test_one_failed_comparison_among_passed_ones_fails_its_claim(claim: str):
     items = [{"passed": True}, {"passed": False}, {"passed": True}]
     put("claims", claim, {"layers": items, "outputs": items})(document)
     assert [check.name for check in run(evidence(equivalence=document)).failures] == [f"lossless.{claim}"]
+
+
+def test_an_exempt_dimension_of_the_rewrite_is_not_compared():
+    document = quality()
+    put("lossless", "served", "calibration_error", 0.5)(document)
+    exempt = policy(("[lossless.served]\n", "[lossless.served]\nexempt = ['calibration_error']\n"))
+    assert run(evidence(quality=document), policy=exempt).passed
 
 
 @pytest.mark.parametrize("form", ["original", "disentangled", "served"])

@@ -71,10 +71,18 @@ def test_two_suites_without_a_proper_hash_are_not_the_same(sha256: Any):
     assert "baseline.suite" in [check.name for check in verdict.failures]
 
 
-def test_a_boolean_is_no_schema_version_of_the_baseline_either():
+@pytest.mark.parametrize("version", [True, 2.0])
+def test_a_boolean_or_a_fraction_is_no_schema_version_of_the_baseline_either(version: Any):
     document = quality()
-    put("schema_version", True)(document)
+    put("schema_version", version)(document)
     assert "baseline.schema" in [check.name for check in run(baseline=evidence(quality=document)).failures]
+
+
+def test_a_baseline_and_its_measurements_that_both_name_no_bytes_are_not_of_the_same_bytes():
+    document = quality()
+    put("subject", "artefact_sha256", "")(document)
+    nameless = evidence(quality=document, artefact_sha256="")
+    assert "baseline.artefact" in [check.name for check in run(baseline=nameless).failures]
 
 
 def test_a_policy_that_compares_with_nothing_needs_no_baseline():

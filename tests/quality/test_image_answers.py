@@ -132,6 +132,20 @@ def test_confused_pairs_and_changes_are_those_of_plain_loops(seed: int) -> None:
         assert all((right[0][n], right[1][n]) == (was, now) for n in numbers)
 
 
+def test_the_classes_that_dropped_furthest_lead() -> None:
+    before = random_answers(0)
+    before = replace(before, predicted=before.labels)  # all right
+    after = replace(before, predicted=np.where(before.labels == 2, 3, before.labels).astype(np.int32))
+    after.predicted[np.flatnonzero(before.labels == 4)[0]] = 0
+    classes = image_changes(before, after).classes
+    counts = [int((before.labels == c).sum()) for c in (2, 4)]
+    assert [(drop.name, drop.newly_wrong, drop.images) for drop in classes] == [
+        ("c", counts[0], counts[0]),
+        ("e", 1, counts[1]),
+    ]
+    assert image_changes(before, before).classes == ()
+
+
 def test_mistakes_are_ordered_by_confidence() -> None:
     answers = random_answers(1)
     shown = mistakes(answers).shown
@@ -153,6 +167,7 @@ def test_the_page_shows_mistakes_pairs_and_changes_and_escapes_names(tmp_path: P
     page = render(bundle, baseline=report, baseline_answers=before)
     changes = image_changes(before, after)
     assert f"{changes.newly_wrong} images are newly wrong, {changes.newly_right} newly right" in page
+    assert "Classes that dropped furthest" in page
     assert "&lt;b&gt;bag&lt;/b&gt; taken for" in page
     assert "<b>bag" not in page
     assert page.count('class="no-picture"') > 0

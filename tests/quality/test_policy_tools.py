@@ -60,6 +60,10 @@ def test_the_published_schema_is_the_present_one():
         GOOD + "[suite]\nsha256 = 'abc'\n",
         GOOD + "[presets]\nseverity = 'fail'\nexempt = ['params_m']\n",
         GOOD + "[presets]\nseverity = 'never'\n",
+        GOOD + "[classes]\nmax_drop = 0.5\nmin_images = 3\ndecide_on = 'point'\n",
+        GOOD + "[classes]\nmax_drop = 1\n",
+        GOOD + "[classes]\nmax_drop = 0\n",
+        GOOD + "[classes]\nmin_images = 3\n",
         GOOD + "[extra]\n",
     ],
 )

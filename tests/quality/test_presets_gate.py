@@ -72,6 +72,7 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (lambda content: content["presets"].update(bright={}), "preset.measured"),
     (at("schema_version", value=1), "preset.schema"),
     (at("schema_version", value=True), "preset.schema"),
+    (at("schema_version", value=2.0), "preset.schema"),
     (at("subject", value={}), "preset.artefact"),
     (at("subject", "artefact_sha256", value="0" * 64), "preset.artefact"),
     (at("subject", "edits_sha256", value="0" * 64), "preset.edits"),

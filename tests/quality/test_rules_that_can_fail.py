@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _gate import D, evidence, policy, put, quality, run
+from _gate import DROP, D, evidence, policy, put, quality, run
 from _stores import make
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,6 +122,14 @@ def test_a_factor_tells_good_from_bad_where_the_value_is_zero_for_both(fgsm: flo
     name = "adversarial_robustness.fgsm_1"
     assert (f"{name}.limit" in failures, f"{name}.drop" in failures) == (stopped, stopped or verdict.passed is False)
     assert f"{name}.limit" in [check.name for check in verdict.checks]
+
+
+def test_a_factor_that_a_measured_dimension_lacks_fails() -> None:
+    rules = policy(("[dimensions.shape_bias]", FACTOR + "[dimensions.shape_bias]"))
+    document = attacked(0.216)
+    put(D, "adversarial_robustness", "factors", "fgsm_1", DROP)(document)
+    names = [check.name for check in run(evidence(quality=document), evidence(quality=document), policy=rules).failures]
+    assert names == ["adversarial_robustness.fgsm_1.measured"]
 
 
 def test_a_factor_that_was_not_measured_fails() -> None:

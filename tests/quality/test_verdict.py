@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from _gate import HASH, TODAY, bad_accuracy, policy, run
+from _gate import HASH, TODAY, bad_accuracy, policy, run, waiver
 
 from elude.quality.gate.judge import judge
 from elude.quality.gate.verdict import Check, PresetRuling, Verdict
@@ -64,6 +64,32 @@ def test_markdown_shows_failures_first_and_escapes():
 def test_a_verdict_that_contradicts_itself_is_none(lie: dict[str, Any], words: str):
     with pytest.raises(ValueError, match=words):
         Verdict.from_json(json.loads(verdict_json(run())) | lie)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("policy", "name"),
+        ("subject", "model"),
+        ("subject", "artefact_sha256"),
+        ("subject", "quality_sha256"),
+        ("subject", "equivalence_sha256"),
+        ("waivers", 0),
+        ("baseline",),
+        ("baseline", "artefact_sha256"),
+        ("judged_on",),
+        ("valid_until",),
+    ],
+)
+def test_a_field_of_another_type_is_refused(path: tuple[Any, ...]):
+    document = json.loads(verdict_json(run(bad_accuracy(), waivers=(waiver(),))))
+    assert Verdict.from_json(document).waivers
+    place = document
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = 5
+    with pytest.raises(ValueError, match=r"."):
+        Verdict.from_json(document)
 
 
 def test_only_a_judged_verdict_with_checks_passes():
