@@ -43,7 +43,12 @@ GATE = [
 GATE += ["tests/quality/test_measured_on.py", "tests/quality/test_rules_that_can_fail.py"]
 GATE.append("tests/quality/test_class_rule.py")
 GATE.append("tests/quality/test_gate_properties.py")  # last, as it takes longest
-POLICIES = ["tests/quality/test_policy.py", "tests/quality/test_rules_that_can_fail.py", GATE[0], "tests/quality/test_class_rule.py"]
+POLICIES = [
+    "tests/quality/test_policy.py",
+    "tests/quality/test_rules_that_can_fail.py",
+    GATE[0],
+    "tests/quality/test_class_rule.py",
+]
 MADE_POLICIES = [f"tests/quality/test_{name}.py" for name in ("class_rule", "policy_tools", "rules_that_can_fail")]
 STORE = [f"tests/model_store/test_{name}.py" for name in ("admission_rules", "signing", "store")]
 STORE_TESTS = (

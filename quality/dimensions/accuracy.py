@@ -32,7 +32,7 @@ def accuracy_per_class(
 
 
 def right_per_class(hits: NDArray[np.bool_], labels: NDArray[np.int64], names: Sequence[str]) -> dict[str, str]:
-    """The images of each class in order, ``1`` for a right answer and ``0`` for a wrong one; classes with images only."""
+    """The images of each class that has any, in order: ``1`` for a right answer and ``0`` for a wrong one."""
     order = np.argsort(labels, kind="stable")
     present, starts = np.unique(labels[order], return_index=True)
     rows = np.split(hits[order], starts[1:])

@@ -86,8 +86,8 @@ def _sentence(rule: ClassRule, worst: ClassDrop, beyond: int, classes: int) -> s
     observed, limit = deciding_digits(_decisive(rule, worst), rule.max_drop)
     bound = f" (upper bound of {worst.drop:.4g})" if rule.decide_on == "bound" else ""
     of_worst = (
-        f"of {worst.images} images of {worst.name!r}, {worst.newly_wrong} are newly wrong and {worst.newly_right} newly "
-        f"right, a drop of {observed}{bound}"
+        f"of {worst.images} images of {worst.name!r}, {worst.newly_wrong} are newly wrong and {worst.newly_right} "
+        f"newly right, a drop of {observed}{bound}"
     )
     if not beyond:
         return f"No class of {classes} drops by more than the allowed {limit}: the worst is {worst.name!r}; {of_worst}."

@@ -160,7 +160,8 @@ def _classes(evidence: Evidence) -> list[str]:
 def room_of_class(images: int, right: int, chance: float) -> float:
     """The upper bound of the drop of a class that an equal model exceeds only with ``chance``.
 
-    The model and the baseline, both of accuracy a, err independently: an image is newly wrong with probability a (1 - a).
+    The model and the baseline, both of accuracy a, err independently: an image is newly wrong with probability
+    a (1 - a).
     """
     rate = (right + 1) / (images + 2)  # Laplace's, as few images may all be right by luck
     newly_wrong = next(k for k in range(images + 1) if bdtrc(k, images, rate * (1 - rate)) <= chance)

@@ -246,7 +246,9 @@ def test_without_a_baseline_the_rule_stops_or_is_left_out_as_the_policy_says() -
     alone = decide(measured(ALL_RIGHT), rules("max_drop = 0.9"), None, (), TODAY)
     assert (alone.state, alone.passed) == ("baseline_missing", False)
     text = rules("max_drop = 0.9").text
-    only_classes = parse_policy(text.replace("max_drop = 0.2\n", "min = 0.1\n").replace("max_drop = 0.05\n", "").encode())
+    only_classes = parse_policy(
+        text.replace("max_drop = 0.2\n", "min = 0.1\n").replace("max_drop = 0.05\n", "").encode()
+    )
     assert only_classes.compares
     assert decide(measured(ALL_RIGHT), only_classes, None, (), TODAY).state == "baseline_missing"
     first = parse_policy(text.encode() + b"[baseline]\nrequired = false\n")

@@ -56,7 +56,9 @@ FAIL_CLOSED: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
     ("score NaN", put("score", "total", math.nan), "score.limit"),
     (
         "score and its only part infinite",
-        put("score", {"total": math.inf, "partial": False, "per_dimension": {"accuracy": {"z": math.inf, "weight": 1}}}),
+        put(
+            "score", {"total": math.inf, "partial": False, "per_dimension": {"accuracy": {"z": math.inf, "weight": 1}}}
+        ),
         "score.limit",
     ),
     ("score without parts", put("score", "per_dimension", {}), "score.limit"),
