@@ -14,6 +14,11 @@ from _serving import make_bundle
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
+def _as_of_a_terminal() -> None:
+    """SIGINT is ignored by what a script starts in the background, these tests too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.server
 @pytest.mark.parametrize("workers", [1, 2])
@@ -28,6 +33,7 @@ def test_a_stopped_server_leaves_no_folder(number: signal.Signals, workers: int,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=_as_of_a_terminal,  # noqa: PLW1509 - nothing else runs in this process
     )
     assert process.stdout is not None
     try:
