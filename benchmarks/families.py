@@ -7,7 +7,8 @@ Weights are random. For each model: the default layer is split at random, the gr
 - with edits it is compared with the model whose weights were edited instead: W + sum of (g - 1) w_s, in torch.
 
 A refusal is a result, with its reason; anything else that is raised is a crash. Rows are appended to a file as they
-come, and models that are in it are passed over, so a run can be resumed.
+come, and models that are in it are passed over, so a run can be resumed, and several may share a file. Most of the time
+is torch's exporter, which runs once for both graphs.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -180,8 +184,9 @@ def compare(loaded: LoadedModel, layer: Layer, folder: Path) -> tuple[bool, floa
     """Bit-identity, error of steering, effect of steering, and notes of the export."""
     size, split, path = loaded.preprocess.input_size, random_split(layer), folder / "model.onnx"
     output = OUTPUT_NAMES[loaded.kind]
-    prepared = prepare_graph(loaded.module, [layer.name], size, output=output)
-    ir.save(prepare_graph(loaded.module, [], size, output=output).model, folder / "plain.onnx")
+    with exported_once():
+        prepared = prepare_graph(loaded.module, [layer.name], size, output=output)
+        ir.save(prepare_graph(loaded.module, [], size, output=output).model, folder / "plain.onnx")
     emit(
         loaded.module,
         [split],
@@ -205,6 +210,25 @@ def compare(loaded: LoadedModel, layer: Layer, folder: Path) -> tuple[bool, floa
     scale = float(np.abs(wanted).max()) or 1.0
     error, effect = float(np.abs(steered - wanted).max()) / scale, float(np.abs(steered - plain).max()) / scale
     return plain.tobytes() == plain_output(folder, pixels).tobytes(), error, effect, prepared.notes
+
+
+@contextmanager
+def exported_once() -> Iterator[None]:
+    """Within it, torch exports a module once per way of calling it, and each caller gets a copy of what it wrote."""
+    export, programs = torch.onnx.export, {}
+
+    def cached(module: nn.Module, *rest: Any, **options: Any) -> Any:
+        fused = any(vars(part).get("fused_attn") is True for part in module.modules())
+        key = id(module), fused
+        if key not in programs:
+            programs[key] = export(module, *rest, **options)
+        return SimpleNamespace(model=programs[key].model.clone())
+
+    torch.onnx.export = cached
+    try:
+        yield
+    finally:
+        torch.onnx.export = export
 
 
 def plain_output(folder: Path, pixels: np.ndarray) -> np.ndarray:
@@ -257,11 +281,10 @@ def libraries(folder: Path) -> Mapping[str, Callable[[], LoadedModel]]:
 def sweep(families: Sequence[str], out: Path, minutes: float) -> Iterator[Row]:
     """Check those that ``out`` does not have yet, and append them to it, until the time is up."""
     end = time.monotonic() + 60 * minutes
-    known = [Row(**json.loads(line)) for line in out.read_text().splitlines()] if out.is_file() else []
-    yield from known
-    done, chosen = {row.family for row in known}, members()
+    yield from rows_of(out)
+    chosen = members()
     for family in families or sorted(chosen, key=lambda family: _cost(chosen[family])):
-        if family in done:
+        if any(row.family == family for row in rows_of(out)):
             continue
         if time.monotonic() > end:
             return
@@ -271,6 +294,11 @@ def sweep(families: Sequence[str], out: Path, minutes: float) -> Iterator[Row]:
         with out.open("a") as file:
             file.write(json.dumps(asdict(row)) + "\n")
         yield row
+
+
+def rows_of(out: Path) -> list[Row]:
+    """What a file holds so far."""
+    return [Row(**json.loads(line)) for line in out.read_text().splitlines()] if out.is_file() else []
 
 
 def main() -> None:

@@ -70,9 +70,9 @@ def speed(quick: bool) -> list[str]:
     import torch
 
     from elude.exporter.models.load import load_model
+    from elude.handlers.images.preprocess import unit_of
     from elude.quality.evaluation.attacks import attacker
     from elude.quality.evaluation.evaluate import BATCH_SIZE, evaluate
-    from elude.quality.subjects.subject import as_unit
     from elude.quality.subjects.torch_subject import TorchSubject
     from elude.quality.suites.open_suite import embedded_suite
 
@@ -81,7 +81,7 @@ def speed(quick: bool) -> list[str]:
     subject = TorchSubject(loaded.module, loaded.preprocess, labels=loaded.labels)
     budget = 80 if quick else len(suite.images)
     batch = suite.images.batch(loaded.preprocess, cast(tuple[str, ...], loaded.labels), 0, BATCH_SIZE)
-    pixels = as_unit(batch.pixels)
+    pixels = unit_of(batch.pixels)
     start = time.process_time()
     report = evaluate(subject, suite, budget=budget, batch_size=BATCH_SIZE)
     total = time.process_time() - start

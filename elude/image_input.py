@@ -31,14 +31,16 @@ Pictures: TypeAlias = list[Any] | tuple[Any, ...] | Iterator[Any]
 Many = (list, tuple, Iterator)  # the types of several images, as ``isinstance`` takes them
 
 
-def encoded(image: Picture) -> bytes:
+def encoded(image: Picture, *, picture: bool = True) -> bytes:
     """The encoded bytes of one image.
 
-    Paths and bytes stay as they are; everything else becomes a PNG, which loses nothing.
+    Paths and bytes stay as they are; everything else becomes a PNG, which loses nothing, or an ``.npy`` file.
 
     Args:
         image: a path; the bytes of a file; a PIL image; an array or tensor of shape (H, W), (H, W, C) or
             (C, H, W) with 1, 3 or 4 channels, uint8, or floats in [0, 1] that are rounded to 8 bits.
+        picture: whether the model takes pictures; False: it takes arrays of its number of channels, uint8, uint16 or
+            floats, which are not rounded.
 
     Raises:
         ImageError: it is none of these; says what to give instead.
@@ -47,11 +49,13 @@ def encoded(image: Picture) -> bytes:
         return _file(os.fspath(image))
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)
-    if isinstance(image, Image.Image):
+    if isinstance(image, Image.Image) and picture:
         return _png(image if image.mode in (*_AS_IS, "F") else image.convert("RGB"))
     if hasattr(image, "detach"):  # a tensor of torch, wherever it lies
         tensor = image.detach().cpu()
         image = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if isinstance(image, np.ndarray) and not picture:
+        return _npy(image)
     if isinstance(image, np.ndarray):
         return _png(Image.fromarray(_channels_last(_eight_bits(image))))
     raise ImageError(f"An image cannot be made of {type(image).__name__}.", _hint(image))
@@ -83,6 +87,14 @@ def _png(image: Image.Image) -> bytes:
         raise ImageError("The image holds floating-point values.", "Convert it: image.convert('RGB').")
     buffer = io.BytesIO()
     ImageOps.exif_transpose(image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _npy(values: NDArray[Any]) -> bytes:
+    if values.ndim == 4:
+        raise ImageError(f"An array of shape {values.shape} is a batch.", "Give a list of its images: list(batch).")
+    buffer = io.BytesIO()
+    np.save(buffer, values.astype(np.float32) if values.dtype.kind == "f" else values, allow_pickle=False)
     return buffer.getvalue()
 
 

@@ -263,7 +263,7 @@ class Model:
             ('blocks.5.mlp.fc2/u3.s1', 'blocks.5.mlp.fc2/u31.s4')
         """
         body: dict[str, Any] = {"op": "search", "query": query, "limit": limit}
-        data = None if image is None else encoded(image)
+        data = None if image is None else self._encoded(image)
         if data is not None:
             body["image"] = base64.b64encode(data).decode()
         (answer,) = self._ask([_given(body)], [named(image, None)])
@@ -322,10 +322,10 @@ class Model:
     ) -> _Answer | list[_Answer]:
         """One result, or a list of them for several images, ``_BATCH`` per pass."""
         if not isinstance(images, Many):
-            return self._results(read, [(encoded(images), named(images, None))], body)[0]
+            return self._results(read, [(self._encoded(images), named(images, None))], body)[0]
         results: list[_Answer] = []
         for chunk in _chunks(enumerate(images), _BATCH):
-            results += self._results(read, [_element(image, position) for position, image in chunk], body)
+            results += self._results(read, [self._element(image, position) for position, image in chunk], body)
         return results
 
     def _results(
@@ -344,16 +344,18 @@ class Model:
                 raise RequestError(_message(content["message"], name), status=answer.status)
         return contents
 
+    def _encoded(self, image: Picture) -> bytes:
+        return encoded(image, picture=self._service.preprocess.takes_pictures)
+
+    def _element(self, image: Any, position: int) -> tuple[bytes, str]:
+        name = named(image, position)
+        try:
+            return self._encoded(image), name
+        except ImageError as error:
+            raise ImageError(f"images[{position}]: {error.message}", error.remedy) from error
+
     def _scene(self, image: bytes | None) -> Scene:
         return Scene(image, self._service.preprocess, self._service.catalogue)
-
-
-def _element(image: Any, position: int) -> tuple[bytes, str]:
-    name = named(image, position)
-    try:
-        return encoded(image), name
-    except ImageError as error:
-        raise ImageError(f"images[{position}]: {error.message}", error.remedy) from error
 
 
 def _message(text: str, name: str) -> str:

@@ -20,16 +20,16 @@ _HEAT = (255, 80, 0)  # colour of the strongest place
 _CELL = "padding:4px 8px;vertical-align:middle;text-align:left;border:0"
 
 
-def picture(pixels: NDArray[np.uint8] | None, activations: NDArray[np.float32] | None = None) -> str:
+def picture(image: Image.Image | None, activations: NDArray[np.float32] | None = None) -> str:
     """An image, with a heat map over it: the more active a place, the more it is coloured, the others darker.
 
     Args:
-        pixels: uint8 (H, W, 3); nothing is shown for None.
+        image: nothing is shown for None.
         activations: float32 (rows, columns), at least 0.
     """
-    if pixels is None:
+    if image is None:
         return ""
-    image = Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+    image = image.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     if activations is not None and activations.max(initial=0) > 0:
         scaled = Image.fromarray((activations / activations.max() * 255).astype(np.uint8))
         strength = np.asarray(scaled.resize(image.size, Image.Resampling.BILINEAR), np.float32)[..., None] / 255

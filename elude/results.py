@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from elude import result_html as html
 from elude.handlers.bundle.catalogue import Catalogue
-from elude.handlers.images.decode import decode
 from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.images.read_pixels import picture, read_pixels
 
 _Row = TypeVar("_Row")
 
@@ -40,11 +41,11 @@ class Scene:
     def __reduce__(self) -> tuple[type[Scene], tuple[()]]:
         return Scene, ()
 
-    def pixels(self) -> NDArray[np.uint8] | None:
-        """uint8 (H, W, 3): the image as the model sees it."""
+    def picture(self) -> Image.Image | None:
+        """The image as the model sees it."""
         if self._image is None or self._preprocess is None:
             return None
-        return self._preprocess.pixels(decode(self._image, limits=html.LIMITS))
+        return picture(read_pixels(self._image, "image", self._preprocess, html.LIMITS))
 
     def examples(self, identifier: str, count: int) -> list[bytes]:
         """PNG files of the strongest probing images of a sub-unit."""
@@ -198,7 +199,7 @@ class Prediction(Result):
 
     def _repr_html_(self) -> str:
         rows = self.probabilities or self.values or {"embedding of length": float(len(self.embedding or ()))}
-        return html.beside(html.picture(self.scene.pixels()), html.bars(rows))
+        return html.beside(html.picture(self.scene.picture()), html.bars(rows))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,13 +231,13 @@ class Inspection(Result):
         )
 
     def _repr_html_(self) -> str:
-        pixels, rows = self.scene.pixels(), []
+        image, rows = self.scene.picture(), []
         for unit in self.sub_units:
             drawn = None if unit.heat_map is None else unit.heat_map.activations
             value = f"activation {unit.activation:.3g}"
             value += "" if unit.effect is None else f", effect {unit.effect:+.3g}"
-            picture = html.picture(pixels, drawn) if drawn is not None else ""
-            rows.append([picture, html.title(unit.name, unit.id, value), self._examples(unit.id)])
+            overlaid = html.picture(image, drawn) if drawn is not None else ""
+            rows.append([overlaid, html.title(unit.name, unit.id, value), self._examples(unit.id)])
         named = ", ".join(f"{concept.name or concept.id} ({concept.relative:.2f})" for concept in self.concepts[:8])
         return self.prediction._repr_html_() + (html.note(f"concepts: {named}") if named else "") + html.table(rows)
 
@@ -276,7 +277,7 @@ class Steering(Result):
         )
 
     def _repr_html_(self) -> str:
-        sides = [html.picture(self.scene.pixels())]
+        sides = [html.picture(self.scene.picture())]
         if self.before is not None:
             sides.append(html.bars(self.before.probabilities, "before"))
         sides.append(html.bars(self.after.probabilities, "after"))

@@ -161,7 +161,8 @@ def evaluate(
         device: where models run: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``float32``; or ``bfloat16`` or ``float16``, mixed, of torch models.
         answers: keep the answer to each image, with thumbnails of mistakes, for the report.
-        model: the original of a bundle that cannot load it by name: the module, or ``package.module:factory``.
+        model: the original of a bundle that cannot load it by name: the module, ``package.module:factory``, or the
+            ONNX file that it was made from.
         save: write the report into the bundle as ``quality.json``, which ``judge`` reads.
         progress: whether to show progress, or a function that is called with (stage, done, total).
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from elude.handlers.admission.admission import UNCHECKED, Admission, admit
 from elude.handlers.admission.requirements import Requirements
@@ -20,8 +19,8 @@ from elude.handlers.bundle.device import providers_of
 from elude.handlers.bundle.edits import Edit
 from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import BundleError, GateError, ImageError, RequestError, UsageError
-from elude.handlers.images.decode import decode_all
 from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.images.read_pixels import Pixels, pixel_readers
 from elude.handlers.json_writing import compact, indented
 from elude.handlers.requests.calls import Answer, Call, Job, Work, refusal
 from elude.handlers.requests.forms import PLAIN, Form, parse, parse_form
@@ -129,7 +128,7 @@ class Service:
 
     def run(self, jobs: Sequence[Job]) -> list[Answer]:
         """Answer prepared calls in one forward pass."""
-        pixels: list[NDArray[np.uint8]] = []
+        pixels: list[Pixels] = []
         edits: list[tuple[Edit, ...]] = []
         inspecting = False
         for work in (work for job in jobs if job.error is None for work in job.works):
@@ -232,11 +231,10 @@ class Service:
             for i, work in enumerate(works)
             if not isinstance(work.request, (Feature, Concept, Describe)) and work.request.image is not None
         ]
-        decoders = decode_all(
-            [(name, image) for _, name, image in named], self.settings.image_limits, self.preprocess.check_size
-        )
-        for (work, _, _), decoder in zip(named, decoders, strict=True):
-            work.pixels = self.preprocess.pixels(decoder())
+        images = [(name, image) for _, name, image in named]
+        readers = pixel_readers(images, self.preprocess, self.settings.image_limits)
+        for (work, _, _), read in zip(named, readers, strict=True):
+            work.pixels = read()
 
     def _steered(self, request: Steer) -> Steered:
         steering = self._steering()
@@ -338,7 +336,7 @@ class Service:
                 return lookups.search(request, lookups.need(self.catalogue))
         return self.describe()
 
-    def _inspected(self, request: Inspect, pixels: NDArray[np.uint8], row: Row) -> dict[str, Any]:
+    def _inspected(self, request: Inspect, pixels: Pixels, row: Row) -> dict[str, Any]:
         effects = None
         if request.by == "effect":
             chosen = operations.chosen_layers(request.layer, self.session.layers)

@@ -72,7 +72,7 @@ def evaluate(
         str,
         typer.Option(
             help="A served model's name; of a bundle its original, where it cannot be loaded by name: "
-            "'package.module:factory'."
+            "'package.module:factory', or the ONNX file that it was made from."
         ),
     ] = SERVED,
     threads: Annotated[int, typer.Option(help="Threads of ONNX Runtime.")] = 1,

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from elude.exporter.images import ImageSource
@@ -27,6 +26,7 @@ from elude.exporter.splitting.layer_split import LayerSplit
 from elude.handlers.bundle.catalogue import write_catalogue
 from elude.handlers.bundle.catalogue_schema import ConceptPortrait, ImageRow, SubUnitRow, Top, UnitRow
 from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.images.read_pixels import Pixels, picture
 
 THUMBNAIL = 96  # pixels, longest side
 TOPS = 12
@@ -137,11 +137,14 @@ def _image_rows(used: Sequence[int], images: ImageSource, preprocess: Preprocess
         yield ImageRow(index, entry.name, words.get(entry.label), thumbnail(images.pixels(index, preprocess)))
 
 
-def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
-    """PNG of uint8 (H, W, 1 or 3), made smaller where larger than ``THUMBNAIL``, and grey where it has no colour."""
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+def thumbnail(pixels: Pixels) -> bytes:
+    """PNG of an image (H, W, channels), made smaller where larger than ``THUMBNAIL``, and grey where it has no
+    colour.
+    """
+    image = picture(pixels)
+    values = np.asarray(image)
+    grey = values.ndim == 2 or bool((values == values[..., :1]).all())
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    grey = bool((pixels == pixels[..., :1]).all())
     buffer = io.BytesIO()
     (image.convert("L") if grey else image).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from elude.exporter.images.source import SUFFIXES, Entry, ImageSource
 from elude.handlers.errors import UsageError
+from elude.handlers.images.arrays import SUFFIX as ARRAY
 
 LAYOUT = "Give a folder or .tar of images, ideally one sub-folder per class."
 
@@ -21,7 +23,7 @@ def open_files(path: Path) -> ImageSource:
 
     In both, the first folder level is the class and files directly at the top have none, unless a
     file ``KEY.cls`` beside ``KEY.png`` (the WebDataset layout) names it. Files that are no images
-    by their suffix, and hidden ones, are passed over.
+    by their suffix, and hidden ones, are passed over. Arrays (``.npy``) are the images where there are no pictures.
 
     Raises:
         UsageError: nothing there, not a plain tar, or no image in it.
@@ -33,18 +35,26 @@ def open_files(path: Path) -> ImageSource:
     else:
         raise UsageError(f"There are no images at {path}: no such file or folder.", LAYOUT)
     classes = {entry.name.removesuffix(".cls"): _read_class(entry) for entry in files if entry.name.endswith(".cls")}
-    images = []
-    for entry in files:
-        name = PurePosixPath(entry.name)
-        if name.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in name.parts):
-            label = name.parts[0] if len(name.parts) > 1 else None
-            images.append(replace(entry, label=classes.get(str(name.with_suffix("")), label)))
+    images = _ending(files, SUFFIXES) or _ending(files, {ARRAY})
     if not images:
-        raise UsageError(
-            f"There are no images in {path}: none of its {len(files)} files ends in {', '.join(sorted(SUFFIXES))}.",
-            LAYOUT,
-        )
-    return ImageSource(str(path), tuple(sorted(images, key=lambda entry: entry.name)))
+        endings = ", ".join([*sorted(SUFFIXES), ARRAY])
+        raise UsageError(f"There are no images in {path}: none of its {len(files)} files ends in {endings}.", LAYOUT)
+    labelled = [replace(entry, label=_label(PurePosixPath(entry.name), classes)) for entry in images]
+    return ImageSource(str(path), tuple(sorted(labelled, key=lambda entry: entry.name)))
+
+
+def _ending(files: list[Entry], suffixes: Collection[str]) -> list[Entry]:
+    """Those with one of the suffixes that are not hidden."""
+    names = [(PurePosixPath(entry.name), entry) for entry in files]
+    return [
+        entry
+        for name, entry in names
+        if name.suffix.lower() in suffixes and not any(part.startswith(".") for part in name.parts)
+    ]
+
+
+def _label(name: PurePosixPath, classes: Mapping[str, str]) -> str | None:
+    return classes.get(str(name.with_suffix("")), name.parts[0] if len(name.parts) > 1 else None)
 
 
 def _folder(root: Path) -> list[Entry]:

@@ -63,7 +63,7 @@ def screen(
         progress: called with (steps done, steps).
 
     Raises:
-        ImageError: ``strict`` and some cannot be read (all are named), or none can be.
+        ImageError: ``strict`` and some cannot be read (all are named), or none can be (the first ones are named).
     """
     total = len(source) + min(count, len(source))
     seen = 0
@@ -91,9 +91,9 @@ def screen(
         else:
             readable.append(entry)
     if unreadable and (strict or not readable):
-        listed = "".join(f"\n  {name}: {reason}" for name, reason in unreadable.items())
         raise ImageError(
-            f"{len(unreadable)} images of {source.name} cannot be read:{listed}", "\nRepair or remove them."
+            f"{len(unreadable)} images of {source.name} cannot be read:{_listed(unreadable, all_of_them=strict)}",
+            "\nRepair or remove them.",
         )
     return Screened(replace(chosen, entries=tuple(readable)), dict(sorted(unreadable.items())))
 
@@ -130,6 +130,13 @@ def _share(entries: list[Entry], count: int) -> list[Entry]:
         for rank, entry in enumerate(members)
     ]
     return [entry for _, _, entry in sorted(ranked, key=lambda row: row[:2])[:count]]
+
+
+def _listed(unreadable: dict[str, str], *, all_of_them: bool) -> str:
+    rows = sorted(unreadable.items())
+    shown = rows if all_of_them else rows[:_NAMED]
+    more = f"\n  and {len(rows) - len(shown)} more" if len(rows) > len(shown) else ""
+    return "".join(f"\n  {name}: {reason}" for name, reason in shown) + more
 
 
 def _hashed(source: ImageSource, index: int) -> tuple[Entry, str]:

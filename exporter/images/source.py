@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elude.handlers.errors import ImageError
-from elude.handlers.images.decode import Limits, decode
+from elude.handlers.images.decode import Limits
 from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.images.read_pixels import Pixels, read_pixels
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 _LIMITS = Limits(max_bytes=1 << 30, max_pixels=1 << 28)  # the user's own files, not a stranger's request
@@ -106,7 +107,7 @@ class ImageSource:
     ) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """The model's input, batch after batch. Threads decode the next batch while the caller works on this one.
 
-        Memory: one batch as float32, and at most two as uint8.
+        Memory: one batch as float32, and at most two as they were decoded.
 
         Args:
             preprocess: of the model.
@@ -114,14 +115,14 @@ class ImageSource:
             first: the image to begin with.
 
         Yields:
-            index of the batch's first image, and float32 (at most ``size``, 3, H, W).
+            index of the batch's first image, and float32 (at most ``size``, channels, H, W).
 
         Raises:
             ImageError: an image cannot be read; names it.
         """
         pool = ThreadPoolExecutor(min(_DECODERS, os.cpu_count() or 1), "decode")
 
-        def begin(start: int) -> list[Future[NDArray[np.uint8]]]:
+        def begin(start: int) -> list[Future[Pixels]]:
             return [pool.submit(self.pixels, index, preprocess) for index in range(start, min(start + size, len(self)))]
 
         try:
@@ -132,16 +133,11 @@ class ImageSource:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def pixels(self, index: int, preprocess: Preprocess) -> NDArray[np.uint8]:
-        """uint8 (H, W, 3): the image as the model sees it, before its values are scaled.
+    def pixels(self, index: int, preprocess: Preprocess) -> Pixels:
+        """(H, W, channels): the image as the model sees it, before its values are scaled.
 
         Raises:
             ImageError: it cannot be read; names it.
         """
         example = self[index]
-        name = f"{example.name} of {self.name}"
-        image = decode(example.data, name, _LIMITS)
-        try:
-            return preprocess.pixels(image)
-        except ImageError as error:
-            raise ImageError(f"{name}: {error.message}", error.remedy) from error
+        return read_pixels(example.data, f"{example.name} of {self.name}", preprocess, _LIMITS)

@@ -25,6 +25,7 @@ from elude.exporter.scoring.bundle_activity import BundleActivity, activity_of, 
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import UsageError
 from elude.handlers.images.decode import decode
+from elude.handlers.images.preprocess import Preprocess
 
 _BATCH = 32
 
@@ -123,6 +124,11 @@ def name_by_vocabulary(
     Raises:
         UsageError: no images, or the encoder or vocabulary cannot be used.
     """
+    if not Preprocess.from_json(bundle.json("preprocess.json")).takes_pictures:
+        raise UsageError(
+            "An image-text encoder sees pictures, and the images of this model are arrays.",
+            "Name by labels: --images with one folder per class, or --attributes.",
+        )
     words = read_words(vocabulary)
     opened = open_encoder(encoder) if isinstance(encoder, str) else encoder
     activity = _activity(bundle, images, naming)

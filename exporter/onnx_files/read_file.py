@@ -74,10 +74,18 @@ class OnnxFile:
 
     def answers(self, pixels: Array, *, optimise: bool = False, model: onnx.ModelProto | None = None) -> Array:
         """Output (N, outputs) of ``given``, or of another model with the same interface."""
-        session = Session(model or self.given, [self.output_name], optimise=optimise)
+        return self.through(self.session(optimise=optimise, model=model), pixels)
+
+    def session(self, *, optimise: bool = False, model: onnx.ModelProto | None = None) -> Session:
+        """``given``, or another model with the same interface, to run ``through``."""
+        return Session(model or self.given, [self.output_name], optimise=optimise)
+
+    def through(self, session: Session, pixels: Array) -> Array:
+        """Output (N, outputs) of any number of images; a file for a fixed number takes some twice."""
         size = self.fixed_batch or len(pixels)
-        parts = [session.run({self.input_name: pixels[i : i + size]})[0] for i in range(0, len(pixels), size)]
-        return pooled(np.concatenate(parts), self.pool)
+        whole = np.resize(pixels, (-(-len(pixels) // size) * size, *pixels.shape[1:]))
+        parts = [session.run({self.input_name: whole[i : i + size]})[0] for i in range(0, len(whole), size)]
+        return pooled(np.concatenate(parts)[: len(pixels)], self.pool)
 
 
 def pooled(values: Array, pool: str | None) -> Array:

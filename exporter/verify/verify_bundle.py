@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from elude.exporter.graph.stored_weights import splits_of
 from elude.exporter.images import open_images
-from elude.exporter.models.options import EMBEDDED, EMBEDDED_FOLDER, ONNX, ModelOptions, parse_address
-from elude.exporter.onnx_files.read_file import read_onnx
+from elude.exporter.models.options import EMBEDDED, EMBEDDED_FOLDER
+from elude.exporter.onnx_files.original_file import made_from_onnx, original_file
 from elude.exporter.verify.check_onnx import verify_onnx
 from elude.exporter.verify.report import Equivalence
 from elude.handlers.bundle.bundle import Bundle, Source
@@ -64,7 +64,7 @@ def _verify(
     session = GraphSession(file)
     source = Source.from_json(json.loads(session.metadata["elude.source"]))
     preprocess = Preprocess.from_json(json.loads(session.metadata["elude.preprocess"]))
-    if source.model.startswith(ONNX):
+    if made_from_onnx(source):
         return _verify_onnx(file, images, model, count, session, source, preprocess)
     from elude.exporter.models.layers import find_layers
     from elude.exporter.models.original import load_original
@@ -90,11 +90,7 @@ def _verify_onnx(
     preprocess: Preprocess,
 ) -> Equivalence:
     """Against the ONNX file that it was made from."""
-    name, said = parse_address(source.model)
-    if not isinstance(model, (str, Path)):
-        raise UsageError(f"It was made from the file {name.removeprefix(ONNX)}.", "Give it: --model FILE.onnx.")
-    options = ModelOptions(kind=session.output_kind, preprocess=preprocess).over(said)
-    given = read_onnx(Path(model), options)
+    given = original_file(source, preprocess, session.output_kind, model)
     _check_weights(given.source, source)
     splits, layers = splits_of(file), {layer.name: layer for layer in given.graph()[1]}
     pixels = _pixels(images, preprocess, source, session, count)

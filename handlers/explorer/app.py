@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import uvicorn
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -24,8 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from elude.handlers.errors import ImageError, UsageError
 from elude.handlers.explorer.backends import Backend, examples, refusal
-from elude.handlers.images.decode import decode_all
 from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.images.read_pixels import picture, pixel_readers
 from elude.handlers.settings import Limits, Settings
 from elude.handlers.web.bodies import read_body
 
@@ -74,8 +73,8 @@ def application(backend: Backend, hosts: Iterable[str]) -> ASGIApp:
     def seen(data: bytes) -> bytes:
         """What the model sees of an image, as PNG: heat maps lie over this, not over the whole image."""
         buffer = io.BytesIO()
-        (image,) = decode_all([("The image", data)], Settings(limits).image_limits, preprocess.check_size)
-        Image.fromarray(preprocess.pixels(image())).save(buffer, "PNG")
+        (read,) = pixel_readers([("The image", data)], preprocess, Settings(limits).image_limits)
+        picture(read()).save(buffer, "PNG")
         return buffer.getvalue()
 
     async def some(request: Request) -> Response:

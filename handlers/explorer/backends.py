@@ -9,6 +9,7 @@ import json
 from typing import Any, Protocol
 
 from elude.handlers.errors import RequestError, UsageError
+from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
 from elude.handlers.torchserve.client import Client, ServerError
@@ -75,11 +76,14 @@ def refusal(message: str, status: int) -> bytes:
 
 
 async def examples(backend: Backend) -> list[dict[str, Any]]:
-    """Images to begin with: the top images of some sub-units, each class in turn; none if the model has no catalogue.
+    """Images to begin with: the top images of some sub-units, each class in turn; none if the model has no catalogue,
+    or if its images are arrays, of which the catalogue holds no more than thumbnails.
 
     Returns:
         ``image`` (name), ``label``, ``png`` (base64) and ``from``, the sub-unit that it is a top image of.
     """
+    if not Preprocess.from_json(backend.facts["preprocess"]).takes_pictures:
+        return []
     units = [f"{layer['name']}/u{unit}.s0" for layer in backend.facts["layers"] for unit in range(layer["units"])]
     found: dict[str, dict[str, Any]] = {}
     chosen = units[:: max(1, len(units) // _FEATURES)][:_FEATURES]

@@ -77,7 +77,7 @@ def decode(data: bytes, name: str = "image", limits: Limits = Limits()) -> Image
     Raises:
         ImageError: not an image, damaged, truncated, too large, or of values that are not 8 or 16 bits.
     """
-    _require_bytes(data, name, limits)
+    require_bytes(data, name, limits)
     return _decode(io.BytesIO(data), name, limits)
 
 
@@ -103,7 +103,7 @@ def decode_all(
     """
     structures = []
     for name, data in images:
-        _require_bytes(data, name, limits)
+        require_bytes(data, name, limits)
         structure = read_structure(data, name, limits.formats)
         check_size((structure.width, structure.height), name)
         structures.append(structure)
@@ -138,28 +138,34 @@ class _Timed(io.BytesIO):
         return super().read(size)
 
 
-def _require_bytes(data: bytes, name: str, limits: Limits) -> None:
+def require_bytes(data: bytes, name: str, limits: Limits) -> None:
+    """ImageError if there are no bytes, or more than allowed."""
     if len(data) > limits.max_bytes:
         raise ImageError(f"{name} has {len(data)} bytes; at most {limits.max_bytes} are allowed.")
     if not data:
         raise ImageError(f"{name} is empty.")
 
 
-def _require_pixels(width: int, height: int, name: str, limits: Limits) -> None:
+def require_pixels(width: int, height: int, name: str, limits: Limits) -> None:
+    """ImageError if there are more pixels than allowed."""
     if width * height > limits.max_pixels:
         raise ImageError(
             f"{name} has {width}×{height} pixels; at most {limits.max_pixels} are allowed.", "Send it smaller."
         )
 
 
-def _require_work(structures: Sequence[Structure], names: Sequence[str], limits: Limits) -> None:
-    for structure, name in zip(structures, names, strict=True):
-        _require_pixels(structure.width, structure.height, name, limits)
-    pixels = sum(structure.pixels for structure in structures)
+def require_together(pixels: int, limits: Limits) -> None:
+    """ImageError if the images of a request have more pixels together than allowed."""
     if pixels > limits.max_pixels:
         raise ImageError(
             f"The images have {pixels} pixels together; at most {limits.max_pixels} are allowed.", "Send fewer at once."
         )
+
+
+def _require_work(structures: Sequence[Structure], names: Sequence[str], limits: Limits) -> None:
+    for structure, name in zip(structures, names, strict=True):
+        require_pixels(structure.width, structure.height, name, limits)
+    require_together(sum(structure.pixels for structure in structures), limits)
     work = sum(structure.work for structure in structures)
     if work > _WORK * limits.max_pixels:
         raise ImageError(
@@ -185,7 +191,7 @@ def _decode(file: io.BytesIO, name: str, limits: Limits, kind: str | None = None
     formats = limits.formats if kind is None else (kind,)
     try:
         with Image.open(file, formats=formats) as image:
-            _require_pixels(*image.size, name, limits)
+            require_pixels(*image.size, name, limits)
             if shrink > 1:
                 image.draft(None, (image.width // shrink, image.height // shrink))
             image.load()

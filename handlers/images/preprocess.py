@@ -1,7 +1,8 @@
 """What the model expects of an image: resize, crop, scale. Equal to timm's evaluation transform, without torch.
 
 The geometry follows timm's ``transforms_imagenet_eval`` and torchvision's ``Resize`` and
-``CenterCrop``, including how they round.
+``CenterCrop``, including how they round. An image with another number of channels than a picture is an array, each
+channel of which goes the same way in float32.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ class Preprocess:
     """From an image to the model's input.
 
     Attributes:
-        input_size: (channels, H, W): three for colour, one for grey.
+        input_size: (channels, H, W): three for colour, one for grey; any other number for arrays.
         interpolation: nearest, bilinear, bicubic, box, hamming or lanczos.
         crop_pct: the part of the resized image that the crop keeps; above 1 the crop has a black border.
         crop_mode: ``center``, ``squash`` or ``border``, as in timm; ``center-floor`` is ``center`` with an odd margin
             rounded down, as in transformers.
-        mean: per channel, for values in [0, 1].
-        std: per channel, for values in [0, 1].
+        mean: per channel, for values in [0, 1]; for those of an array as ``elude.handlers.images.arrays`` gives them.
+        std: per channel, likewise.
     """
 
     input_size: tuple[int, int, int]
@@ -57,8 +58,8 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         wrong = ""
-        if len(self.input_size) != 3 or self.input_size[0] not in _MODES or min(self.input_size) < 1:
-            wrong = f"input_size {self.input_size} is not (channels, H, W) with 1 or 3 channels"
+        if len(self.input_size) != 3 or min(self.input_size) < 1:
+            wrong = f"input_size {self.input_size} is not (channels, H, W)"
         elif self.interpolation not in _RESAMPLING:
             wrong = f"interpolation {self.interpolation!r} is none of {', '.join(_RESAMPLING)}"
         elif self.crop_mode not in _CROP_MODES:
@@ -74,6 +75,11 @@ class Preprocess:
     def channels(self) -> int:
         """Channels of the model's input."""
         return self.input_size[0]
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether an image file holds what the model takes: grey or colour, and not an array of more channels."""
+        return self.channels in _MODES
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -102,7 +108,7 @@ class Preprocess:
             raise BundleError(f"preprocess.json: {error}.") from error
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize and crop.
+        """Resize and crop a picture.
 
         Returns:
             uint8 (H, W, channels).
@@ -113,12 +119,29 @@ class Preprocess:
         self.check_size(image.size)
         mode = _MODES[self.channels]
         image = image if image.mode == mode else image.convert(mode)
-        height, width = self._resized(image.height, image.width)
-        if image.size != (width, height):
-            image = image.resize((width, height), _RESAMPLING[self.interpolation])
         fill = tuple(round(255 * v) for v in self.mean) if self.crop_mode == "border" else (0,) * self.channels
-        pixels = np.asarray(_centre(image, self.input_size[1:], fill, floor=self.crop_mode == "center-floor"))
+        pixels = np.asarray(self._fitted(image, fill))
         return pixels.reshape(*pixels.shape[:2], self.channels)
+
+    def bands(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Resize and crop an array of any number of channels, one channel after the other.
+
+        Args:
+            values: (height, width, channels).
+
+        Returns:
+            float32 (H, W, channels).
+
+        Raises:
+            ImageError: as ``pixels``.
+        """
+        self.check_size((values.shape[1], values.shape[0]))
+        fills = self.mean if self.crop_mode == "border" else (0.0,) * self.channels
+        bands = [
+            np.asarray(self._fitted(Image.fromarray(np.ascontiguousarray(values[..., channel])), (fill,)), np.float32)
+            for channel, fill in enumerate(fills)
+        ]
+        return np.stack(bands, axis=-1)
 
     def check_size(self, size: tuple[int, int], name: str = "image") -> None:
         """ImageError if an image of that (width, height) is more than 100 times longer one way than the other."""
@@ -128,11 +151,11 @@ class Preprocess:
                 "Cut it, or pad it.",
             )
 
-    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 (..., H, W, channels) → float32 (..., channels, H, W), the model's input."""
-        unit = np.ascontiguousarray(np.moveaxis(pixels, -1, -3)).astype(np.float32)
-        unit /= np.float32(255)
-        return self._scaled(unit)
+    def normalise(self, pixels: NDArray[np.uint8 | np.float32]) -> NDArray[np.float32]:
+        """uint8 or float32 (..., H, W, channels), from ``pixels`` or ``bands`` → float32 (..., channels, H, W), the
+        model's input.
+        """
+        return self._scaled(unit_of(pixels))
 
     def normalise_unit(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (..., channels, H, W) in [0, 1] → float32 of the same shape, the model's input."""
@@ -152,6 +175,12 @@ class Preprocess:
     def _std(self) -> NDArray[np.float32]:
         return np.array(self.std, np.float32)[:, None, None]
 
+    def _fitted(self, image: Image.Image, fill: tuple[float, ...]) -> Image.Image:
+        height, width = self._resized(image.height, image.width)
+        if image.size != (width, height):
+            image = image.resize((width, height), _RESAMPLING[self.interpolation])
+        return _centre(image, self.input_size[1:], fill, floor=self.crop_mode == "center-floor")
+
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         target_h, target_w = (math.floor(side / self.crop_pct) for side in self.input_size[1:])
         if self.crop_mode == "squash":
@@ -165,7 +194,15 @@ class Preprocess:
         return max(1, round(height / ratio)), max(1, round(width / ratio))
 
 
-def _centre(image: Image.Image, size: Sequence[int], fill: tuple[int, ...], *, floor: bool) -> Image.Image:
+def unit_of(pixels: NDArray[np.uint8 | np.float32]) -> NDArray[np.float32]:
+    """(..., H, W, channels) → a new float32 (..., channels, H, W): uint8 in [0, 1], float32 as it is."""
+    unit = np.ascontiguousarray(np.moveaxis(pixels, -1, -3)).astype(np.float32)
+    if pixels.dtype == np.uint8:
+        unit /= np.float32(255)
+    return unit
+
+
+def _centre(image: Image.Image, size: Sequence[int], fill: tuple[float, ...], *, floor: bool) -> Image.Image:
     """Cut ``size`` (H, W) from the centre, padding with ``fill`` where the image is smaller."""
     height, width = size
     if image.size == (width, height):
@@ -173,7 +210,8 @@ def _centre(image: Image.Image, size: Sequence[int], fill: tuple[int, ...], *, f
     extra_w, extra_h = max(0, width - image.width), max(0, height - image.height)
     if extra_w or extra_h:
         border = (extra_w // 2, extra_h // 2, (extra_w + 1) // 2, (extra_h + 1) // 2)
-        image = ImageOps.expand(image, border, fill)
+        colour: Any = fill if len(fill) > 1 else fill[0]  # mode F takes a float
+        image = ImageOps.expand(image, border, colour)
     whole = math.floor if floor else round
     top, left = whole((image.height - height) / 2.0), whole((image.width - width) / 2.0)
     return image.crop((left, top, left + width, top + height))

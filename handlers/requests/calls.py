@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from elude.handlers.bundle.edits import Edit
 from elude.handlers.errors import RequestError
+from elude.handlers.images.read_pixels import Pixels
 from elude.handlers.json_writing import compact
 from elude.handlers.requests.forms import Form
 from elude.handlers.requests.schema import Request
@@ -55,7 +53,7 @@ class Work:
     """One request of a call: the image, the edits of its rows of the batch, and the first row."""
 
     request: Request
-    pixels: NDArray[np.uint8] | None = None
+    pixels: Pixels | None = None
     rows: list[tuple[Edit, ...]] = field(default_factory=list)
     steered: Steered | None = None
     first: int = 0

@@ -260,9 +260,10 @@ def _subjects(
     from elude.handlers.bundle.bundle import Bundle
 
     if isinstance(subject, Bundle):
-        from elude.quality.subjects.bundle_subject import made_from_onnx, open_bundle, served_graph
+        from elude.exporter.onnx_files.original_file import made_from_onnx
+        from elude.quality.subjects.bundle_subject import open_bundle, served_graph
 
-        if made_from_onnx(subject):
+        if made_from_onnx(subject.manifest.source) and model is None:
             name, sha256 = subject.manifest.source.model, subject.artefact_sha256
             identity: dict[str, str | None] = {"kind": "bundle", "model": name, "artefact_sha256": sha256}
             return identity, {"served": served_graph(subject, threads=threads, device=device)}, "served"

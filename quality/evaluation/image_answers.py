@@ -25,6 +25,7 @@ from elude.exporter.atlas.thumbnails import TINY
 from elude.handlers.errors import UsageError
 from elude.handlers.files import read_plain
 from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.images.read_pixels import Pixels, picture
 from elude.quality.dimensions.quality_json import REPORT, answers_name
 from elude.quality.statistics.intervals import probabilities_of
 from elude.quality.suites.image_sets import EncodedSet, ImageSet
@@ -146,9 +147,9 @@ def image_answers(
     )
 
 
-def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
-    """PNG of tiny images (H, W, 3), WebP with a longest side of ``SIDE`` of others."""
-    image, stream = Image.fromarray(pixels), io.BytesIO()
+def thumbnail(pixels: Pixels) -> bytes:
+    """PNG of tiny images (H, W, channels), WebP with a longest side of ``SIDE`` of others."""
+    image, stream = picture(pixels), io.BytesIO()
     if max(image.size) <= TINY:
         image.save(stream, "PNG")
     else:

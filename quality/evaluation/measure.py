@@ -35,11 +35,20 @@ def unavailable(subject: Subject, suite: Suite, *, attackable: bool) -> dict[str
     if kind != CLASSES:
         reason = f"it is defined for classes, and the outputs of {subject.name} are of kind {kind!r}"
         return {dimension: reason for dimension in DIMENSIONS if dimension != "params_m"}
-    made = suite.dark_background
+    channels, pictures = subject.preprocess.channels, subject.preprocess.takes_pictures
+    made = suite.dark_background and pictures
     possible = {
         "params_m": (subject.parameters is not None, "the number of parameters is not known"),
-        "corruption_robustness": (bool(suite.corruptions), "the suite names no corruption"),
-        "adversarial_robustness": (attackable, "gradients need a torch model or a bundle"),
+        "corruption_robustness": (
+            pictures and bool(suite.corruptions),
+            "the suite names no corruption" if pictures else f"corruptions are defined for pictures, {_not(channels)}",
+        ),
+        "adversarial_robustness": (
+            pictures and attackable,
+            "gradients need a torch model or a bundle"
+            if pictures
+            else f"strengths of attacks are defined for pictures, {_not(channels)}",
+        ),
         "ood_robustness": (made or bool(suite.shifted), "the suite has no shifted sets and no masks to make them from"),
         "object_focus": (
             made or suite.mixed is not None,
@@ -51,6 +60,10 @@ def unavailable(subject: Subject, suite: Suite, *, attackable: bool) -> dict[str
         ),
     }
     return {dimension: reason for dimension, (can, reason) in possible.items() if not can}
+
+
+def _not(channels: int) -> str:
+    return f"and an image of {channels} channels is none"
 
 
 def measure(

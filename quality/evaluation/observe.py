@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elude.exporter.progress import StepProgress
+from elude.handlers.images.preprocess import unit_of
+from elude.handlers.images.read_pixels import Pixels
 from elude.quality.evaluation.extra_sets import Predictions, decisions, label_names
 from elude.quality.evaluation.jobs import (
     ATTACKED,
@@ -27,7 +29,7 @@ from elude.quality.evaluation.jobs import (
     Plan,
     Work,
 )
-from elude.quality.subjects.subject import Subject, as_unit, check_width, outputs_of
+from elude.quality.subjects.subject import Subject, check_width, outputs_of
 from elude.quality.suites.corruptions.parallel import corrupt_in_parts
 from elude.quality.suites.image_sets import Batch, ImageSet
 
@@ -66,7 +68,8 @@ def corruption_task(work: Work, job: Job) -> Task | None:
     if condition is None or condition in work.corrupted:
         return None
     batch = _subset(work, job)
-    return batch.pixels, *condition, batch.numbers.tolist(), work.plan.seed
+    pixels = batch.pixels.astype(np.uint8, copy=False)  # corruptions are measured on pictures only
+    return pixels, *condition, batch.numbers.tolist(), work.plan.seed
 
 
 def run_job(work: Work, job: Job, corrupted: NDArray[np.uint8] | None = None) -> Answer:
@@ -108,7 +111,7 @@ def _attacked(work: Work, job: Job) -> Answer:
     right: dict[str, list[NDArray[np.bool_]]] = {}
     for start in range(0, len(batch.labels), step):
         rows = slice(start, start + step)
-        made = work.attack(as_unit(batch.pixels[rows]), batch.labels[rows], batch.numbers[rows])
+        made = work.attack(unit_of(batch.pixels[rows]), batch.labels[rows], batch.numbers[rows])
         for kind, adversarial in made.items():
             for name, subject in work.subjects.items():
                 answers = subject.outputs(adversarial).argmax(axis=1)
@@ -124,12 +127,12 @@ def _subset(work: Work, job: Job) -> Batch:
     return Batch(batch.numbers[chosen], batch.pixels[chosen], batch.labels[chosen])
 
 
-def _outputs(work: Work, subject: Subject, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """float32 (N, C) of uint8 pixels, as many at once as memory allows."""
+def _outputs(work: Work, subject: Subject, pixels: Pixels) -> NDArray[np.float32]:
+    """float32 (N, C) of pixels, as many at once as memory allows."""
     return check_width(outputs_of(subject, pixels, work.at_once(FORWARD_PIXELS)), len(work.classes), subject.name)
 
 
-def _rows(images: ImageSet, work: Work, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _rows(images: ImageSet, work: Work, numbers: NDArray[np.int64]) -> Pixels:
     first, last = int(numbers[0]), int(numbers[-1])
     if last - first + 1 == len(numbers):
         return images.batch(work.preprocess, work.classes, first, last + 1).pixels

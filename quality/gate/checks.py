@@ -178,7 +178,11 @@ def check_lossless_quality(form: str, tolerances: Tolerances, quality: Mapping[s
         if (d in original or d in other or d in tolerances.named) and d not in tolerances.exempt
     ]
     if not dimensions:
-        return [Check(f"lossless.{form}", "fail", f"quality.json does not compare the {form} model with the original.")]
+        reason = (
+            f"quality.json does not compare the {form} model with the original: evaluate the bundle beside it (of a "
+            "bundle that was made from an ONNX file, elude evaluate --model FILE.onnx)."
+        )
+        return [Check(f"lossless.{form}", "fail", reason)]
     checks = []
     for dimension in dimensions:
         tolerance = tolerances.named.get(dimension, tolerances.default)

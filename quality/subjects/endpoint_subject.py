@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from elude.handlers.errors import EvaluationError
+from elude.handlers.errors import EvaluationError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.torchserve.client import Client
 from elude.quality.subjects.subject import Images, Outputs, check_outputs
@@ -32,6 +32,9 @@ class EndpointSubject:
         parameters: how many it has, if known.
         sha256: of the served bundle, if known.
         connections: requests under way at once, so that the server can put them into batches.
+
+    Raises:
+        UsageError: the model takes arrays instead of pictures.
     """
 
     kind = "endpoint"
@@ -47,6 +50,12 @@ class EndpointSubject:
         sha256: str | None = None,
         connections: int = 4,
     ) -> None:
+        if not preprocess.takes_pictures:
+            raise UsageError(
+                f"{name or client.url} takes arrays of {preprocess.channels} channels, and a server is measured by "
+                "pictures.",
+                "Evaluate its bundle.",
+            )
         self._client, self._connections = client, connections
         self.preprocess = preprocess
         self.name = name or client.url

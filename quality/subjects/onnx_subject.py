@@ -36,10 +36,12 @@ class OnnxSubject:
         edits: Sequence[Edit] = (),
         threads: int = 1,
         device: str = "cpu",
+        optimise: bool = True,
     ) -> None:
         self.device = onnx_device(device)
         self._providers = providers_of(self.device)
         self._source, self._threads = source if isinstance(source, Bundle) else Path(source), threads
+        self._optimise = optimise
         self._session, self.sha256 = self._open()
         self.output_kind = self._session.output_kind
         self._edits = tuple(edits)
@@ -50,7 +52,8 @@ class OnnxSubject:
 
     def _open(self) -> tuple[GraphSession, str]:
         with private_model(self._source) as (path, sha256):
-            return GraphSession(path, providers=self._providers, threads=self._threads), sha256
+            session = GraphSession(path, providers=self._providers, threads=self._threads, optimise=self._optimise)
+            return session, sha256
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which opens the same file."""

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elude.handlers.errors import EvaluationError
-from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.images.preprocess import Preprocess, unit_of
+from elude.handlers.images.read_pixels import Pixels
 
 Images = NDArray[np.float32]
 Outputs = NDArray[np.float32]
@@ -42,7 +43,7 @@ class Subject(Protocol):
     def sha256(self) -> str | None: ...
 
     def outputs(self, pixels: Images) -> Outputs:
-        """float32 (N, C) logits, or probabilities, of float32 (N, 3, H, W) pixels in [0, 1]."""
+        """float32 (N, C) logits, or probabilities, of float32 (N, channels, H, W) pixels in [0, 1]."""
         ...
 
 
@@ -120,13 +121,8 @@ def check_width(outputs: Outputs, names: int, subject: str) -> Outputs:
     return outputs
 
 
-def outputs_of(subject: Subject, pixels: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
-    """float32 (N, C) of uint8 (N, H, W, 3) pixels, batch after batch."""
+def outputs_of(subject: Subject, pixels: Pixels, batch_size: int) -> NDArray[np.float32]:
+    """float32 (N, C) of (N, H, W, channels) pixels, batch after batch."""
     return np.concatenate(
-        [subject.outputs(as_unit(pixels[i : i + batch_size])) for i in range(0, len(pixels), batch_size)]
+        [subject.outputs(unit_of(pixels[i : i + batch_size])) for i in range(0, len(pixels), batch_size)]
     )
-
-
-def as_unit(pixels: NDArray[np.uint8]) -> Images:
-    """float32 (N, 3, H, W) in [0, 1] of uint8 (N, H, W, 3)."""
-    return np.ascontiguousarray(np.moveaxis(pixels, -1, 1)).astype(np.float32) / np.float32(255)

@@ -1,4 +1,4 @@
-"""Labelled images as the model sees them before normalisation: uint8 pixels, resized and cropped once.
+"""Labelled images as the model sees them before normalisation: pixels, resized and cropped once.
 
 Loads no torch.
 """
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elude.exporter.images import ImageSource
-from elude.handlers.errors import EvaluationError, ImageError
+from elude.handlers.errors import EvaluationError
 from elude.handlers.images.decode import Limits, decode
 from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.images.read_pixels import Pixels, read_pixels
 
 _LIMITS = Limits(max_bytes=1 << 30, max_pixels=1 << 28)  # the user's own files, not a stranger's request
 
@@ -29,12 +30,12 @@ class Batch:
 
     Attributes:
         numbers: int64 (N,), their places in the set.
-        pixels: uint8 (N, H, W, 3).
+        pixels: uint8 (N, H, W, channels), or float32 of arrays.
         labels: int64 (N,), index of the class among the model's outputs.
     """
 
     numbers: NDArray[np.int64]
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     labels: NDArray[np.int64]
 
 
@@ -137,10 +138,13 @@ class EncodedSet(InBatches):
             digest.update(f"{example.name}\0{example.label}\0{hashlib.sha256(example.data).hexdigest()}\n".encode())
         return digest.hexdigest()
 
-    def pixels(self, number: int, preprocess: Preprocess) -> NDArray[np.uint8]:
-        """uint8 (H, W, 3) of one image."""
+    def pixels(self, number: int, preprocess: Preprocess) -> Pixels:
+        """(H, W, channels) of one image."""
         example = self.source[number]
         name = f"{example.name} of {self.source.name}"
+        if not preprocess.takes_pictures:
+            fitting = replace(preprocess, crop_pct=1.0) if self.ready else preprocess
+            return read_pixels(example.data, name, fitting, _LIMITS)
         image = decode(example.data, name, _LIMITS)
         if self.as_published:
             image = Image.open(io.BytesIO(example.data)).convert("RGB")
@@ -148,10 +152,8 @@ class EncodedSet(InBatches):
             if image.size == preprocess.input_size[:0:-1]:
                 return np.array(image.convert("RGB"), dtype=np.uint8)
             preprocess = replace(preprocess, crop_pct=1.0)
-        try:
-            return preprocess.pixels(image)
-        except ImageError as error:
-            raise ImageError(f"{name}: {error.message}", error.remedy) from error
+        preprocess.check_size(image.size, name)
+        return preprocess.pixels(image)
 
 
 @dataclass(frozen=True)

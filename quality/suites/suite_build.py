@@ -206,7 +206,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 def _read(clean: EncodedSet, masks: EncodedSet | None, settings: BuildSettings) -> _Content:
     preprocess = settings.preprocess
-    pixels = np.stack([clean.pixels(i, preprocess) for i in range(len(clean))])
+    pixels = np.stack([clean.pixels(i, preprocess) for i in range(len(clean))]).astype(np.uint8, copy=False)
     labels = [str(entry.label) for entry in clean.source.entries]
     stems = [stem(entry.name) for entry in clean.source.entries]
     if len(set(zip(labels, stems, strict=True))) < len(stems):

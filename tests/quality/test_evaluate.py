@@ -15,11 +15,11 @@ from PIL import Image
 
 from elude.exporter.images import ImageSource
 from elude.handlers.errors import EvaluationError, UsageError
-from elude.handlers.images.preprocess import Preprocess
+from elude.handlers.images.preprocess import Preprocess, unit_of
 from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.evaluation.evaluate import evaluate
 from elude.quality.scores.pool import Pool
-from elude.quality.subjects.subject import CallableSubject, Forms, as_unit
+from elude.quality.subjects.subject import CallableSubject, Forms
 from elude.quality.subjects.torch_subject import TorchSubject
 from elude.quality.suites.corruptions import corrupt
 from elude.quality.suites.image_sets import PixelSet
@@ -64,7 +64,7 @@ def test_values_are_those_of_a_plain_loop() -> None:
 
     def hits(pixels: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return (model(torch.from_numpy((as_unit(pixels) - 0.5) / 0.25)).argmax(1).numpy() == images.labels).mean()
+            return (model(torch.from_numpy((unit_of(pixels) - 0.5) / 0.25)).argmax(1).numpy() == images.labels).mean()
 
     clean = hits(images.pixels)
     expected = [
@@ -265,4 +265,4 @@ def test_corrupted_pixels_are_not_resized_again() -> None:
         resamples=0,
     )
     assert len(seen) == 2
-    assert np.array_equal(seen[1], as_unit(corrupt(dark_or_light(12).pixels, "contrast", 2)))
+    assert np.array_equal(seen[1], unit_of(corrupt(dark_or_light(12).pixels, "contrast", 2)))
