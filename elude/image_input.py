@@ -49,7 +49,7 @@ def encoded(image: Picture, *, picture: bool = True) -> bytes:
         return _file(os.fspath(image))
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)
-    if isinstance(image, Image.Image) and picture:
+    if isinstance(image, Image.Image):
         return _png(image if image.mode in (*_AS_IS, "F") else image.convert("RGB"))
     if hasattr(image, "detach"):  # a tensor of torch, wherever it lies
         tensor = image.detach().cpu()

@@ -95,7 +95,7 @@ def _clean(work: Work, job: Job) -> Answer:
     return answer | {f"outputs/{name}": _outputs(work, s, batch.pixels) for name, s in work.subjects.items()}
 
 
-def _corrupted(work: Work, job: Job, condition: tuple[str, int], pixels: NDArray[np.uint8] | None) -> Answer:
+def _corrupted(work: Work, job: Job, condition: tuple[str, int], pixels: Pixels | None) -> Answer:
     batch = _subset(work, job)
     if pixels is None:
         task = corruption_task(work, job)
