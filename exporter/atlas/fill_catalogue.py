@@ -78,7 +78,7 @@ def write_atlas(
     pictured = portraits(peak, token, concepts, tops)
     rows_with_tops: list[UnitRow | SubUnitRow | ConceptPortrait] = [*units, *sub_units, *pictured]
     used = sorted({top.image for row in rows_with_tops for top in row.tops})
-    write_catalogue(path, _image_rows(used, images, preprocess), units, sub_units, concepts, pictured)
+    write_catalogue(path, image_rows(used, images, preprocess), units, sub_units, concepts, pictured)
 
 
 def _tops(activity: Activity, count: int) -> list[tuple[Top, ...]]:
@@ -129,7 +129,8 @@ def _sub_unit_rows(
         )
 
 
-def _image_rows(used: Sequence[int], images: ImageSource, preprocess: Preprocess) -> Iterator[ImageRow]:
+def image_rows(used: Sequence[int], images: ImageSource, preprocess: Preprocess) -> Iterator[ImageRow]:
+    """The images with these numbers, each with its thumbnail and its class in words."""
     known = sorted({entry.label for entry in images.entries if entry.label is not None})
     words: dict[str | None, str] = dict(zip(known, readable(known), strict=True))
     for index in used:

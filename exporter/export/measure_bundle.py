@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from elude.exporter.atlas.held_out import HELD_OUT, held_out_concepts
 from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.images import ImageSource
 from elude.exporter.models.device import choose_device, on_device
@@ -23,6 +24,7 @@ from elude.exporter.models.walk import Calls, walk
 from elude.exporter.probing.probe import collect
 from elude.exporter.progress import StepProgress
 from elude.exporter.rewrite.layer import SplitLayer
+from elude.exporter.scoring.activity import Activity
 from elude.exporter.scoring.external_encoder import embed
 from elude.exporter.scoring.measures import ms_scores
 from elude.exporter.splitting.fair_control import random_control
@@ -31,6 +33,7 @@ from elude.exporter.splitting.split_file import CONTROL, bundle_splits, load_spl
 from elude.exporter.splitting.split_layer import split_layer
 from elude.exporter.splitting.stability import stability
 from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.bundle.catalogue import Catalogue
 from elude.handlers.errors import EvaluationError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 
@@ -109,7 +112,7 @@ def measure_bundle(
         with on_device(encoder.module, device):
             embeddings = embed(encoder, images, progress=partial(report, "encode"))
     with on_device(loaded.module, device):
-        found = ms_scores(
+        scores = ms_scores(
             loaded.module,
             layers,
             {split.layer: split for split in splits},
@@ -121,15 +124,33 @@ def measure_bundle(
             batch_size=export.batch_size,
             progress=partial(report, "measure"),
             embeddings=embeddings,
-        ).to_json()
+        )
         r2 = _r2(loaded, layers, splits, images)
         stable = _stability(loaded, layers, images, export, settings.seeds, report)
+    found = scores.to_json()
     for split in splits:
         layer = found["layers"][split.layer]
         layer |= {"expansion_factor": split.expansion_factor, "r2": r2[split.layer]}
         layer |= {"stability": stable[split.layer]} if stable else {}
     found |= {"encoder": settings.encoder, "settings": stored.get("settings", {})}
-    return bundle.add({"measures.json": (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode()})
+    added = {"measures.json": found}
+    if settings.held_out and bundle.has("catalogue.sqlite"):
+        activity = [scores.activity[split.layer] for split in splits]
+        added[HELD_OUT] = _held_out(bundle, activity, images, preprocess)
+    return bundle.add(
+        {name: (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode() for name, value in added.items()}
+    )
+
+
+def _held_out(
+    bundle: Bundle, activity: Sequence[Activity], images: ImageSource, preprocess: Preprocess
+) -> dict[str, Any]:
+    """What the images show of the concepts."""
+    catalogue = Catalogue.of(bundle)
+    try:
+        return held_out_concepts(catalogue.concepts(), activity, images, preprocess).to_json()
+    finally:
+        catalogue.close()
 
 
 def facts(measures: Mapping[str, Any]) -> dict[str, str | float | int]:

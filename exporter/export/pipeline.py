@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from elude.exporter import engines
 from elude.exporter.atlas.fill_catalogue import write_atlas
+from elude.exporter.atlas.held_out import HELD_OUT, held_out_concepts
 from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.export.finished_splits import split_once
 from elude.exporter.export.given_images import open_given
@@ -38,6 +39,7 @@ from elude.exporter.splitting.split_file import CONTROL, bundle_splits, save_spl
 from elude.exporter.splitting.split_layer import split_with_control
 from elude.exporter.weighted_layer import WeightedLayer
 from elude.handlers.bundle.bundle import MODEL, Bundle, write_bundle
+from elude.handlers.bundle.catalogue import Catalogue
 from elude.handlers.errors import EludeError, EquivalenceError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 
@@ -216,6 +218,8 @@ def _write_bundle(
         with job.computing():
             measures = job.measure(folder / MODEL, splits, controls, judging, held_out=held_out)
             _write_catalogue(folder, job, run, splits, measures, probing.limited(settings.atlas_images))
+        if held_out:
+            _write_held_out(folder, job, splits, measures, judging)
         facts = {"probing_images": len(probing), **asdict(settings), **settings.resolved()}
         unreadable = {"probing": readable[0].unreadable, "evaluation": readable[1].unreadable}
         write_json(folder / "measures.json", measures.to_json() | {"settings": facts, "unreadable_images": unreadable})
@@ -274,6 +278,16 @@ def _write_catalogue(
         write_json(folder / NAMES, evidence)
     path, tops = folder / "catalogue.sqlite", run.settings.tops
     write_atlas(path, splits, activity, measures, images=images, preprocess=job.preprocess, tops=tops, names=names)
+
+
+def _write_held_out(folder: Path, job: Job, splits: list[LayerSplit], measures: Measures, images: ImageSource) -> None:
+    catalogue = Catalogue(folder / "catalogue.sqlite")
+    try:
+        activity = [measures.activity[split.layer] for split in splits]
+        concepts = held_out_concepts(catalogue.concepts(), activity, images, job.preprocess)
+    finally:
+        catalogue.close()
+    write_json(folder / HELD_OUT, concepts.to_json())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -46,7 +46,7 @@ def group(
             number,
             name,
             float(fits.mean()),
-            _purity(scaled[members].mean(axis=0), classes),
+            purity_of(scaled[members].mean(axis=0), classes),
             tuple(int(index) for index in members),
         )
         for number, ((members, fits), name) in enumerate(zip(ordered, named, strict=True))
@@ -91,7 +91,7 @@ def _typical_first(
     return members[order], fits[order]
 
 
-def _purity(profile: NDArray[np.float32], classes: Sequence[str | None], top: int = 16) -> float | None:
+def purity_of(profile: NDArray[np.float32], classes: Sequence[str | None], top: int = 16) -> float | None:
     """Part of the images where the concept is strongest that are of their most frequent class; None without classes
     or with fewer than two images of each.
     """

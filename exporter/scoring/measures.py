@@ -90,6 +90,7 @@ class Measures:
         tokens: layer → number of its tokens, which tells where on an image a token is.
         layers: layer → family → scores.
         pairs: layer → MS-Score of random pairs of images, as they are and centred.
+        activity: layer → activity of its sub-units on these images; not in ``to_json``.
     """
 
     images: int
@@ -98,6 +99,7 @@ class Measures:
     tokens: dict[str, int]
     layers: dict[str, dict[str, Scores]]
     pairs: dict[str, tuple[float, float]]
+    activity: Mapping[str, Activity]
 
     def to_json(self) -> dict[str, Any]:
         """As the content of ``measures.json``."""
@@ -194,7 +196,8 @@ def score(
         }
     tokens = {layer: each[UNITS].tokens for layer, each in activity.items()}
     pairs = {layer: (float(similar[layer, PAIRS][0][0]), float(similar[layer, PAIRS][1][0])) for layer in activity}
-    return Measures(count, held_out, min(top, count), tokens, result, pairs)
+    of_sub_units = {layer: each[SUB_UNITS] for layer, each in activity.items()}
+    return Measures(count, held_out, min(top, count), tokens, result, pairs, of_sub_units)
 
 
 def _scores(

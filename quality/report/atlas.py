@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from elude.exporter.atlas.token_places import Layout, marker
-from elude.handlers.bundle.catalogue import Catalogue, SubUnitRow, UnitRow
+from elude.handlers.bundle.catalogue import Catalogue, ImageRow, SubUnitRow, Top, UnitRow
 
 TINY = 48  # pixels
 SCARCE = 0.01  # share of instances below which a score may be chance
@@ -117,24 +117,34 @@ def strip(
     catalogue: Catalogue, identifier: str, row: UnitRow | SubUnitRow, images: int, layout: Layout | None
 ) -> Strip:
     """The first ``images`` top images of a unit or sub-unit."""
-    pictures, labels = [], []
-    for rank, top in enumerate(row.tops[:images], 1):
-        image = catalogue.image(top.image)
-        if image.label is not None:
-            labels.append(image.label)
-        alt = f"Top image {rank} of {identifier}: {image.label or image.name}, activation {top.activation:.2f}"
-        uri = "data:image/png;base64," + base64.b64encode(image.png).decode()
-        pictures.append(Picture(uri, alt, _width(image.png) <= TINY, marker(top, row.layer, layout)))
+    tops = [(top, catalogue.image(top.image)) for top in row.tops[:images]]
     part: dict[str, Any] = (
         {"name": row.name, "active": row.active} if isinstance(row, SubUnitRow) else {"name": None, "active": None}
     )
     return Strip(
         identifier.rsplit("/", 1)[-1],
         ms_score=row.ms_score,
-        labels=tuple(Counter(labels).most_common()),
-        pictures=tuple(pictures),
+        labels=classes(image for _, image in tops),
+        pictures=pictures(tops, identifier, row.layer, layout),
         **part,
     )
+
+
+def pictures(
+    tops: Iterable[tuple[Top, ImageRow]], identifier: str, layer: str, layout: Layout | None
+) -> tuple[Picture, ...]:
+    """The thumbnails of strong instances, strongest first, each with the place in ``layer`` where it is strong."""
+    shown = []
+    for rank, (top, image) in enumerate(tops, 1):
+        alt = f"Top image {rank} of {identifier}: {image.label or image.name}, activation {top.activation:.2f}"
+        uri = "data:image/png;base64," + base64.b64encode(image.png).decode()
+        shown.append(Picture(uri, alt, _width(image.png) <= TINY, marker(top, layer, layout)))
+    return tuple(shown)
+
+
+def classes(images: Iterable[ImageRow]) -> tuple[tuple[str, int], ...]:
+    """The classes of images with their number, most frequent first."""
+    return tuple(Counter(image.label for image in images if image.label is not None).most_common())
 
 
 def _width(png: bytes) -> int:

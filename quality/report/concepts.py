@@ -1,34 +1,40 @@
-"""The gallery of concepts: the clearest named ones, and beside them a fair random sample of all, so that nobody takes
-the best for the usual.
+"""The gallery of concepts: the clearest named ones, and beside them a fair random sample of all; on held-out images,
+where the bundle has been shown some.
 """
 
 from __future__ import annotations
 
-import random
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from elude.exporter.atlas.held_out import HeldOut
 from elude.exporter.atlas.token_places import Layout
-from elude.handlers.bundle.catalogue import Catalogue, ConceptRow, clearest_first
-from elude.quality.report.atlas import Strip, strip
+from elude.exporter.naming.concept_choice import SEED, SHOWN, clearest, random_sample
+from elude.handlers.bundle.catalogue import Catalogue, ConceptRow
+from elude.quality.report.atlas import Picture, classes, pictures
 
-SEED = 0
-SHOWN = 6  # concepts of each kind
 _IMAGES = 8
 
 
 @dataclass(frozen=True)
 class ConceptCard:
-    """One concept with the top images of its most typical sub-unit, ``typical``."""
+    """One concept with its strongest images and the classes among them.
+
+    Attributes:
+        purity: part of the 16 strongest images that are of one class; None where that is not known.
+        seen_purity: the same of the images that the split was made from, on a card of held-out images.
+        typical: identifier of its most typical sub-unit.
+    """
 
     identifier: str
     name: str | None
     members: int
     agreement: float
     purity: float | None
+    seen_purity: float | None
     typical: str
-    strip: Strip
+    labels: tuple[tuple[str, int], ...]
+    pictures: tuple[Picture, ...]
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class Gallery:
         total: number of all concepts.
         named: number of those with a name.
         seed: of the drawing.
+        held_out: number of held-out images that both lists show; None: they show the images of the split.
+        purities: mean purity of the concepts, on the held-out images and on those of the split; None where not known.
     """
 
     chosen: tuple[ConceptCard, ...]
@@ -48,33 +56,62 @@ class Gallery:
     total: int
     named: int
     seed: int
+    held_out: int | None
+    purities: tuple[float, float] | None
 
 
-def gallery(catalogue: Catalogue, layout: Layout | None, *, shown: int = SHOWN, seed: int = SEED) -> Gallery | None:
-    """The gallery of a catalogue; None if it holds no concepts."""
+def gallery(
+    catalogue: Catalogue,
+    layout: Layout | None,
+    held_out: HeldOut | None = None,
+    *,
+    shown: int = SHOWN,
+    seed: int = SEED,
+) -> Gallery | None:
+    """The gallery of a catalogue; None if it holds no concepts.
+
+    Args:
+        catalogue: of the bundle.
+        layout: to mark the places on the thumbnails.
+        held_out: what held-out images show of the concepts; None: show the images of the catalogue. It says itself
+            which concepts are ``shown``, and how they were drawn.
+        shown: concepts of each kind.
+        seed: of the drawing.
+    """
     concepts = catalogue.concepts()
     if not concepts:
         return None
-    named = [row for row in concepts if row.name is not None]
-    clearest: dict[str, ConceptRow] = {}
-    for row in clearest_first(named):
-        clearest.setdefault(_word(row), row)
-    chosen = list(clearest.values())[:shown]
-    drawn = random.Random(seed).sample(concepts, min(shown, len(concepts)))
-    cards = [_cards(catalogue, rows, layout) for rows in (chosen, drawn)]
-    return Gallery(cards[0], cards[1], len(concepts), len(named), seed)
+    named = sum(row.name is not None for row in concepts)
+    if held_out is None:
+        lists = clearest(concepts, shown), random_sample(concepts, shown, seed)
+        chosen, drawn = (tuple(_seen(catalogue, row, layout) for row in rows) for rows in lists)
+        return Gallery(chosen, drawn, len(concepts), named, seed, None, None)
+    chosen, drawn = (
+        tuple(_unseen(catalogue, concepts[number], held_out, layout) for number in numbers)
+        for numbers in (held_out.clearest, held_out.random)
+    )
+    means = _mean(held_out.purities), _mean(row.purity for row in concepts)
+    purities = None if means[0] is None or means[1] is None else (means[0], means[1])
+    return Gallery(chosen, drawn, len(concepts), named, held_out.seed, held_out.images, purities)
 
 
-def _word(row: ConceptRow) -> str:
-    """The name without the number that tells namesakes apart: ``trouser`` of ``trouser 2``."""
-    return re.sub(r" \d+$", "", row.name or "")
+def _seen(catalogue: Catalogue, row: ConceptRow, layout: Layout | None) -> ConceptCard:
+    """A card of the images that drive the most typical sub-unit most."""
+    typical = catalogue.sub_unit(row.members[0])
+    tops = [(top, catalogue.image(top.image)) for top in typical.tops[:_IMAGES]]
+    facts = (row.id, row.name, len(row.members), row.agreement, row.purity, None, typical.id)
+    return ConceptCard(*facts, classes(image for _, image in tops), pictures(tops, typical.id, typical.layer, layout))
 
 
-def _cards(catalogue: Catalogue, concepts: Iterable[ConceptRow], layout: Layout | None) -> tuple[ConceptCard, ...]:
-    cards = []
-    for row in concepts:
-        typical = catalogue.sub_unit(row.members[0])
-        pictures = strip(catalogue, typical.id, typical, _IMAGES, layout)
-        facts = (row.id, row.name, len(row.members), row.agreement, row.purity)
-        cards.append(ConceptCard(*facts, typical.id, pictures))
-    return tuple(cards)
+def _unseen(catalogue: Catalogue, row: ConceptRow, held_out: HeldOut, layout: Layout | None) -> ConceptCard:
+    """A card of held-out images."""
+    typical = catalogue.sub_unit(row.members[0])
+    tops = [(top, held_out.pictures[top.image]) for top in held_out.tops[row.number][:_IMAGES]]
+    purity = held_out.purities[row.number]
+    facts = (row.id, row.name, len(row.members), row.agreement, purity, row.purity, typical.id)
+    return ConceptCard(*facts, classes(image for _, image in tops), pictures(tops, row.id, typical.layer, layout))
+
+
+def _mean(purities: Iterable[float | None]) -> float | None:
+    known = [purity for purity in purities if purity is not None]
+    return sum(known) / len(known) if known else None

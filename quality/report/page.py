@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from elude.exporter.atlas.held_out import HELD_OUT, HeldOut
 from elude.exporter.atlas.token_places import Layout
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.catalogue import Catalogue
@@ -120,9 +121,14 @@ def _atlas(
     layout = Layout(size[1], size[2], known) if known and isinstance(size, list) and len(size) == 3 else None
     catalogue = Catalogue.of(bundle)
     try:
-        return unit_cards(catalogue, layout), mean_ms_scores(catalogue), gallery(catalogue, layout)
+        concepts = gallery(catalogue, layout, _held_out(bundle, catalogue))
+        return unit_cards(catalogue, layout), mean_ms_scores(catalogue), concepts
     finally:
         catalogue.close()
+
+
+def _held_out(bundle: Bundle, catalogue: Catalogue) -> HeldOut | None:
+    return HeldOut.from_json(bundle.json(HELD_OUT), len(catalogue.concepts())) if bundle.has(HELD_OUT) else None
 
 
 def _json(bundle: Bundle, name: str) -> Any:

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from elude.cli import app
+from elude.exporter.atlas.held_out import HELD_OUT
 from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.export.measure_bundle import MeasureSettings, facts, measure_bundle
 from elude.exporter.export.pipeline import export
@@ -147,7 +148,12 @@ def test_a_bundle_gets_all_measures(bundle: Bundle, images: ImageSource, tmp_pat
         "split, seed 1",
     ]
     assert measured.artefact_sha256 == bundle.artefact_sha256  # a verdict keeps its worth
-    assert measure_bundle(measured, images, settings).json("measures.json") == found
+    again = measure_bundle(measured, images, settings)
+    assert again.json("measures.json") == found
+    assert not again.has(HELD_OUT)
+    held_out = measure_bundle(again, images, MeasureSettings(held_out=True, seeds=0))
+    assert held_out.json(HELD_OUT)["images"] == 60
+    assert held_out.artefact_sha256 == bundle.artefact_sha256
     one, two = facts(found), facts(found | {"layers": {"a": layer, "b": layer}})
     assert any("by the encoder" in name for name in one)
     assert len(two) - 1 == 2 * (len(one) - 1)  # no layer hides another

@@ -19,6 +19,7 @@ from _images import noise, plain
 from _models import Convolutions
 from safetensors.torch import save_file
 
+from elude.exporter.atlas.held_out import HELD_OUT, HeldOut
 from elude.exporter.export import torch_job
 from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.export.pipeline import export
@@ -27,6 +28,7 @@ from elude.exporter.models.load import load_model
 from elude.exporter.splitting.split_file import load_splits
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.bundle.catalogue import Catalogue
+from elude.handlers.bundle.session import GraphSession
 from elude.handlers.errors import EquivalenceError, UnsupportedLayerError, UsageError
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 2, "num_classes": 3}
@@ -101,6 +103,27 @@ def test_the_bundle_is_whole(bundle: Bundle, model: str) -> None:
     assert Catalogue(bundle.path("catalogue.sqlite")).count() == sum(layer.sub_units for layer in manifest.layers)
 
 
+def test_with_images_held_out_the_concepts_are_shown_on_those(model: str, images: Path, tmp_path: Path) -> None:
+    noise(tmp_path / "new", 40, 16, seed=1)
+    made = export(model, images, LAYERS, tmp_path / "bundle", SETTINGS, evaluation=tmp_path / "new")
+    assert set(made.manifest.files) == FILES | {HELD_OUT}
+    catalogue = Catalogue(made.path("catalogue.sqlite"))
+    held_out = HeldOut.from_json(made.json(HELD_OUT), len(catalogue.concepts()))
+    source = open_images(tmp_path / "new")
+    names = [entry.name for entry in source.entries]
+    assert held_out.images == len(source) == 40
+    pixels = next(source.batches(load_model(model).preprocess, 40))[1]
+    result = GraphSession(made.path("model.onnx")).run(pixels, inspect=True).sub_units
+    peak = np.concatenate([result[layer.name].max(axis=1) for layer in made.manifest.layers], axis=1)
+    best = peak / peak.max(axis=0)
+    for number in (*held_out.clearest, *held_out.random):
+        members = list(catalogue.concepts()[number].members)
+        first = held_out.tops[number][0]
+        strength = np.maximum(best[:, members], 0).mean(axis=1)
+        assert first.activation == pytest.approx(strength.max(), abs=1e-4)
+        assert strength[names.index(held_out.pictures[first.image].name)] == pytest.approx(strength.max(), abs=1e-4)
+
+
 def test_the_graph_predicts_what_the_original_does(bundle: Bundle, model: str, images: Path) -> None:
     loaded = load_model(model)
     _, x = next(open_images(images).batches(loaded.preprocess, 8))
@@ -159,6 +182,7 @@ def test_a_ray_cluster_of_two_gives_the_same_bundle(
 
 KILLED = """
 import os, signal, sys
+from elude.exporter.atlas.held_out import HELD_OUT, HeldOut
 from elude.exporter.export import torch_job
 from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.export.pipeline import export

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from _reports import LAYER, make, measured, png
 
+from elude.exporter.atlas.held_out import HELD_OUT, HeldOut
 from elude.exporter.scoring.split_features import of_split_units
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
 from elude.handlers.bundle.catalogue import Catalogue, ImageRow, SubUnitRow, Top, UnitRow, write_catalogue
+from elude.handlers.errors import BundleError
 from elude.quality.dimensions import DIMENSIONS
 from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.gate.judge import judge
@@ -105,6 +107,29 @@ def test_the_gallery_is_led_by_the_clearest_and_has_a_seeded_fair_sample_beside_
     assert page.count('<span class="pill">chosen</span>') == 2
     assert page.count('<span class="pill">random</span>') == 4
     assert "&lt;b&gt;heels" in page
+
+
+def test_held_out_images_are_shown_where_there_are_some_and_the_page_says_which(tmp_path: Path):
+    bundle = make(tmp_path / "b")
+    assert "images that the split was made from, those" in text_of(render(bundle))
+    tops = {number: (Top(7, 1, 0.5),) for number in range(4)}
+    pictures = {7: ImageRow(7, "new.png", "<i>new</i>", png(3))}
+    held_out = HeldOut(60, (0.25, 0.5, 0.75, None), (2,), (1, 3), 0, tops, pictures)
+    shown = bundle.add({HELD_OUT: json.dumps(held_out.to_json()).encode()})
+    page = render(shown)
+    gallery_part = page[page.index('id="concepts"') : page.index('id="split"')]
+    assert "60 held-out images" in gallery_part
+    assert gallery_part.count("&lt;i&gt;new&lt;/i&gt;, activation 0.50") == 2 * 3  # alt and title of three cards
+    assert "75 % of one class, 75 % on the split" in gallery_part  # of c2
+    assert "50 % are of one class, 62 % on the images of the split" in text_of(page)  # means
+    assert page.count('<span class="pill">chosen</span>') == 1
+    assert page.count('<span class="pill">random</span>') == 2
+    with pytest.raises(BundleError):
+        render(bundle.add({HELD_OUT: b'{"images": 60}'}))
+
+
+def text_of(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", "", page).split())
 
 
 def test_the_first_sentence_says_what_was_done_and_how_it_was_judged(tmp_path: Path):
