@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _shell import Shell
+from _shell import Shell, commands
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 ROOT = Path(__file__).parent
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+VISIBLE = 0.1  # of a probability, or of an output
 ELSEWHERE = {
     "docs/clients.md",  # run by tests/contract/test_clients.py, against torch
     "docs/photographs.md",  # run by tests/e2e/test_photographs_page.py, where there are photographs
@@ -29,8 +30,12 @@ ELSEWHERE = {
 
 
 def run_shell(example: Example) -> None:
-    """A shell block, in the page's own shell."""
-    example.namespace["shell"].run(example.parsed)
+    """A shell block, in the page's own shell; what it steers must visibly change the answer."""
+    for command in commands(example.parsed):
+        printed = example.namespace["shell"].run(command)
+        if command.startswith("elude call steer") and "--no-compare" not in command:
+            change = json.loads(printed)["change"]
+            assert max(map(abs, change.values())) >= VISIBLE, f"$ {command}\n{change}"
 
 
 def read_toml(example: Example) -> None:

@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--environment", type=Path, help="a virtual environment with the wheel; made without it")
     parser.add_argument("--photos", type=Path)
+    parser.add_argument("--keep", action="store_true", help="leave each page's folder in OUT/PAGE")
     settings = parser.parse_args()
     settings.out.mkdir(parents=True, exist_ok=True)
     environment = (settings.environment or install(settings.out)).absolute()
@@ -115,9 +116,8 @@ def main() -> None:
             prepared = settings.out / "after-the-quickstart"
             if not prepared.exists():
                 follow("quickstart", environment, settings.out, keep=prepared)
-        count, seconds, fault = follow(
-            page, environment, settings.out, start=prepared if PREPARES in text else None, photos=settings.photos
-        )
+        start, keep = prepared if PREPARES in text else None, settings.out / page if settings.keep else None
+        count, seconds, fault = follow(page, environment, settings.out, start=start, photos=settings.photos, keep=keep)
         print(f"| {page} | {count} | {int(seconds // 60)}:{seconds % 60:02.0f} | {fault} |", flush=True)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from _serving import images
 
-from elude.handlers.requests.routes import ROUTES, TORCHSERVE, WEB
+from elude.handlers.requests.routes import ROUTES, TORCHSERVE
 
 PAGE = Path(__file__).parent.parent / "docs/serving-requests.md"
 IMAGE = images(1)[0]
@@ -102,22 +102,25 @@ def document() -> str:
     lines = [
         "# Requests and front ends",
         "",
-        "Made from the list that the tests send to both front ends (`tests/_request_list.py`), and from the one table",
-        "of routes (`handlers/requests/routes.py`). `M` is the model. Same body: byte for byte.",
+        "*Every address, and every form in which a request may come.* Made from the list that the tests send to both",
+        "front ends (`tests/_request_list.py`) and the routes (`handlers/requests/routes.py`). `M` is the model.",
         "",
         "## Requests",
         "",
-        "| request | address | content type | TorchServe | web | body |",
-        "|---|---|---|---|---|---|",
+        "Both front ends give this status and the same body, byte for byte; only the answers to an unknown model or",
+        "version are in each server's own words.",
+        "",
+        "| request | address | content type | status |",
+        "|---|---|---|---|",
     ]
     for name, (path, (_, kind), status) in REQUESTS.items():
-        body = "same" if same_body(name) else "each server's own message"
-        lines.append(f"| {name} | `{path}` | {kind.partition(';')[0] or 'none'} | {status} | {status} | {body} |")
-    lines += ["", "## Addresses", "", "| address | asks | key | TorchServe | web |", "|---|---|---|---|---|"]
+        lines.append(f"| {name} | `{path}` | {kind.partition(';')[0] or 'none'} | {status} |")
+    open_to_all = " and ".join(f"`{route.path}`" for route in ROUTES if not route.key)
+    lines += ["", "## Addresses", "", f"The web front end answers all of them; all but {open_to_all} need the key."]
+    lines += ["", "| address | asks | TorchServe |", "|---|---|---|"]
     for route in ROUTES:
-        answered = ("yes" if front in route.fronts else "404" for front in (TORCHSERVE, WEB))
-        key = "yes" if route.key else "no"
-        lines.append(f"| `{route.method} {route.path}` | {route.asks} | {key} | {' | '.join(answered)} |")
+        answered = "yes" if TORCHSERVE in route.fronts else "404"
+        lines.append(f"| `{route.method} {route.path}` | {route.asks} | {answered} |")
     return "\n".join(lines) + "\n"
 
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from elude.cli.terminal import AsJson, BundlePath, OutputNames, show
+from elude.cli.terminal import AsJson, BundlePath, OutputNames, counted, show
 from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.errors import UsageError
 from elude.handlers.requests.edit_text import parse_edit
 from elude.progress import progress_bar
 from elude.quality.policies.embedded_defaults import policy_for, suite_for
@@ -31,19 +32,27 @@ def preset_add(
     bundle: BundlePath,
     name: PresetName,
     edit: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="ID=ACTION[:VALUE][@PATCHES], e.g. 'blocks.5.mlp.fc2/u3.s1=scale:4'; several allowed."),
-    ],
+    ] = None,
+    concept: Annotated[
+        list[str] | None, typer.Option(help="NAME=ACTION[:VALUE][@PATCHES], for all of a concept; several allowed.")
+    ] = None,
 ) -> None:
     """Put a preset into a bundle, or another in its place. It is served once it was evaluated and the gate let it pass.
 
-    Example: elude preset add build/bundle calmer --edit 'blocks.5.mlp.fc2/u3.s1=scale:0.5'
-    """
-    from elude.quality.steering.presets import add_preset
+    Examples: elude preset add build/bundle 'no straps' --concept 'strap=ablate'
 
-    edits = [{"value": None, "patches": 0} | parse_edit(text) for text in edit]
-    add_preset(Bundle.open(bundle), name, edits)
-    typer.echo(f"{name}: {len(edits)} edits. Next: elude preset evaluate {bundle}; elude gate {bundle}")
+    elude preset add build/bundle calmer --edit 'blocks.5.mlp.fc2/u3.s1=scale:0.5'
+    """
+    from elude.quality.steering.presets import add_preset, edits_of
+
+    given = [parse_edit(text) for text in edit or []] + [parse_edit(text, "concept") for text in concept or []]
+    if not given:
+        raise UsageError(f"The preset {name!r} has no edits.", "Give --edit or --concept.")
+    added = add_preset(Bundle.open(bundle), name, [{"value": None, "patches": 0} | one for one in given])
+    count = counted(len(edits_of(added)[name]), "edit")
+    typer.echo(f"{name}: {count}. Next: elude preset evaluate {bundle}; elude gate {bundle}")
 
 
 @presets.command("list")
@@ -63,7 +72,7 @@ def preset_list(bundle: BundlePath, as_json: AsJson = False) -> None:
         state = "measured, not judged" if name in mapping(measured) else "not measured"
         if found.admitted:
             state = "passed" if name in found.presets else f"refused: {found.refused[name]}"
-        rows[name] = f"{len(edits)} edits; {state}"
+        rows[name] = f"{counted(len(edits), 'edit')}; {state}"
     show(f"Presets of {bundle}", rows or {"none": ""}, as_json)
 
 

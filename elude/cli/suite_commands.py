@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from elude.cli.terminal import AsJson, show
+from elude.cli.terminal import AsJson, counted, show
 from elude.progress import progress_bar
 
 commands = typer.Typer()
@@ -37,7 +37,13 @@ def suite_build(
             settings=BuildSettings(size=size, dark_background=dark_background),
             progress=progress,
         )
-    typer.echo(built)
+    made = [name for name in built.made if not name.startswith("corrupted/")]
+    corrupted = len(built.made) - len(made)
+    rows = {"made": ", ".join(made + [f"{counted(corrupted, 'set')} of corruptions"] * bool(corrupted)) or "nothing"}
+    if built.kept:
+        rows["already there"] = counted(len(built.kept), "set")
+    show(f"Built {built.folder}", rows)
+    typer.echo(f"Next: elude evaluate MODEL --suite {built.folder}")
 
 
 @suite.command("init")

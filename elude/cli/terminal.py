@@ -46,6 +46,11 @@ def _width(texts: dict[str, str]) -> int:
     return max(80, sum(max(column, default=0) for column in cells) + _BORDERS)
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 edit``, ``2 edits``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def warn(sentence: str) -> None:
     """Print a sentence that the user should read on standard error."""
     typer.echo(f"Note: {visible(sentence)}", err=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from elude.cli.terminal import counted
 from elude.handlers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _serve(source: Callable[[Path], Plan], port: int, workers: int, reload_s: fl
 
     def announce(address: str, plan: Plan) -> None:
         served = ", ".join(entry.name for entry in plan.versions)
-        typer.echo(f"Serving {served} at {address} with {workers} worker{'s' if workers > 1 else ''}")
+        typer.echo(f"Serving {served} at {address} with {counted(workers, 'worker')}")
         key = "" if given else f" {TOKEN}={token}"
         typer.echo(f"export ELUDE_URL={address} ELUDE_MODEL={plan.models[0]}{key}")
         typer.echo("Try: elude call predict IMAGE    (with the line above; Ctrl-C stops)")

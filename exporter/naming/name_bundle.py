@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def name_by_labels(
         naming: what every method is told.
 
     Raises:
-        UsageError: no images, or no labels.
+        UsageError: no images or no labels, or no label fits any sub-unit; the bundle is as it was.
     """
     activity = _activity(bundle, images, naming)
     known = [entry.name for entry in activity.images.entries]
@@ -99,7 +100,21 @@ def name_by_labels(
             "The images have no labels.", "Sort them into one folder per class, give --attributes, or use --encoder."
         )
     names = names_from_labels(activity.peak, carried, settings)
+    if not names:
+        raise _nothing_named(carried, settings, len(known))
     return _finish(bundle, activity, names, labels.settings_json(settings, len(known)), naming)
+
+
+def _nothing_named(carried: Labels, settings: LabelSettings, images: int) -> UsageError:
+    """What to do where no label fits; most often they are on fewer images than are looked at."""
+    most, needed = int(carried.carries.sum(axis=0).max()), math.ceil(settings.purity * settings.top)
+    few = f" The most frequent label is on {most} of {images}; {needed} of the strongest {settings.top} must carry it."
+    return UsageError(
+        f"No label fits any sub-unit.{few if most < needed else ''} The bundle is as it was.",
+        f"Give more images per label, or look at fewer of the strongest: --top {max(most, settings.fewest)}."
+        if most < needed
+        else "Give images of what the model was made for, more of them, or a smaller --purity.",
+    )
 
 
 def name_by_vocabulary(

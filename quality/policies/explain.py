@@ -21,7 +21,7 @@ def explain(policy: Policy) -> str:
         policy.description if policy.description != "-" else "",
         "",
     ]
-    suite = f"At least {policy.min_images} labelled images" + (
+    suite = f"At least {policy.min_images} labelled image{'' if policy.min_images == 1 else 's'}" + (
         f", the suite {policy.suite_sha256[:12]}" if policy.suite_sha256 else ""
     )
     chosen = "all of them" if policy.budget is None else f"a choice of {policy.budget}"

@@ -174,3 +174,15 @@ def test_the_command(bundle: Bundle) -> None:
     facts = json.loads(done.stdout)
     assert facts["named"].endswith("sub-units")
     assert facts["artefact"] == Bundle.open(bundle.root).artefact_sha256
+
+
+def test_images_on_which_no_label_can_fit_take_no_name_away(bundle: Bundle, tmp_path: Path) -> None:
+    """Three images per class cannot be half of the strongest fifty."""
+    for number, data in enumerate(images(6)):
+        path = tmp_path / "few" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    before = (bundle.root / "manifest.json").read_bytes()
+    with pytest.raises(UsageError, match=r"label is on 3 of 6; 25 of the strongest 50.*--top"):
+        name_by_labels(bundle, tmp_path / "few")
+    assert (bundle.root / "manifest.json").read_bytes() == before

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from elude.cli import app
 from elude.handlers.bundle.bundle import Bundle
+from elude.handlers.bundle.catalogue import Catalogue
 from elude.handlers.bundle.edits import Edit
 from elude.handlers.errors import RequestError, UsageError
 from elude.quality.steering.gradients import gain_gradients, stand_in
@@ -66,6 +67,20 @@ def test_a_preset_from_the_first_word_to_its_ruling(bundle: Bundle, tmp_path: Pa
     found = listed(bundle)
     assert found["kind"] == "2 edits; passed"
     assert found["harmful"].startswith("60 edits; refused: accuracy")
+
+
+def test_a_preset_may_steer_a_concept_and_must_steer_something(bundle: Bundle) -> None:
+    catalogue = Catalogue.of(bundle)
+    concept = next(row for row in catalogue.concepts() if row.name is not None)
+    catalogue.close()
+    added = run("preset", "add", bundle.root, "less", "--concept", f"{concept.name}=scale:-2@3")
+    assert f"less: {len(concept.members)} edit" in added
+    edits = edits_of(Bundle.open(bundle.root))["less"]
+    assert {edit.index for edit in edits} == set(concept.members)
+    assert {(edit.gain, edit.patches) for edit in edits} == {(-2.0, 3)}
+    run("preset", "remove", bundle.root, "less")
+    with pytest.raises(UsageError, match="no edits"):
+        run("preset", "add", bundle.root, "nothing")
 
 
 def test_wrong_presets_are_refused(bundle: Bundle) -> None:
