@@ -168,7 +168,7 @@ def test_the_command(bundle: Bundle) -> None:
     with pytest.raises(UsageError, match=r"\d+ names.*--replace"):
         CliRunner().invoke(app, ["name", str(bundle.root), "--json"], catch_exceptions=False)
     assert (bundle.root / "manifest.json").read_bytes() == before
-    command = ["name", str(bundle.root), "--max-images", "200", "--json", "--replace"]
+    command = ["name", str(bundle.root), "--max-images", "200", "--top", "20", "--json", "--replace"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
