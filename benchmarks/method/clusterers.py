@@ -28,7 +28,7 @@ from benchmarks.method import harness
 from benchmarks.method.fetch import cache
 from benchmarks.method.harness import Family
 from benchmarks.method.held_out import scores
-from benchmarks.method.photographs import LAYERS, Material, materials, of_units, photographs, sub_units
+from benchmarks.method.photographs import Material, materials, of_units, photographs, sub_units
 from elude.exporter.models.layers import Layer
 from elude.exporter.splitting import hdbscan
 from elude.exporter.splitting.contributions import contributions, layer_bias, layer_weight, normalise, top_rows
@@ -118,8 +118,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     probing, held = photographs(arguments.photos, arguments.probing, arguments.held_out)
-    wanted = LAYERS if arguments.layer in LAYERS else [arguments.layer]  # what is collected together is found together
-    material = materials(wanted, probing, held)[arguments.layer]
+    material = materials([arguments.layer], probing, held)[arguments.layer]
     chosen = np.sort(np.random.default_rng(0).choice(material.layer.units, arguments.units, replace=False))
     folder = cache() / "clusterers" / f"{arguments.layer.replace(':', '-')}-{probing.fingerprint()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)

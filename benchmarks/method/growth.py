@@ -1,7 +1,7 @@
 """How time and memory of splitting one unit grow with the number of its instances.
 
 Synthetic activations stand in for size: 24 directions with noise, two instances of each picture, in
-files that are mapped as those of an export are. Each measurement is ``split_with_control`` of a layer
+files that are mapped as those of an export are. Each measurement is ``split_layer`` of a layer
 of one unit, in a process of its own with one thread. Times are CPU times; memory is the peak of what is
 anonymous (RssAnon), beyond what the process had before: pages of the mapped files are the system's
 cache and can be dropped. What is done once per layer (the picture space) is told apart by a second
@@ -29,7 +29,7 @@ from benchmarks.method import harness
 from benchmarks.method.fetch import cache
 from elude.exporter.models.layers import Layer
 from elude.exporter.probing.probe import Probe
-from elude.exporter.splitting.split_layer import split_with_control
+from elude.exporter.splitting.split_layer import split_layer
 from elude.exporter.splitting.split_unit import SplitSettings
 
 DIRECTIONS, PER_PICTURE, CHUNK, UNITS = 24, 2, 8_192, 3
@@ -73,7 +73,7 @@ def measure(folder: Path, way: str, units: int) -> dict[str, float]:
     probe = Probe(layer.name, q, z[:, :units], image, np.tile(np.arange(PER_PICTURE), len(pictures)), pictures)
     with _Peak() as peak:
         start = time.process_time()
-        split, _ = split_with_control(layer, probe, settings)
+        split, _ = split_layer(layer, probe, settings)
         seconds = time.process_time() - start
     return {"cpu": seconds, "bytes": peak.grown, "parts": split.sub_units}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.method.fetch import cache
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,3 +39,12 @@ def save(name: str, result: object) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1))
     return path
+
+
+def kept(name: str, make: Callable[[], T]) -> T:
+    """The result of that name from the cache; made, and kept, at the first call."""
+    path = cache() / "results" / f"{name}.json"
+    if not path.exists():
+        save(name, make())
+    result: T = json.loads(path.read_text())
+    return result

@@ -21,7 +21,6 @@ import torch
 from benchmarks.method import harness
 from benchmarks.method.held_out import scores
 from benchmarks.method.photographs import (
-    LAYERS,
     Material,
     materials,
     of_units,
@@ -56,7 +55,7 @@ def measure(material: Material, cell: str, units: int) -> dict[str, float]:
     plan = ExportSettings(**dict(zip(("top_k", "min_cluster_size"), map(int, changes), strict=False)))
     settings = plan.for_instances(len(probe.z), layer.name)
     start = time.process_time()
-    split = split_layer(layer, replace(probe, z=probe.z[:, chosen]), settings)
+    split, _ = split_layer(layer, replace(probe, z=probe.z[:, chosen]), settings)
     seconds = (time.process_time() - start) / units
     return scores(sub_units(layer, split), material.held) | {
         "k": settings.top_k,
@@ -78,8 +77,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     probing, held = photographs(arguments.photos, arguments.probing, arguments.held_out)
-    wanted = LAYERS if arguments.layer in LAYERS else [arguments.layer]  # what is collected together is found together
-    material = materials(wanted, probing, held)[arguments.layer]
+    material = materials([arguments.layer], probing, held)[arguments.layer]
     rows = {}
     print(f"| pictures × tokens | {' | '.join(COLUMNS)} |\n{'|---' * (len(COLUMNS) + 1)}|")
     for cell in arguments.cells:

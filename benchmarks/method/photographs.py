@@ -6,10 +6,10 @@ and read from there by later runs. A seed chooses which of the collected tokens 
 make the split; units and held-out pictures are the same for all seeds.
 
     python -m benchmarks.method.photographs --photos FOLDER [FOLDER …] [--layers vit:blocks.10.mlp.fc2 …]
-        [--units 96] [--seeds 3] [--probing 2500] [--held-out 2000]
+        [--rules RULE …] [--units 96] [--seeds 3] [--probing 2500] [--held-out 2000]
 
-The class of a picture is the folder that it lies in. Prints a table per layer and keeps
-``results/photographs-*.json`` in the cache.
+The class of a picture is the folder that it lies in. Prints a table per layer. What a layer, rule and seed
+gave is kept in the cache (``results/photographs-*.json``), so that a run that was stopped resumes there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ from elude.exporter.probing.probe import Probe, collect
 from elude.exporter.scoring.external_encoder import embed
 from elude.exporter.splitting.contributions import layer_bias, layer_weight
 from elude.exporter.splitting.layer_split import LayerSplit
-from elude.exporter.splitting.split_layer import split_with_control
+from elude.exporter.splitting.split_layer import split_layer
 from elude.handlers.bundle.manifest import Source
 from elude.handlers.images.preprocess import Preprocess
 
@@ -50,10 +51,10 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Preprocess]] = {
 }
 LAYERS = ("vit:blocks.10.mlp.fc2", "vit:blocks.11.mlp.fc2", "lite0:blocks.5.3.conv_pwl", "lite0:blocks.6.0.conv_pwl")
 RULES = {
-    "literal (the paper's)": ExportSettings(method="paper"),
+    "literal": ExportSettings(method="paper"),
     "signed, plain clusters": ExportSettings(margin_rule="signed", clusterer="projected"),
     "signed, pictures": ExportSettings(margin_rule="signed"),
-    "the default": ExportSettings(),
+    "default": ExportSettings(),
 }
 COLUMNS = {
     "own": "own",
@@ -116,9 +117,9 @@ def materials(wanted: Sequence[str], probing: ImageSource, held: ImageSource) ->
     names = {address.partition(":")[0] for address in wanted}
     encoders = {name: embedded(name, held) for name in NETWORKS if names - {name}}
     result = {}
-    for name in sorted(names):
+    for group in _together(wanted):
+        name, paths = group[0].partition(":")[0], [address.partition(":")[2] for address in group]
         loaded = network(name)
-        paths = [address.partition(":")[2] for address in wanted if address.startswith(f"{name}:")]
         layers = [layer for path in paths for layer in find_layers(loaded.module, path)]
         probes, judged = (
             collect(
@@ -142,6 +143,13 @@ def materials(wanted: Sequence[str], probing: ImageSource, held: ImageSource) ->
     return {address: result[address] for address in wanted}
 
 
+def _together(wanted: Sequence[str]) -> list[list[str]]:
+    """Groups of layers that one pass collects: of each network those of ``LAYERS``, and all others."""
+    others = [address for address in wanted if address not in LAYERS]
+    groups = [[one for one in part if one.startswith(f"{name}:")] for name in NETWORKS for part in (LAYERS, others)]
+    return [group for group in groups if set(group) & set(wanted)]
+
+
 def held_out(probe: Probe, external: NDArray[np.float64], images: ImageSource) -> HeldOut:
     """Activations of held-out pictures, equally many tokens of each, as they are judged."""
     pictures = len(images)
@@ -153,19 +161,17 @@ def held_out(probe: Probe, external: NDArray[np.float64], images: ImageSource) -
     )
 
 
-def measure(material: Material, units: int, seed: int) -> dict[str, Row]:
-    """All families of one layer for one choice of tokens."""
+def measure(material: Material, units: int, seed: int, rule: str) -> dict[str, Row]:
+    """One of ``RULES`` and its fair control, of one layer for one choice of tokens."""
     chosen = _units(material.layer, units)
     layer, probe = of_units(material.layer, chosen), some_tokens(material.probe, TOKENS, seed)
     probe = replace(probe, z=probe.z[:, chosen])
-    rows: dict[str, Row] = {}
-    for name, settings in RULES.items():
-        plan = replace(settings, seed=seed).for_instances(len(probe.z), layer.name)
-        split, control = split_with_control(layer, probe, plan)
-        for title, made in ((name, split), (f"{name}, shuffled", control)):
-            rows[title] = scores(sub_units(layer, made), material.held) | {"expansion": made.expansion_factor}
-            print(seed, title, rows[title], flush=True)
-    return rows
+    plan = replace(RULES[rule], seed=seed).for_instances(len(probe.z), layer.name)
+    split, control = split_layer(layer, probe, plan)
+    return {
+        title: scores(sub_units(layer, made), material.held) | {"expansion": made.expansion_factor}
+        for title, made in ((rule, split), (f"{rule}, shuffled", control))
+    }
 
 
 def floors(material: Material, units: int) -> dict[str, Row]:
@@ -257,11 +263,18 @@ def _report(step: str, done: int, total: int) -> None:
         print(f"{step}: {done} of {total}", flush=True)
 
 
+def kept(facts: tuple[object, ...], name: str, make: Callable[[], dict[str, Row]]) -> dict[str, Row]:
+    """What ``make`` gives, from the cache if it was made of the same ``facts`` before."""
+    key = hashlib.sha256(repr(facts).encode()).hexdigest()[:8]
+    return harness.kept(f"photographs-{str(facts[0]).replace(':', '-')}-{name}-{key}", make)
+
+
 def main() -> None:
     """Measure and print all layers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, nargs="+", required=True, metavar="FOLDER")
     parser.add_argument("--layers", nargs="+", default=LAYERS, metavar="NETWORK:LAYER")
+    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=RULES)
     parser.add_argument("--units", type=int, default=96, help="of each layer, at most")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--probing", type=int, default=2_500)
@@ -270,12 +283,14 @@ def main() -> None:
     torch.set_num_threads(1)
     probing, held = photographs(arguments.photos, arguments.probing, arguments.held_out)
     for address, material in materials(arguments.layers, probing, held).items():
-        rows = {name: [row] for name, row in floors(material, arguments.units).items()}
-        for seed in range(arguments.seeds):
-            for name, row in measure(material, arguments.units, seed).items():
-                rows.setdefault(name, []).append(row)
-        tag = hashlib.sha256(repr((address, vars(arguments))).encode()).hexdigest()[:8]
-        harness.save(f"photographs-{address.replace(':', '-')}-{tag}", rows)
+        facts = (address, arguments.units, probing.fingerprint(), held.fingerprint())
+        parts = [kept(facts, "floors", partial(floors, material, arguments.units))]
+        for rule, seed in product(arguments.rules, range(arguments.seeds)):
+            make = partial(measure, material, arguments.units, seed, rule)
+            parts.append(kept((*facts, replace(RULES[rule], seed=seed)), f"{rule}-{seed}", make))
+        rows: dict[str, list[Row]] = {}
+        for title, row in chain.from_iterable(part.items() for part in parts):
+            rows.setdefault(title, []).append(row)
         print(f"\n{address}, {len(probing)} probing and {len(held)} held-out pictures\n\n{table(rows)}\n", flush=True)
 
 

@@ -15,6 +15,7 @@ import argparse
 import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 
@@ -216,7 +217,7 @@ def run(kind: str, outputs: Tensor, held: HeldOut, after: Downstream, seed: int)
 
 
 def main() -> None:
-    """Train and score all kinds; keep ``results/saes.json`` in the cache."""
+    """Train and score all kinds; what one gave is kept in the cache, so that a run that was stopped resumes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, nargs="+", required=True, metavar="FOLDER")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
@@ -226,15 +227,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     probing, held = photographs.photographs(arguments.photos, arguments.probing, arguments.held_out)
-    material = photographs.materials(photographs.LAYERS, probing, held)[LAYER]
+    material = photographs.materials([LAYER], probing, held)[LAYER]
     score = partial(run, outputs=torch.from_numpy(np.array(material.probe.z)), held=material.held)
     after = downstream(held, photographs.embedded("vit", held))
     results: dict[str, list[photographs.Row]] = {kind: [] for kind in arguments.kinds}
-    for seed in range(arguments.seeds):
-        for kind in arguments.kinds:
-            results[kind].append(score(kind, after=after, seed=seed))
-            print(seed, kind, results[kind][-1], flush=True)
-            harness.save("saes", results)
+    for seed, kind in product(range(arguments.seeds), arguments.kinds):
+        name = f"saes-{kind}-{seed}-{probing.fingerprint()[:8]}"
+        results[kind].append(harness.kept(name, partial(score, kind, after=after, seed=seed)))
+        print(seed, kind, results[kind][-1], flush=True)
     print(photographs.table(results))
 
 

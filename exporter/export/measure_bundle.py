@@ -252,6 +252,6 @@ def _stability(
         for layer in layers:
             probe = probes.pop(layer.name)
             chosen = replace(export, seed=export.seed + seed).for_instances(len(probe.z), layer.name)
-            made[layer.name].append(split_layer(layer, probe, chosen))
+            made[layer.name].append(split_layer(layer, probe, chosen)[0])
             report(f"split, seed {seed}", layers.index(layer) + 1, len(layers))
     return {name: stability(splits).to_json() for name, splits in made.items()} if seeds else {}

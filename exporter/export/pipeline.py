@@ -36,7 +36,7 @@ from elude.exporter.progress import StepProgress
 from elude.exporter.scoring.measures import Measures
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.split_file import CONTROL, bundle_splits, save_splits
-from elude.exporter.splitting.split_layer import split_with_control
+from elude.exporter.splitting.split_layer import split_layer
 from elude.exporter.weighted_layer import WeightedLayer
 from elude.handlers.bundle.bundle import MODEL, Bundle, write_bundle
 from elude.handlers.bundle.catalogue import Catalogue
@@ -251,7 +251,7 @@ def _split(job: Job, run: Run, probing: ImageSource, folder: Path) -> tuple[list
         return split_once(
             folder / f"{layer.name}.split.safetensors",
             key,
-            lambda: split_with_control(layer, probe, chosen, progress, workers=workers, engine=engine),
+            lambda: split_layer(layer, probe, chosen, progress, workers=workers, engine=engine),
         )
 
     # pop: a layer's probe is freed once it is split

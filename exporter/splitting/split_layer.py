@@ -59,19 +59,6 @@ def split_layer(
     *,
     workers: int = 0,
     engine: str = engines.LOCAL,
-) -> LayerSplit:
-    """Split all units of a layer; see ``split_with_control``."""
-    return _split(layer, probe, settings, progress, workers, engine, control=False)[0]
-
-
-def split_with_control(
-    layer: WeightedLayer,
-    probe: Probe,
-    settings: SplitSettings,
-    progress: Progress | None = None,
-    *,
-    workers: int = 0,
-    engine: str = engines.LOCAL,
 ) -> tuple[LayerSplit, LayerSplit]:
     """Split all units of a layer, and make the fair control of the split.
 
@@ -91,25 +78,12 @@ def split_with_control(
     Raises:
         UsageError: if the probe does not fit the layer or holds values that are not finite; an unknown engine.
     """
-    return _split(layer, probe, settings, progress, workers, engine, control=True)
-
-
-def _split(
-    layer: WeightedLayer,
-    probe: Probe,
-    settings: SplitSettings,
-    progress: Progress | None,
-    workers: int,
-    engine: str,
-    *,
-    control: bool,
-) -> tuple[LayerSplit, LayerSplit]:
     engines.check(engine, workers)
     _check_fit(layer, probe)
     if layer.inputs == 1:  # a depthwise unit has one input: nothing to tell apart
         nothing = whole(layer.name, layer.units, layer.inputs)
         return nothing, nothing
-    work = _Work.of(layer, probe, settings, control)
+    work = _Work.of(layer, probe, settings)
     answers: list[UnitSplit | Candidates | None] = []
     for answer in _answers(work, engine, workers):
         answers.append(answer)
@@ -141,7 +115,6 @@ class _Work:
         weight: float32 (units, inputs, window).
         bias: float32 (units,).
         settings: of the split.
-        control: whether the fair control is made too.
     """
 
     q: NDArray[np.float32]
@@ -151,10 +124,9 @@ class _Work:
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
     settings: SplitSettings
-    control: bool
 
     @classmethod
-    def of(cls, layer: WeightedLayer, probe: Probe, settings: SplitSettings, control: bool) -> _Work:
+    def of(cls, layer: WeightedLayer, probe: Probe, settings: SplitSettings) -> _Work:
         by_pictures = settings.clusterer == PICTURES
         return cls(
             probe.q,
@@ -164,7 +136,6 @@ class _Work:
             layer_weight(layer),
             layer_bias(layer),
             settings,
-            control,
         )
 
     def instances(self, unit: int) -> Instances:
@@ -198,8 +169,8 @@ def _elsewhere(work: _Work, unit: int) -> UnitSplit | Candidates | None:
 def _answer(work: _Work, unit: int) -> UnitSplit | Candidates | None:
     instances = work.instances(unit)
     if work.settings.clusterer == PICTURES:
-        return candidates_of(instances, work.settings, control=work.control)
-    return split_unit(instances.vectors, instances.bias, work.settings, control=unit if work.control else None)
+        return candidates_of(instances, work.settings)
+    return split_unit(instances.vectors, instances.bias, work.settings, unit)
 
 
 def _chosen(candidates: Sequence[Candidates | None], settings: SplitSettings) -> list[UnitSplit | None]:
@@ -213,8 +184,9 @@ def _chosen(candidates: Sequence[Candidates | None], settings: SplitSettings) ->
 
 
 def _gather(name: str, inputs: int, units: Sequence[UnitSplit | None]) -> tuple[LayerSplit, LayerSplit]:
-    """The layer's split, and its control; a unit without a control keeps its masks there."""
-    alone = UnitSplit(np.ones(inputs, np.uint64), np.nan, np.zeros((1, inputs), np.float32))
+    """The layer's split, and its control."""
+    one = np.ones(inputs, np.uint64)
+    alone = UnitSplit(one, np.nan, np.zeros((1, inputs), np.float32), one)
     rows = [alone if unit is None else unit for unit in units]
     split = LayerSplit(
         name,
@@ -223,5 +195,5 @@ def _gather(name: str, inputs: int, units: Sequence[UnitSplit | None]) -> tuple[
         np.array([unit.rho for unit in rows], np.float32),
         np.concatenate([unit.representatives for unit in rows]),
     )
-    control = np.stack([unit.masks if unit.control is None else unit.control for unit in rows])
+    control = np.stack([unit.control for unit in rows])
     return split, replace(split, masks=control, representatives=np.zeros((split.sub_units, 0), np.float32))

@@ -18,7 +18,7 @@ split gains over its control is what the clusters add beyond mere expansion.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,64 +109,62 @@ class UnitSplit:
         masks: uint64 (inputs,).
         rho: the margin, NaN of a rule without one.
         representatives: float32 (parts, inputs).
-        control: uint64 (inputs,), masks of the fair control, None where none was asked for.
+        control: uint64 (inputs,), masks of the fair control.
     """
 
     masks: NDArray[np.uint64]
     rho: float
     representatives: NDArray[np.float32]
-    control: NDArray[np.uint64] | None = None
+    control: NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Clusters of one unit before the layer chooses: representatives (clusters, inputs), the same of the control where
-    one was asked for, and coherence (clusters,).
+    """Clusters of one unit before the layer chooses: representatives (clusters, inputs), the same of the control, and
+    coherence (clusters,).
     """
 
     representatives: NDArray[np.float32]
-    control: NDArray[np.float32] | None
+    control: NDArray[np.float32]
     coherence: NDArray[np.float64]
 
 
-def split_unit(
-    vectors: Vectors, bias: float, settings: SplitSettings, *, control: int | None = None
-) -> UnitSplit | None:
+def split_unit(vectors: Vectors, bias: float, settings: SplitSettings, unit: int = 0) -> UnitSplit | None:
     """Split one unit by a rule that needs no other unit; None when it stays whole.
 
     Args:
         vectors: (rows, inputs), contributions.
         bias: of the unit.
         settings: see ``SplitSettings``, any clusterer but ``pictures``.
-        control: the unit's number, to make the fair control too; None: without.
+        unit: its number, which seeds the control.
     """
     clusters = cluster_unit(
         vectors, min_cluster_size=settings.min_cluster_size, clusterer=settings.clusterer, seed=settings.seed
     )
     if clusters.count < 2:
         return None
-    split = _by_margin(vectors, bias, clusters, settings.margin_rule)
-    if np.all(split.masks == full_masks(np.array([clusters.count]))):
-        return None
-    if control is None:
-        return split
-    mixed = shuffled(clusters, [settings.seed, control])
-    return replace(split, control=_by_margin(vectors, bias, mixed, settings.margin_rule).masks)
-
-
-def _by_margin(vectors: Vectors, bias: float, clusters: Clusters, rule: str) -> UnitSplit:
-    """The masks at the margin that tells the clusters apart best."""
     means = representatives(vectors, clusters)
+    masks, rho = _at_best_margin(vectors, bias, clusters, means, settings.margin_rule)
+    if np.all(masks == full_masks(np.array([clusters.count]))):
+        return None
+    mixed = shuffled(clusters, [settings.seed, unit])
+    control, _ = _at_best_margin(vectors, bias, mixed, representatives(vectors, mixed), settings.margin_rule)
+    return UnitSplit(masks, rho, means, control)
+
+
+def _at_best_margin(
+    vectors: Vectors, bias: float, clusters: Clusters, means: NDArray[np.float32], rule: str
+) -> tuple[NDArray[np.uint64], float]:
+    """The masks at the margin that tells the clusters apart best, and that margin."""
     masks = winning_masks(means, MARGINS, rule)
     tried, first = np.unique(masks, axis=0, return_index=True)
     # margins that give the same masks are the same split: each is tried once, smallest margin first
     tried = tried[np.argsort(first)]
     best = int(separation(vectors, clusters, bias, tried).argmax())
-    rho = np.nan if rule in WITHOUT_MARGIN else float(MARGINS[np.sort(first)[best]])
-    return UnitSplit(tried[best], rho, means)
+    return tried[best], np.nan if rule in WITHOUT_MARGIN else float(MARGINS[np.sort(first)[best]])
 
 
-def candidates_of(instances: Instances, settings: SplitSettings, *, control: bool) -> Candidates:
+def candidates_of(instances: Instances, settings: SplitSettings) -> Candidates:
     """The clusters of one unit by contribution and picture, with the coherence of their pictures."""
     vectors, places = instances.vectors, instances.places
     assert places is not None
@@ -177,17 +175,16 @@ def candidates_of(instances: Instances, settings: SplitSettings, *, control: boo
     enough = [number for number, shown in enumerate(pictures) if len(np.unique(shown)) >= FEWEST_PICTURES]
     clusters = keep_clusters(clusters, np.array(enough, np.int64))
     scores = [coherence(places.space, pictures[number]) for number in enough]
-    mixed = shuffled(clusters, [settings.seed, instances.unit]) if control else None
-    others = None if mixed is None else representatives(vectors, mixed)
-    return Candidates(representatives(vectors, clusters), others, np.array(scores))
+    mixed = shuffled(clusters, [settings.seed, instances.unit])
+    return Candidates(representatives(vectors, clusters), representatives(vectors, mixed), np.array(scores))
 
 
 def split_candidates(unit: Candidates, rows: NDArray[np.int64], rule: str) -> UnitSplit | None:
     margin = np.ones(1)  # the rules used here know none
     means = unit.representatives[rows]
-    masks = winning_masks(means, margin, rule)[0]
-    control = None if unit.control is None else winning_masks(unit.control[rows], margin, rule)[0]
-    return None if np.all(masks == full_masks(np.array([len(rows)]))) else UnitSplit(masks, np.nan, means, control)
+    masks, control = (winning_masks(centres, margin, rule)[0] for centres in (means, unit.control[rows]))
+    whole = np.all(masks == full_masks(np.array([len(rows)])))
+    return None if whole else UnitSplit(masks, np.nan, means, control)
 
 
 def separation(vectors: Vectors, clusters: Clusters, bias: float, masks: NDArray[np.uint64]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from elude.exporter.models.layers import Layer, find_layers
 from elude.exporter.probing.probe import Probe, collect
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.split_file import save_splits
-from elude.exporter.splitting.split_layer import split_layer, split_with_control
+from elude.exporter.splitting.split_layer import split_layer
 from elude.exporter.splitting.split_unit import SplitSettings
 from elude.handlers.errors import ImageError, UsageError
 
@@ -75,7 +75,7 @@ def large_layer(folder: Path) -> tuple[nn.Module, Probe]:
 def split_bytes(layer: Layer, probe: Probe, path: Path, **options: int | str) -> bytes:
     """The split and its control as files hold them."""
     settings = SplitSettings(4_600, 60, "signed", "pictures")
-    split, control = split_with_control(layer, probe, settings, **options)
+    split, control = split_layer(layer, probe, settings, **options)
     assert split.sub_units > layer.units  # else nothing was compared
     save_splits([split], path)
     first = path.read_bytes()
@@ -144,12 +144,12 @@ def test_processes_split_as_threads_do(tmp_path: Path) -> None:
     probe = collect(
         model, [layer], noise(tmp_path, 80, 8), plain(8), tokens_per_image=4, seed=0, folder=tmp_path / "probe"
     )[layer.name]
-    threads, counted = split_layer(layer, probe, SETTINGS), []
-    processes = split_layer(layer, probe, SETTINGS, lambda done, total: counted.append((done, total)), workers=2)
+    (threads, _), counted = split_layer(layer, probe, SETTINGS), []
+    processes, _ = split_layer(layer, probe, SETTINGS, lambda done, total: counted.append((done, total)), workers=2)
     assert same(threads, processes)
     assert threads.sub_units > layer.units  # else nothing was compared
     assert counted == [(done, 6) for done in range(1, 7)]
-    assert not same(threads, split_layer(layer, probe, SplitSettings(150, 8)))
+    assert not same(threads, split_layer(layer, probe, SplitSettings(150, 8))[0])
 
 
 @pytest.mark.slow
@@ -213,8 +213,8 @@ def test_a_ray_cluster_of_two_gives_the_same_bytes(tmp_path: Path, monkeypatch: 
             )
         (layer,) = find_layers(model, "pointwise")
         probe = collect(model, [layer], source, plain(12), tokens_per_image=8, seed=0)["pointwise"]
-        one = split_layer(layer, probe, SETTINGS)
+        one, _ = split_layer(layer, probe, SETTINGS)
         assert one.sub_units > layer.units  # else nothing is compared
-        assert same(one, split_layer(layer, probe, SETTINGS, engine="ray"))
+        assert same(one, split_layer(layer, probe, SETTINGS, engine="ray")[0])
     finally:
         ray.shutdown()

@@ -19,7 +19,7 @@ from elude.exporter.splitting.hdbscan import Clusters, keep_clusters, representa
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.splitting.pictures import coherence, picture_space
 from elude.exporter.splitting.selection import keep_best
-from elude.exporter.splitting.split_layer import split_layer, split_with_control
+from elude.exporter.splitting.split_layer import split_layer
 from elude.exporter.splitting.split_unit import SplitSettings
 
 KINDS, PICTURES, TOKENS, INPUTS = 3, 150, 2, 80
@@ -55,7 +55,7 @@ def planted(seed: int = 0) -> tuple[nn.Linear, Probed, NDArray[np.int64]]:
 
 def split(probe: Probed, module: nn.Module, **changes: float) -> tuple[LayerSplit, LayerSplit]:
     chosen = SplitSettings(300, 20, "near-ties", "pictures", **changes)  # type: ignore[arg-type]
-    return split_with_control(find_layers(nn.Sequential(module), "0")[0], probe, chosen)  # type: ignore[arg-type]
+    return split_layer(find_layers(nn.Sequential(module), "0")[0], probe, chosen)  # type: ignore[arg-type]
 
 
 def gap(layer: LayerSplit, probe: Probed, module: nn.Linear, kind: NDArray[np.int64]) -> float:
@@ -83,15 +83,6 @@ def test_the_shares_of_split_and_control_sum_to_one() -> None:
     for layer in split(probe, module):
         sums = np.add.reduceat(layer.shares(), layer.first, axis=0)
         np.testing.assert_allclose(sums, 1, atol=1e-12)
-
-
-def test_a_split_without_its_control_is_the_same_split() -> None:
-    module, probe, _ = planted()
-    layer = find_layers(nn.Sequential(module), "0")[0]
-    chosen = SplitSettings(300, 20, "near-ties", "pictures")
-    alone, both = split_layer(layer, probe, chosen), split(probe, module)[0]  # type: ignore[arg-type]
-    np.testing.assert_array_equal(alone.masks, both.masks)
-    np.testing.assert_array_equal(alone.representatives, both.representatives)
 
 
 def test_the_order_of_the_pictures_changes_nothing() -> None:

@@ -56,7 +56,7 @@ def positive(module: nn.Module) -> nn.Module:
 def test_planted_concepts_become_sub_units(module: nn.Module, clusterer: str, rule: str) -> None:
     probe, truth = planted(positive(module))
     layer = find_layers(nn.Sequential(module), "0")[0]
-    split = split_layer(layer, probe, SplitSettings(600, 50, rule, clusterer))
+    split, _ = split_layer(layer, probe, SplitSettings(600, 50, rule, clusterer))
     assert split.layer == "0"
     assert split.parts.tolist() == [3] * 4
     for unit in range(4):
@@ -111,7 +111,7 @@ def test_units_without_two_clusters_stay_whole() -> None:
     module = positive(nn.Linear(40, 3))
     layer = find_layers(nn.Sequential(module), "0")[0]
     probe, _ = planted(module, concepts=1)
-    split = split_layer(layer, probe, SplitSettings(600, 290))
+    split, _ = split_layer(layer, probe, SplitSettings(600, 290))
     assert split.expansion_factor == 1
     assert np.isnan(split.rho).all()
     assert (split.masks == 1).all()
@@ -131,7 +131,7 @@ def test_a_unit_that_no_margin_tells_apart_stays_whole() -> None:
 def test_depthwise_units_stay_whole() -> None:
     module = positive(nn.Conv2d(4, 4, 3, groups=4))
     probe, _ = planted(module)
-    split = split_layer(find_layers(nn.Sequential(module), "0")[0], probe, SETTINGS)
+    split, _ = split_layer(find_layers(nn.Sequential(module), "0")[0], probe, SETTINGS)
     assert split.parts.tolist() == [1] * 4
 
 
@@ -140,8 +140,8 @@ def test_the_result_does_not_depend_on_workers_and_progress_counts_up() -> None:
     layer = find_layers(nn.Sequential(module), "0")[0]
     probe, _ = planted(module)
     calls: list[tuple[int, int]] = []
-    one = split_layer(layer, probe, SETTINGS, lambda done, total: calls.append((done, total)))
-    three = split_layer(layer, probe, SETTINGS, workers=1)
+    one, _ = split_layer(layer, probe, SETTINGS, lambda done, total: calls.append((done, total)))
+    three, _ = split_layer(layer, probe, SETTINGS, workers=1)
     assert calls == [(i, 6) for i in range(1, 7)]
     for name in ("parts", "masks", "rho", "representatives"):
         assert getattr(one, name).tobytes() == getattr(three, name).tobytes()
@@ -150,7 +150,7 @@ def test_the_result_does_not_depend_on_workers_and_progress_counts_up() -> None:
 def test_the_random_control_keeps_parts_and_histograms() -> None:
     module = positive(nn.Linear(40, 6))
     probe, _ = planted(module)
-    split = split_layer(find_layers(nn.Sequential(module), "0")[0], probe, SETTINGS)
+    split, _ = split_layer(find_layers(nn.Sequential(module), "0")[0], probe, SETTINGS)
     control, again, other = random_control(split, 0), random_control(split, 0), random_control(split, 1)
     np.testing.assert_array_equal(control.parts, split.parts)
     np.testing.assert_array_equal(np.sort(control.masks, axis=1), np.sort(split.masks, axis=1))
