@@ -234,6 +234,14 @@ def test_answers_that_cannot_be_compared_fail(change: Any, side: str) -> None:
     assert (check.outcome, check.observed) == ("fail", None)  # whatever the severity, and no waiver helps
 
 
+def test_two_evaluations_without_answers_fail_even_where_the_rule_only_warns() -> None:
+    sides = measured(ALL_RIGHT), measured(ALL_RIGHT)
+    for side in sides:
+        put(*A, "right_per_class", DROP)(side.quality)
+    verdict = run(*sides, policy=rules("max_drop = 0.9\nseverity = 'warn'"))
+    assert [check.name for check in verdict.failures] == ["classes.drop"]
+
+
 def test_other_classes_or_other_numbers_of_their_images_fail() -> None:
     renamed = {f"kind {i}": "1111" for i in range(30)}
     moved = ALL_RIGHT | {"class 0": "11111", "class 1": "111"}

@@ -83,6 +83,14 @@ def test_values_arrive():
         (GOOD + "[suite]\nmin_images = 0\n", 10, "at least 1"),
         (GOOD + "[suite]\nsha256 = 'abc'\n", 10, "64 lower-case"),
         (GOOD + "[extra]\n", 9, "is not a key"),
+        (GOOD + "[classes]\nmax_drop = 0.5\nleast = 3\n", 11, "is not a key"),
+        (GOOD + "[score]\nmin = 0\nmost = 3\n", 11, "is not a key"),
+        (GOOD + "[score]\nmin = 0\n[score.weights]\naccuracy = 1\nspeed = 1\n", 13, "is not a key"),
+        (GOOD + "[lossless.served]\nspeed = 0\n", 10, "is not a key"),
+        (GOOD + "[dimensions.calibration_error.factors]\n", 9, "names no factor"),
+        (GOOD + "[dimensions.calibration_error.factors.ece]\nseverity = 'warn'\n", 9, "checks nothing"),
+        (GOOD + "[dimensions.calibration_error.factors.mce]\nmax = 0.1\n", 9, "is not a key"),
+        (GOOD + "[dimensions.calibration_error]\nmax = 0.1\n[dimensions.calibration_error.factors]\n", 11, "no factor"),
         (GOOD + "suite = 3\n", 9, "is not a key"),
     ],
 )
@@ -94,6 +102,10 @@ def test_refusals_name_the_file_and_the_line(text: str, line: int | None, words:
     assert "p.toml" in message
     if line is not None:
         assert f"p.toml:{line}: " in message or f"line {line}," in message
+
+
+def test_a_rule_with_a_relative_drop_alone_compares_with_a_baseline():
+    assert parse(GOOD.replace("min = 0.8", "max_drop_relative = 0.1")).compares
 
 
 def test_lines_of_dotted_keys_arrays_and_quoted_keys():
