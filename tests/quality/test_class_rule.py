@@ -242,6 +242,18 @@ def test_two_evaluations_without_answers_fail_even_where_the_rule_only_warns() -
     assert [check.name for check in verdict.failures] == ["classes.drop"]
 
 
+def test_answers_that_hide_behind_the_right_accuracy_fail() -> None:
+    worse = measured(ALL_RIGHT | {"class 0": "0000"})
+    put(*A, "right_per_class", "class 0", "2222")(worse.quality)  # neither right nor wrong; as many are right
+    fewer = [measured(ALL_RIGHT), measured(ALL_RIGHT)]
+    for side in fewer:  # answers to a part of the images
+        put(*A, "measured_on", "sets", "images", "images", 200)(side.quality)
+    for sides in ([worse, measured(ALL_RIGHT)], fewer):
+        verdict = run(*sides, policy=rules("max_drop = 0.9"))
+        (check,) = [check for check in verdict.checks if check.name == "classes.drop"]
+        assert (check.outcome, check.observed) == ("fail", None)
+
+
 def test_other_classes_or_other_numbers_of_their_images_fail() -> None:
     renamed = {f"kind {i}": "1111" for i in range(30)}
     moved = ALL_RIGHT | {"class 0": "11111", "class 1": "111"}

@@ -89,6 +89,12 @@ def test_values_arrive():
         (GOOD + "[lossless.served]\nspeed = 0\n", 10, "is not a key"),
         (GOOD + "[dimensions.calibration_error.factors]\n", 9, "names no factor"),
         (GOOD + "[dimensions.calibration_error.factors.ece]\nseverity = 'warn'\n", 9, "checks nothing"),
+        (
+            GOOD
+            + "[dimensions.calibration_error]\nmax = 0.1\n[dimensions.calibration_error.factors.ece]\nrequired = true\n",
+            11,
+            "checks nothing",
+        ),
         (GOOD + "[dimensions.calibration_error.factors.mce]\nmax = 0.1\n", 9, "is not a key"),
         (GOOD + "[dimensions.calibration_error]\nmax = 0.1\n[dimensions.calibration_error.factors]\n", 11, "no factor"),
         (GOOD + "suite = 3\n", 9, "is not a key"),
