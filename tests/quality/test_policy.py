@@ -91,7 +91,8 @@ def test_values_arrive():
         (GOOD + "[dimensions.calibration_error.factors.ece]\nseverity = 'warn'\n", 9, "checks nothing"),
         (
             GOOD
-            + "[dimensions.calibration_error]\nmax = 0.1\n[dimensions.calibration_error.factors.ece]\nrequired = true\n",
+            + "[dimensions.calibration_error]\nmax = 0.1\n"
+            + "[dimensions.calibration_error.factors.ece]\nrequired = true\n",
             11,
             "checks nothing",
         ),
