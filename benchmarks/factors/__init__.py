@@ -1,4 +1,1 @@
-"""How well single factors are followed: drawn people of known role, gender, skin tone and style.
-
-See docs/benchmarks/factors.md.
-"""
+"""How well single factors are followed: class and style of pictures. See docs/benchmarks/factors.md."""

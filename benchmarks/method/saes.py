@@ -70,25 +70,19 @@ def build(kind: str, latents: int, data: Tensor, seed: int) -> nn.Module:
     return built
 
 
-def train(kind: str, model: nn.Module, data: Tensor, steps: int, seed: int, held: Tensor | None = None) -> int:
-    """Minimise the squared error of the reconstruction with Adam, the rate falling to 0 along a cosine.
-
-    With ``held`` the rate stays, and training ends where R² of it stalls; returns the number of steps.
-    """
+def train(kind: str, model: nn.Module, data: Tensor, seed: int, held: Tensor) -> int:
+    """Minimise the squared error of the reconstruction with Adam until R² of ``held`` stalls; returns the steps."""
     optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     generator = torch.Generator().manual_seed(seed)
     kept = [-np.inf, -np.inf]
-    for step in range(1, steps + 1):
+    for step in range(1, MOST_STEPS + 1):
         model.train()
         x = data[torch.randint(len(data), (BATCH,), generator=generator)]
         optimiser.zero_grad()
         _loss(kind, model, x).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        if held is None:
-            schedule.step()
-        elif step % CHECKED == 0:
+        if step % CHECKED == 0:
             model.eval()
             kept.append(variance_kept(model, held))
             if kept[-1] < kept[-3] + STALLED:
@@ -194,26 +188,34 @@ def downstream(held: ImageSource, pooled: NDArray[np.float64]) -> Downstream:
     return Downstream(model, torch.cat(tokens), labels[judged], classifier)
 
 
-def run(kind: str, outputs: Tensor, held: HeldOut, after: Downstream, seed: int) -> photographs.Row:
-    """Train one and score it."""
+def fitted(kind: str, outputs: Tensor, held: HeldOut, seed: int) -> tuple[Autoencoder, dict[str, float]]:
+    """An autoencoder of a layer's ``outputs`` (instances, units), trained until R² of held-out ones stalls."""
     mean = outputs.mean(0)
     length = float((outputs - mean).norm(dim=1).mean()) / outputs.shape[1] ** 0.5
     flat = torch.from_numpy(held.outputs.reshape(-1, held.outputs.shape[2]))
     judged = flat[torch.from_numpy(np.random.default_rng(0).permutation(len(flat))[:JUDGED])]
     data, latents = (outputs - mean) / length, EXPANSION * outputs.shape[1]
-    begun = time.process_time()
     model = build(kind, latents, data, seed)
-    steps = train(kind, model, data, MOST_STEPS, seed, (judged - mean) / length)
-    encoder = Autoencoder(model, latents, mean, length)
+    steps = train(kind, model, data, seed, (judged - mean) / length)
+    facts = {"r2": variance_kept(model, (judged - mean) / length), "steps": float(steps)}
+    return Autoencoder(model, latents, mean, length), facts
+
+
+def run(kind: str, outputs: Tensor, held: HeldOut, after: Downstream, seed: int) -> photographs.Row:
+    """Train one and score it."""
+    begun = time.process_time()
+    encoder, facts = fitted(kind, outputs, held, seed)
     plain, changed = after.predict(), after.predict(encoder)
-    return scores(encoder, held) | {
-        "r2": variance_kept(model, (judged - mean) / length),
-        "steps": steps,
-        "accuracy": float((changed == after.labels).mean()),
-        "plain accuracy": float((plain == after.labels).mean()),
-        "changed": float((changed != plain).mean()),
-        "seconds": time.process_time() - begun,
-    }
+    return (
+        scores(encoder, held)
+        | facts
+        | {
+            "accuracy": float((changed == after.labels).mean()),
+            "plain accuracy": float((plain == after.labels).mean()),
+            "changed": float((changed != plain).mean()),
+            "seconds": time.process_time() - begun,
+        }
+    )
 
 
 def main() -> None:
