@@ -39,7 +39,7 @@ COMMANDS = [
 ]
 # Their many writes go through the same few functions: here only the first one fails.
 LONG = [
-    "export embedded --images pictures --out e",
+    "export embedded --images pictures --out made",
     "suite build pictures --out suite",
     "suite init pictures --out suite.toml",
     "evaluate embedded --quick --out q.json",

@@ -41,13 +41,13 @@ def unlike(dimension: str, first: object, second: object) -> str:
     if first == second:
         return ""
     sizes = [{name: entry["images"] for name, entry in record["sets"].items()} for record in (first, second)]
-    for name in dict.fromkeys([*sizes[0], *sizes[1]]):
+    for name in sorted({*sizes[0], *sizes[1]}):
         one, other = (size.get(name, 0) for size in sizes)
         if one != other:
             return f"one was measured on {one} of {name!r}, the other on {other}"
     if first["sets"] != second["sets"]:
         return "they were measured on different images"
-    different = [key for key in dict.fromkeys([*first, *second]) if first.get(key) != second.get(key)]
+    different = [key for key in sorted({*first, *second}) if first.get(key) != second.get(key)]
     return f"they differ in {', '.join(different)}"
 
 

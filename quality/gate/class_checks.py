@@ -46,8 +46,10 @@ def check_classes(rule: ClassRule, candidate: Evidence, baseline: Evidence) -> C
 
 
 def right_per_class(evidence: Evidence) -> Mapping[str, str]:
-    """Class to its images in order, ``1`` for a right answer; empty if the measurements do not hold that, or hold what
-    contradicts their accuracy.
+    """Class, sorted by name, to its images in order, ``1`` for a right answer; empty if the measurements do not hold
+    that, or hold what contradicts their accuracy.
+
+    JSON keeps no order of keys: of classes that dropped equally, the first by name is the worst, in any file.
     """
     accuracy = mapping(evidence.dimensions.get("accuracy"))
     answers = mapping(accuracy.get("right_per_class"))
@@ -56,7 +58,7 @@ def right_per_class(evidence: Evidence) -> Mapping[str, str]:
     images, right = (sum(measure(row) for row in answers.values()) for measure in (len, lambda row: row.count("1")))
     measured = evidence.measurement("accuracy")
     agrees = measured is not None and images > 0 and math.isclose(right / images, measured.value, abs_tol=1e-9)
-    return answers if agrees and images == images_in(evidence.measured_on("accuracy")) else {}
+    return dict(sorted(answers.items())) if agrees and images == images_in(evidence.measured_on("accuracy")) else {}
 
 
 def _incomparable(candidate: Evidence, baseline: Evidence) -> str:
@@ -67,7 +69,7 @@ def _incomparable(candidate: Evidence, baseline: Evidence) -> str:
         if not row:
             return f"{whose} measurements do not hold the answers of each class. Evaluate it again"
     if rows[0].keys() != rows[1].keys():
-        other = next(iter(rows[0].keys() ^ rows[1].keys()))
+        other = min(rows[0].keys() ^ rows[1].keys())
         return f"only one of them has a class {other!r}. Give both models the same names of outputs"
     different = [name for name in rows[0] if len(rows[0][name]) != len(rows[1][name])]
     return f"they have other numbers of images of {different[0]!r}" if different else ""

@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -273,7 +274,11 @@ def test_a_signal_stops_everything(archive: Path, number: signal.Signals) -> Non
         serve(Server({str(archive)!r}), lambda server: print(server.pid, server.folder, flush=True))
     """
     child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),  # noqa: PLW1509 - ignored by what nohup starts
     )
     assert child.stdout is not None
     pid, folder = child.stdout.readline().split()

@@ -15,8 +15,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 def _as_of_a_terminal() -> None:
-    """SIGINT is ignored by what a script starts in the background, these tests too."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """SIGINT is ignored by what a script starts in the background, SIGHUP by what nohup starts, these tests too."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.mark.slow
