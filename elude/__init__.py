@@ -20,6 +20,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from elude.instead import no_attribute
+
 if TYPE_CHECKING:
     from elude.exporter.export.export_settings import ExportSettings
     from elude.exporter.graph.bake import bake
@@ -97,13 +99,12 @@ _MODULES = {
 # What strangers try first, and what to write instead.
 _ON_A_MODEL = ("predict", "inspect", "steer", "search", "concept", "feature", "describe")
 _INSTEAD = {
-    **{name: f"elude.load('BUNDLE').{name}(...)" for name in _ON_A_MODEL},
-    **dict.fromkeys(("open", "from_pretrained", "load_bundle", "read"), "elude.load('BUNDLE')"),
-    **dict.fromkeys(("gate", "check"), "elude.judge('BUNDLE')"),
-    "serve": "the command 'elude serve ARCHIVE'",
-    "explore": "the command 'elude explore BUNDLE'",
-    "report": "the command 'elude report BUNDLE'",
-    "save": "elude.export(model, images, out='BUNDLE')",
+    **{name: f"Write elude.load('BUNDLE').{name}(...)." for name in _ON_A_MODEL},
+    **dict.fromkeys(("open", "from_pretrained", "load_bundle", "read"), "Write elude.load('BUNDLE')."),
+    **dict.fromkeys(("gate", "check"), "Write elude.judge('BUNDLE')."),
+    **dict.fromkeys(("split", "disentangle", "save"), "Write elude.export(model, images, out='BUNDLE')."),
+    **{name: f"Write the command 'elude {name} BUNDLE'." for name in ("explore", "report", "name")},
+    "serve": "Write the command 'elude serve ARCHIVE'.",
 }
 
 # Read by OpenMP when torch is first loaded: threads that wait must sleep, or the processes of a
@@ -113,8 +114,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
-        hint = f" Write {_INSTEAD[name]}." if name in _INSTEAD else ""
-        raise AttributeError(f"module 'elude' has no attribute {name!r}.{hint}")
+        raise no_attribute("module 'elude'", name, _INSTEAD)
     return getattr(importlib.import_module(_MODULES[name]), name)
 
 

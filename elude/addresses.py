@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from elude.model_store.versions import Version
 
 _STORE = "store.json"
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def locate(source: Any) -> tuple[Path, Path | None]:
@@ -34,9 +36,7 @@ def locate(source: Any) -> tuple[Path, Path | None]:
     if hasattr(source, "admitted"):
         return _version(source), None
     if not isinstance(source, (str, os.PathLike)):
-        raise UsageError(
-            f"A bundle cannot be made of {type(source).__name__}.", "Give the folder that 'elude export' wrote."
-        )
+        raise UsageError(f"A bundle cannot be made of {type(source).__name__}.", _made_of(source))
     text = os.fspath(source)
     if text.startswith(HUB):
         return _in_temporary(lambda folder: fetch(text, folder / "bundle"))
@@ -111,7 +111,15 @@ def _no_bundle(text: str, path: Path) -> UsageError | BundleError:
         return UsageError(f"{text} is a file.", "Name the folder of its bundle, which 'elude export' wrote.")
     if "://" in text:
         return UsageError(f"{text} is not an address of a bundle.", "Write hf://OWNER/NAME or STORE#NAME/production.")
+    images = "" if text == "embedded" else "'FOLDER OF IMAGES', "
+    hub = f" A bundle on the Hugging Face Hub is 'hf://{text}'." if _REPOSITORY.fullmatch(text) else ""
     return UsageError(
         f"No bundle lies at {text!r}: no such folder.",
-        f"If it is a model's name, export it first: elude.export({text!r}, 'FOLDER OF IMAGES', out='bundle').",
+        f"If it is a model's name, export it first: elude.export({text!r}, {images}out='bundle').{hub}",
     )
+
+
+def _made_of(source: object) -> str:
+    if hasattr(source, "state_dict"):  # a module of torch, which need not be loaded here
+        return "Export it first: elude.export(model, 'FOLDER OF IMAGES', out='bundle'); docs/own-model.md."
+    return "Give the folder that 'elude export' wrote."

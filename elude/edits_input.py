@@ -27,7 +27,8 @@ def edit_requests(edits: Any, layers: Sequence[LayerInfo], catalogue: Catalogue 
         return [entry for key, value in edits.items() for entry in _edits(key, value, layers, catalogue)]
     if isinstance(edits, (list, tuple)) and edits and all(isinstance(edit, Mapping) for edit in edits):
         return [dict(edit) for edit in edits]
-    raise UsageError(f"The edits {edits!r:.80} cannot be used.", _FORM)
+    remedy = f"Write {{{edits!r}: 0.0}}, or another gain." if isinstance(edits, str) else _FORM
+    raise UsageError(f"The edits {edits!r:.80} cannot be used.", remedy)
 
 
 def members(name: str, layers: Sequence[LayerInfo], catalogue: Catalogue | None) -> tuple[str, ...]:
@@ -37,6 +38,8 @@ def members(name: str, layers: Sequence[LayerInfo], catalogue: Catalogue | None)
         UsageError: there is no such concept, and no sub-unit of that name; says which names are like it.
     """
     indices = members_of(name, catalogue) if isinstance(name, str) else ()
+    if not indices and isinstance(name, str) and _is_sub_unit(name, layers):
+        raise UsageError(f"{name!r} is a sub-unit, not a concept.", f"Write feature({name!r}).")
     if not indices:
         raise UsageError(f"No concept and no sub-unit is named {name!r}.", _names_like(name, catalogue))
     return tuple(identifier_of(index, layers) for index in indices)

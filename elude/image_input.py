@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, BinaryIO, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,15 @@ class Tensor(Protocol):
     def numpy(self) -> Any: ...
 
 
-Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | Tensor
+Picture: TypeAlias = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | NDArray[Any] | Tensor
+)
 Pictures: TypeAlias = list[Any] | tuple[Any, ...] | Iterator[Any]
-Many = (list, tuple, Iterator)  # the types of several images, as ``isinstance`` takes them
+
+
+def are_several(images: Picture | Pictures) -> TypeGuard[Pictures]:
+    """Whether these are several images; an open file, which iterates over lines, is one."""
+    return isinstance(images, (list, tuple, Iterator)) and not hasattr(images, "read")
 
 
 def encoded(image: Picture, *, picture: bool = True) -> bytes:
@@ -37,8 +43,8 @@ def encoded(image: Picture, *, picture: bool = True) -> bytes:
     Paths and bytes stay as they are; everything else becomes a PNG, which loses nothing, or an ``.npy`` file.
 
     Args:
-        image: a path; the bytes of a file; a PIL image; an array or tensor of shape (H, W), (H, W, C) or
-            (C, H, W) with 1, 3 or 4 channels, uint8, or floats in [0, 1] that are rounded to 8 bits.
+        image: a path; the bytes of a file, or an open one; a PIL image; an array or tensor of shape (H, W), (H, W, C)
+            or (C, H, W) with 1, 3 or 4 channels, uint8, or floats in [0, 1] that are rounded to 8 bits.
         picture: whether the model takes pictures; False: it takes arrays of its number of channels, uint8, uint16 or
             floats, which are not rounded.
 
@@ -49,6 +55,8 @@ def encoded(image: Picture, *, picture: bool = True) -> bytes:
         return _file(os.fspath(image))
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)
+    if hasattr(image, "read"):
+        return _content(image)
     if isinstance(image, Image.Image):
         return _png(image if image.mode in (*_AS_IS, "F") else image.convert("RGB"))
     if hasattr(image, "detach"):  # a tensor of torch, wherever it lies
@@ -80,6 +88,14 @@ def _file(text: str) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"There is no image file {text!r}: {reason}.", "Give the path of an image.") from error
+
+
+def _content(file: Any) -> bytes:
+    """Of an open file, from where it stands."""
+    content = file.read()
+    if not isinstance(content, bytes):
+        raise ImageError("The image file was opened as text.", "Open it with open(path, 'rb'), or give its path.")
+    return content
 
 
 def _png(image: Image.Image) -> bytes:
@@ -136,4 +152,10 @@ def _hint(value: object) -> str:
         return "A call that should have given an image returned None. " + _FORMS
     if isinstance(value, Sequence) and value and isinstance(value[0], (int, float, list)):
         return "Make an array of it: np.array(values, dtype='uint8')."
-    return _FORMS
+    if isinstance(value, Mapping):
+        return "Give one of its values. " + _FORMS
+    return "Give its images one by one, as they were before they were normalised." if _iterates(value) else _FORMS
+
+
+def _iterates(value: object) -> bool:
+    return isinstance(value, Iterable) or hasattr(value, "__getitem__")

@@ -20,11 +20,13 @@ from elude.addresses import locate
 from elude.edits_input import concepts, edit_requests, identifier, members
 from elude.handlers.admission.requirements import Requirements
 from elude.handlers.bundle.bundle import Bundle, LayerInfo
+from elude.handlers.bundle.device import check_device
 from elude.handlers.errors import ImageError, RequestError, UsageError
 from elude.handlers.requests.calls import Call
 from elude.handlers.service import Service
 from elude.handlers.settings import Limits, Settings
-from elude.image_input import Many, Picture, Pictures, encoded, named
+from elude.image_input import Picture, Pictures, are_several, encoded, named
+from elude.instead import no_attribute
 from elude.results import Feature, Inspection, Prediction, Result, Scene, Steering, SubUnits
 
 if TYPE_CHECKING:
@@ -43,6 +45,29 @@ _LIMITS = replace(
     max_response=_UNBOUNDED,
 )
 _BATCH = 32  # images per forward pass
+_CPU = "An exported model predicts in its own type and without gradients: leave it out."
+_CUDA = "Write elude.load('BUNDLE', device='cuda')."
+_BUNDLE = "The bundle is a folder, model.bundle.root: copy it whole."
+_TORCH = "Write elude.load_model('NAME').module for the torch model."
+_NO_LENGTH = "A model is not a list: see model.labels, model.layers, model.concepts."
+_INSTEAD = {
+    **dict.fromkeys(("cpu", "eval", "train", "float", "half", "requires_grad_", "no_grad"), _CPU),
+    **dict.fromkeys(("to", "cuda", "device"), _CUDA),
+    **dict.fromkeys(("forward", "run", "predict_proba", "classify", "infer"), "Write model.predict(image)."),
+    **dict.fromkeys(("explain", "attribute", "activations", "heat_map", "saliency"), "Write model.inspect(image)."),
+    **dict.fromkeys(("ablate", "edit", "intervene", "amplify"), "Write model.steer(image, {'NAME OR IDENTIFIER': 0})."),
+    **dict.fromkeys(("classes", "class_names", "names"), "Write model.labels."),
+    **dict.fromkeys(("features", "units", "neurons", "sub_units", "find"), "Write model.search('WORD')."),
+    **dict.fromkeys(("parameters", "state_dict", "children", "modules", "named_modules"), _TORCH),
+    **dict.fromkeys(("save", "save_pretrained", "export"), _BUNDLE),
+    **{name: f"Write elude.{name}(model)." for name in ("evaluate", "judge")},
+    "package": "Write elude.package(model, 'FOLDER').",
+    "bake": "Write elude.bake(model, out='plain.onnx').",
+    "admit": "Write elude.admit(model, 'STORE').",
+    **dict.fromkeys(("push", "push_to_hub"), "Write elude.push(model, 'hf://OWNER/NAME')."),
+    "serve": "Write elude.package(model, 'FOLDER'), then the command 'elude serve ARCHIVE'.",
+    "name": "Write model.bundle.manifest.source.model.",
+}
 _Answer = TypeVar("_Answer", bound=Result)
 _Read = Callable[[Mapping[str, Any], Scene], _Answer]
 Edits = Mapping[Any, float | str] | Sequence[Mapping[str, Any]]
@@ -52,7 +77,8 @@ def load(
     source: str | os.PathLike[str] | Bundle | Version,
     *,
     preset: str | None = None,
-    providers: Sequence[str] = ("CPUExecutionProvider",),
+    device: str = "cpu",
+    providers: str | Sequence[str] | None = None,
 ) -> Model:
     """Open an exported model.
 
@@ -60,10 +86,11 @@ def load(
         source: a bundle's folder; ``STORE#NAME/production`` or ``STORE#NAME/NUMBER``, where the store is a folder
             or a URL; ``hf://OWNER/NAME``, with ``@REVISION`` if it is not the newest; a ``Bundle`` or ``Version``.
         preset: predict and inspect with this preset's edits.
-        providers: execution providers of ONNX Runtime, which must be in use.
+        device: where it runs: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for a GPU that ONNX Runtime can use.
+        providers: execution providers of ONNX Runtime instead, which must be in use.
 
     Raises:
-        UsageError: there is no such bundle, with what to write instead; an unknown preset or provider.
+        UsageError: there is no such bundle, with what to write instead; an unknown preset, device or provider.
         BundleError: a file of it does not match its hash.
         GateError: ``ELUDE_ADMISSION`` is set, and the bundle does not fulfil what it requires.
 
@@ -76,8 +103,8 @@ def load(
     try:
         service = Service.open(
             root,
-            Settings(limits=_LIMITS, preset=preset),
-            providers=tuple(providers),
+            Settings(limits=_LIMITS, preset=preset, device=check_device(device)),
+            providers=(providers,) if isinstance(providers, str) else tuple(providers or ()),
             requirements=Requirements.load(),
         )
     except BaseException:
@@ -99,6 +126,8 @@ class Model:
     """
 
     def __init__(self, service: Service) -> None:
+        if not isinstance(service, Service):
+            raise UsageError(f"A model cannot be made of {service!r:.80}.", "Write elude.load('BUNDLE').")
         self._service = service
         self.bundle: Bundle = service.bundle
         self.labels: tuple[str, ...] | None = None if service.labels is None else tuple(service.labels)
@@ -262,6 +291,8 @@ class Model:
             >>> model.search("bag").ids  # doctest: +SKIP
             ('blocks.5.mlp.fc2/u3.s1', 'blocks.5.mlp.fc2/u31.s4')
         """
+        if query is not None and not isinstance(query, str):
+            raise UsageError(f"A search takes words, not {type(query).__name__}.", "For an image: search(image=...).")
         body: dict[str, Any] = {"op": "search", "query": query, "limit": limit}
         data = None if image is None else self._encoded(image)
         if data is not None:
@@ -312,6 +343,27 @@ class Model:
         """
         return self._ask([{"op": "describe"}], [""])[0]
 
+    def __getitem__(self, name: str) -> SubUnits:
+        """``concept(name)``."""
+        return self.concept(name)
+
+    def __fspath__(self) -> str:
+        """The bundle's folder, so that a model stands where a bundle's path does."""
+        return str(self.bundle.root)
+
+    if not TYPE_CHECKING:  # so that an editor still marks them
+
+        def __getattr__(self, name):
+            raise no_attribute("An exported model", name, _INSTEAD)
+
+        def __iter__(self):
+            raise TypeError(_NO_LENGTH)
+
+        __len__ = __iter__
+
+        def __bool__(self):
+            return True
+
     def __repr__(self) -> str:
         layers = ", ".join(f"{layer.name} ({layer.sub_units} sub-units)" for layer in self.layers)
         classes = "no classes" if self.labels is None else f"{len(self.labels)} classes"
@@ -321,8 +373,9 @@ class Model:
         self, read: _Read[_Answer], images: Picture | Pictures, body: Mapping[str, Any]
     ) -> _Answer | list[_Answer]:
         """One result, or a list of them for several images, ``_BATCH`` per pass."""
-        if not isinstance(images, Many):
-            return self._results(read, [(self._encoded(images), named(images, None))], body)[0]
+        if not are_several(images):
+            one: Any = images  # mypy narrows by a TypeGuard only where it is true
+            return self._results(read, [(self._encoded(one), named(one, None))], body)[0]
         results: list[_Answer] = []
         for chunk in _chunks(enumerate(images), _BATCH):
             results += self._results(read, [self._element(image, position) for position, image in chunk], body)

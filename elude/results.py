@@ -10,7 +10,7 @@ import base64
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,16 @@ from elude import result_html as html
 from elude.handlers.bundle.catalogue import Catalogue
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.images.read_pixels import picture, read_pixels
+from elude.instead import no_attribute
 
 _Row = TypeVar("_Row")
+
+
+_DRAWN = "A notebook draws the result that ends a cell."
+_INSTEAD = {
+    **dict.fromkeys(("show", "plot", "display", "draw", "imshow"), _DRAWN),
+    **dict.fromkeys(("to_json", "json", "dict", "as_dict", "asdict"), "Write to_dict()."),
+}
 
 
 class Scene:
@@ -61,10 +69,16 @@ class Result:
 
     answer: Mapping[str, Any] = field(repr=False)
     scene: Scene = field(default=Scene(), repr=False, compare=False)
+    _instead: ClassVar[Mapping[str, str]] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON that a server answers the same request with."""
         return copy.deepcopy(dict(self.answer))
+
+    if not TYPE_CHECKING:  # so that an editor still marks them
+
+        def __getattr__(self, name):
+            raise no_attribute(type(self).__name__, name, _INSTEAD | dict(type(self)._instead))
 
 
 @dataclass(frozen=True)
@@ -176,6 +190,14 @@ class Prediction(Result):
     probabilities: Mapping[str, float]
     embedding: tuple[float, ...] | None = field(default=None, repr=False)
     values: Mapping[str, float] = field(default_factory=dict)
+    _instead: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("argmax", "top", "top1", "prediction", "class_name", "cls"), "Write label."),
+        **dict.fromkeys(("score", "confidence", "prob", "max"), "Write probability."),
+        **dict.fromkeys(("scores", "probs", "classes", "labels", "items", "topk", "top_k"), "Write probabilities."),
+        **dict.fromkeys(
+            ("logits", "output", "outputs"), "Write elude.GraphSession('BUNDLE/model.onnx').run(pixels).output."
+        ),
+    }
 
     @property
     def label(self) -> str | None:
@@ -204,7 +226,7 @@ class Prediction(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection(Result):
-    """The sub-units behind a prediction, strongest first.
+    """The sub-units behind a prediction, strongest first; a sequence.
 
     Attributes:
         prediction: of the same pass.
@@ -218,6 +240,17 @@ class Inspection(Result):
     sub_units: tuple[Activation, ...]
     concepts: tuple[Concept, ...]
     sum_check: Mapping[str, Mapping[str, float]] = field(repr=False)
+    _instead: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("label", "probability", "probabilities"), "It is that of prediction: prediction.label."),
+        **dict.fromkeys(("units", "features", "activations", "top"), "Write sub_units."),
+        **dict.fromkeys(("heat_map", "heat_maps", "heatmap"), "Write sub_units[0].heat_map.activations."),
+    }
+
+    def __len__(self) -> int:
+        return len(self.sub_units)
+
+    def __getitem__(self, index: int) -> Activation:
+        return self.sub_units[index]
 
     @classmethod
     def from_json(cls, answer: Mapping[str, Any], scene: Scene = Scene()) -> Inspection:
@@ -262,6 +295,9 @@ class Steering(Result):
     change: Mapping[str, float] = field(repr=False)
     edits: tuple[Mapping[str, Any], ...] = field(repr=False)
     max_output_change: float | None = None
+    _instead: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("label", "probability", "probabilities"), "Write after.label, or before.label."
+    )
 
     @classmethod
     def from_json(cls, answer: Mapping[str, Any], scene: Scene = Scene()) -> Steering:

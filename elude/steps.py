@@ -43,9 +43,9 @@ BundleLike: TypeAlias = "PathLike | Bundle | Model | Version"
 def export(
     model: PathLike | nn.Module | LoadedModel,
     images: PathLike | ImageSource | None = None,
-    layers: str = "last",
+    layers: str | Sequence[str] = "last",
     out: PathLike | None = None,
-    settings: ExportSettings | None = None,
+    settings: ExportSettings | Mapping[str, Any] | None = None,
     *,
     evaluation: PathLike | ImageSource | None = None,
     overwrite: bool = False,
@@ -66,9 +66,9 @@ def export(
             folder of timm or transformers, a ``.onnx`` file, or any ``torch.nn.Module``; the latter two need
             ``preprocess``, and ``labels`` or ``kind``.
         images: probing images: a folder, a ``.tar``, a list, ``hf:OWNER/NAME``; the embedded model brings its own.
-        layers: a glob over module paths; ``last`` is the last layer that can be split.
+        layers: a glob over module paths, or several; ``last`` is the last layer that can be split.
         out: the bundle's folder.
-        settings: how to split; see ``ExportSettings``.
+        settings: how to split: ``ExportSettings``, or a mapping of some of its fields.
         evaluation: held-out images for the MS-Score.
         overwrite: replace a bundle at ``out``.
         progress: whether to show progress, or a function that is called with (step, done, total).
@@ -97,9 +97,9 @@ def export(
         return run(
             Path(model) if isinstance(model, os.PathLike) else model,
             _text(images),
-            layers,
+            layers if isinstance(layers, str) else ",".join(layers),
             Path(out),
-            settings or ExportSettings(),
+            settings if isinstance(settings, ExportSettings) else _settings(settings or {}),
             evaluation=_text(evaluation),
             overwrite=overwrite,
             progress=shown,
@@ -184,6 +184,11 @@ def evaluate(
 
     where = resolve(device)
     if not isinstance(suite, Suite):
+        if not isinstance(suite, (str, os.PathLike, type(None))):
+            raise UsageError(
+                f"A suite cannot be made of {type(suite).__name__}.",
+                "Give a suite.toml, a folder with one sub-folder per class, or a Suite.",
+            )
         suite = suite_for(_address(subject), None if suite is None else os.fspath(suite), outputs=outputs)
     else:
         suite = with_outputs(suite, outputs)
@@ -342,6 +347,15 @@ def admit(
 
 def _text(images: PathLike | ImageSource | None) -> str | ImageSource | None:
     return os.fspath(images) if isinstance(images, os.PathLike) else images
+
+
+def _settings(fields: Mapping[str, Any]) -> ExportSettings:
+    from elude.exporter.export.export_settings import ExportSettings
+
+    known = ExportSettings.__dataclass_fields__
+    if strange := [name for name in fields if name not in known]:
+        raise UsageError(f"There is no setting {strange[0]!r}.", f"There are: {', '.join(known)}.")
+    return ExportSettings(**fields)
 
 
 def _address(subject: Any) -> str:

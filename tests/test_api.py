@@ -74,6 +74,8 @@ WORK: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "predict(path)": (lambda t: t.model.predict(str(t.photo)), lambda r: len(r.probabilities) == 5),
     "model(path)": (lambda t: t.model(t.photo), lambda r: r.label in r.probabilities),
     "predict(bytes)": (lambda t: t.model.predict(PICTURE), lambda r: 0 < r.probability <= 1),
+    "predict(open file)": (lambda t: t.model.predict(t.photo.open("rb")), lambda r: r.label),
+    "predict(buffer)": (lambda t: t.model.predict(io.BytesIO(PICTURE)), lambda r: r.label),
     "predict(PIL)": (lambda t: t.model.predict(Image.open(t.photo)), lambda r: r.label),
     "predict(array)": (lambda t: t.model.predict(np.zeros((9, 7, 3), np.uint8)), lambda r: r.label),
     "predict(tensor)": (lambda t: t.model.predict(torch.rand(3, 9, 7)), lambda r: r.label),
@@ -81,6 +83,7 @@ WORK: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "predict(glob)": (lambda t: t.model.predict(t.photo.parent.glob("*.jpg")), lambda r: len(r) == 1),
     "inspect(path)": (lambda t: t.model.inspect(t.photo), lambda r: len(r.sub_units) == 10),
     "inspect(top_k)": (lambda t: t.model.inspect(t.photo, top_k=3), lambda r: len(r.sub_units) == 3),
+    "inspect()[0]": (lambda t: t.model.inspect(t.photo)[0], lambda r: r.activation > 0),
     "steer(identifier)": (lambda t: t.model.steer(PICTURE, {FIRST: 300.0}), lambda r: r.max_output_change > 1e-3),
     "steer(name)": (lambda t: t.model.steer(PICTURE, {"concept 3": -300}), lambda r: r.max_output_change > 1e-3),
     "steer(unit)": (lambda t: t.model.steer(PICTURE, {"blocks.5.mlp.fc2/u0": 0}), lambda r: len(r.edits) >= 1),
@@ -88,6 +91,15 @@ WORK: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "steer(preset)": (lambda t: t.model.steer(PICTURE, preset="a"), lambda r: len(r.edits) == 2),
     "search(word)": (lambda t: t.model.search("concept"), lambda r: len(r) == 20),
     "concept(name)": (lambda t: t.model.concept("concept 3"), lambda r: r[0].name == "concept 3"),
+    "model[concept]": (lambda t: t.model["concept 3"], lambda r: r[0].name == "concept 3"),
+    "bool(model)": (lambda t: bool(t.model), lambda r: r is True),
+    "load(model)": (lambda t: elude.load(t.model), lambda r: isinstance(r, elude.Model)),
+    "load(providers as text)": (
+        lambda t: elude.load(t.folder, providers="CPUExecutionProvider"),
+        lambda r: isinstance(r, elude.Model),
+    ),
+    "load(device)": (lambda t: elude.load(t.folder, device="cpu"), lambda r: isinstance(r, elude.Model)),
+    "bake(model)": (lambda t: elude.bake(t.model, out=t.tmp / "plain.onnx"), lambda r: r.is_file()),
     "feature(identifier)": (lambda t: t.model.feature(FIRST), lambda r: r.id == FIRST),
     "judge(path) before it was evaluated": (
         lambda t: elude.judge(t.folder, save=False),
@@ -106,6 +118,10 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "predict(missing file)": (lambda t: t.model.predict("dog.jpg"), "path of an image"),
     "predict(folder)": (lambda t: t.model.predict(t.photo.parent), "glob("),
     "predict(address)": (lambda t: t.model.predict("https://example.org/cat.jpg"), "bytes"),
+    "load(device that is not there)": (lambda t: elude.load(t.folder, device="gpu"), "cuda"),
+    "predict(text file)": (lambda t: t.model.predict((t.folder / "labels.json").open()), "'rb'"),
+    "predict(mapping)": (lambda t: t.model.predict({"image": PICTURE}), "values"),
+    "predict(loader)": (lambda t: t.model.predict(torch.utils.data.DataLoader([PICTURE])), "one by one"),
     "predict(None)": (lambda t: t.model.predict(None), "path"),
     "predict(batch)": (lambda t: t.model.predict(torch.rand(2, 3, 9, 7)), "list(batch)"),
     "predict(normalised)": (lambda t: t.model.predict(torch.randn(3, 9, 7)), "before"),
@@ -123,6 +139,15 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "feature(name)": (lambda t: t.model.feature("concept 3"), "concept('concept 3')"),
     "feature(unit)": (lambda t: t.model.feature("blocks.5.mlp.fc2/u0"), FIRST),
     "concept(unknown)": (lambda t: t.model.concept("stripes"), "search("),
+    "iter(model)": (lambda t: list(t.model), "model.labels"),
+    "search(PIL)": (lambda t: t.model.search(Image.open(t.photo)), "image="),
+    "to_json": (lambda t: t.model.predict(PICTURE).to_json(), "to_dict"),
+    "export(list of images)": (
+        lambda t: elude.export("embedded", [Image.open(t.photo)], out=t.tmp / "new"),
+        "image.save(",
+    ),
+    "export(number)": (lambda t: elude.export(3, t.photo.parent, out=t.tmp / "new"), "torch.nn.Module"),
+    "evaluate(list)": (lambda t: elude.evaluate(t.folder, [1, 2]), "suite.toml"),
     "export(no place)": (lambda t: elude.export("embedded"), "out="),
     "package(no place)": (lambda t: elude.package(t.folder), "elude.package(bundle,"),
     "bake(no place)": (lambda t: elude.bake(t.folder), "out="),
@@ -141,9 +166,33 @@ def test_a_first_call_works(name: str, there: SimpleNamespace) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_first_call_that_cannot_work_says_what_to_type(name: str, there: SimpleNamespace) -> None:
     call, words = REFUSED[name]
-    with pytest.raises((EludeError, AttributeError)) as caught:
+    with pytest.raises((EludeError, AttributeError, TypeError)) as caught:
         call(there)
     assert words in str(caught.value)
+
+
+_ROW = re.compile(r"^\| `(.+?)` \| (an error: )?`(.+?)`", re.MULTILINE)
+
+
+def test_the_table_of_first_calls_in_the_docs_is_true(
+    there: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row is run: what works gives the type that it says, what is refused says the words that it quotes."""
+    shutil.copytree(there.folder, tmp_path / "bundle")
+    (tmp_path / "bag.png").write_bytes(PICTURE)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "bag.png").write_bytes(PICTURE)
+    monkeypatch.chdir(tmp_path)
+    names = {"elude": elude, "np": np, "torch": torch, "model": elude.load("bundle")}
+    rows = _ROW.findall((ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("## First calls")[2])
+    assert len(rows) >= 27
+    for call, refused, words in rows:
+        if refused:
+            with pytest.raises((EludeError, AttributeError, TypeError)) as caught:
+                eval(call, names)
+            assert words in str(caught.value), call
+        else:
+            assert type(eval(call, names)).__name__ == words, call
 
 
 def test_answers_are_those_of_a_server(folder: Path, model: elude.Model) -> None:

@@ -31,4 +31,10 @@ def open_given(images: str | Path | ImageSource | None, embedded: bool, own: str
             f"No images are given, and only the model {EMBEDDED!r} brings its own.",
             "Give a folder, tar, list or data set, or check the model's name.",
         )
+    if not isinstance(images, (str, Path, type(None))):
+        raise UsageError(
+            f"Images cannot be read from {type(images).__name__}.",
+            "Give a folder, tar, list or data set on disk; images in memory can be saved as files: PIL's "
+            "image.save('photos/0.png'), or np.save('photos/0.npy', array).",
+        )
     return open_images(_FOLDER / f"{own}.tar" if images is None else images)

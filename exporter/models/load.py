@@ -71,8 +71,14 @@ def load_any(model: str | nn.Module | LoadedModel, options: ModelOptions = Model
     """A model by name, as a module, or loaded already."""
     if isinstance(model, LoadedModel):
         return model
-    if not isinstance(model, nn.Module):
+    if isinstance(model, str):
         return load_model(model, options=options)
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"A model cannot be made of {type(model).__name__}.",
+            "Give a model's name, a torch.nn.Module, or a .onnx file; weights alone go into a module first: "
+            "module.load_state_dict(...).",
+        )
     cfg = vars(model).get("pretrained_cfg")  # a model that timm made says how it wants its images
     return from_module(model, options, stated=ModelOptions() if cfg is None else stated("local-dir:", cfg, model))
 
