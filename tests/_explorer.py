@@ -42,9 +42,9 @@ PORTRAITS = tuple(
 
 
 @contextmanager
-def exploring(target: str | Path, **environment: str) -> Iterator[str]:
+def exploring(target: str | Path, *options: str, **environment: str) -> Iterator[str]:
     """``elude explore`` of a bundle or an address until the block ends; gives the page's address."""
-    command = [sys.executable, "-m", "elude", "explore", str(target), "--port", "0"]
+    command = [sys.executable, "-m", "elude", "explore", str(target), "--port", "0", *options]
     with subprocess.Popen(
         command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as running:

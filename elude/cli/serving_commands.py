@@ -39,11 +39,19 @@ def explore(
         str | None, typer.Option(envvar="ELUDE_TOKEN", help="The server's inference key; the page never sees it.")
     ] = None,
     model: Annotated[str, typer.Option(envvar="ELUDE_MODEL", help="The model's name in the server's URLs.")] = "elude",
+    beside: Annotated[
+        str | None,
+        typer.Option(
+            help="A second model, whose answers and concepts stand beside those of the first.", metavar="URL|BUNDLE"
+        ),
+    ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Look into a model in the browser: what it sees, which sub-units count, and what happens when they are steered.
 
-    Example: elude explore BUNDLE
+    Examples: elude explore BUNDLE
+
+    elude explore BUNDLE --beside OTHER
     """
     try:
         from elude.handlers.explorer.app import explore as run
@@ -57,20 +65,22 @@ def explore(
     from elude.handlers.settings import read_settings
     from elude.handlers.torchserve.client import Client
 
+    def backend(source: str, name: str) -> Remote | Own:
+        if source.startswith(("http://", "https://")):
+            return Remote(Client(source, token, model=model))
+        settings, threads = read_settings({}), os.cpu_count() or 1
+        opened = Service.open(source, settings, model=model, requirements=Requirements.load(), threads=threads)
+        return Own(opened, name)
+
     def ready(address: str) -> None:
-        typer.echo(f"Explore {target} at {address}    (Ctrl-C stops)")
+        typer.echo(f"Explore {' beside '.join(sources)} at {address}    (Ctrl-C stops)")
         if open_page:
             webbrowser.open(address)
 
-    backend: Remote | Own
-    if target.startswith(("http://", "https://")):
-        backend = Remote(Client(target, token, model=model))
-    else:
-        opened = Service.open(
-            target, read_settings({}), model=model, requirements=Requirements.load(), threads=os.cpu_count() or 1
-        )
-        backend = Own(opened)
-    run(backend, host, port, ready)
+    sources = [target] if beside is None else [target, beside]
+    names = [Path(source).resolve().name for source in sources]
+    own, *second = map(backend, sources, names if len(set(names)) == len(names) else sources)
+    run(own, host, port, ready, *second)
 
 
 @commands.command()

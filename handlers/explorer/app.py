@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from elude.handlers.errors import ImageError, UsageError
@@ -41,16 +41,16 @@ HEADERS = {
 }
 
 
-def application(backend: Backend, hosts: Iterable[str]) -> ASGIApp:
+def application(backend: Backend, hosts: Iterable[str], beside: Backend | None = None) -> ASGIApp:
     """The web application.
 
     Args:
         backend: answers the page's requests.
         hosts: ``Host`` headers that are answered, with port, e.g. ``127.0.0.1:8765``.
+        beside: answers the same images in a second column, under ``/beside``.
     """
-    preprocess, limits = Preprocess.from_json(backend.facts["preprocess"]), Limits.from_json(backend.facts["limits"])
-    most = 2 * limits.max_bytes + 2**16
     files = {path.name: path.read_bytes() for path in PAGE.iterdir() if path.suffix in _KINDS}
+    names = [side.name for side in (backend, beside) if side is not None]
     shown: list[JSONResponse] = []
 
     async def page(request: Request) -> Response:
@@ -58,6 +58,30 @@ def application(backend: Backend, hosts: Iterable[str]) -> ASGIApp:
         if name not in files:
             raise HTTPException(404, f"There is no {name[:100]}.")
         return Response(files[name], media_type=_KINDS[Path(name).suffix])
+
+    async def sides(request: Request) -> Response:
+        return JSONResponse(names)
+
+    async def some(request: Request) -> Response:
+        if not shown:
+            shown.append(JSONResponse(await examples(backend)))
+        return shown[0]
+
+    def refuse(request: Request, error: HTTPException) -> Response:
+        return Response(refusal(error.detail, error.status_code), error.status_code, media_type="application/json")
+
+    routes: list[Route | Mount] = [Route("/", page), Route("/examples", some), Route("/sides", sides)]
+    routes += [*_questions(backend), Route("/{file}", page)]
+    if beside is not None:
+        routes.append(Mount("/beside", routes=_questions(beside)))
+    handlers = {HTTPException: refuse}
+    return _Guard(Starlette(routes=routes, exception_handlers=handlers), frozenset(hosts))  # type: ignore[arg-type]
+
+
+def _questions(backend: Backend) -> list[Route]:
+    """What the page asks of one model: its operations, and what it sees of an image."""
+    preprocess, limits = Preprocess.from_json(backend.facts["preprocess"]), Limits.from_json(backend.facts["limits"])
+    most = 2 * limits.max_bytes + 2**16
 
     async def ask(request: Request) -> Response:
         status, body = await backend.ask(await read_body(request, most))
@@ -77,18 +101,7 @@ def application(backend: Backend, hosts: Iterable[str]) -> ASGIApp:
         picture(read()).save(buffer, "PNG")
         return buffer.getvalue()
 
-    async def some(request: Request) -> Response:
-        if not shown:
-            shown.append(JSONResponse(await examples(backend)))
-        return shown[0]
-
-    def refuse(request: Request, error: HTTPException) -> Response:
-        return Response(refusal(error.detail, error.status_code), error.status_code, media_type="application/json")
-
-    routes = [Route("/", page), Route("/examples", some), Route("/{file}", page)]
-    routes += [Route("/ask", ask, methods=["POST"]), Route("/view", view, methods=["POST"])]
-    handlers = {HTTPException: refuse}
-    return _Guard(Starlette(routes=routes, exception_handlers=handlers), frozenset(hosts))  # type: ignore[arg-type]
+    return [Route("/ask", ask, methods=["POST"]), Route("/view", view, methods=["POST"])]
 
 
 class _Guard:
@@ -124,7 +137,9 @@ class _Guard:
         return ""
 
 
-def explore(backend: Backend, host: str, port: int, ready: Callable[[str], None]) -> None:
+def explore(
+    backend: Backend, host: str, port: int, ready: Callable[[str], None], beside: Backend | None = None
+) -> None:
     """Serve the explorer until Ctrl-C.
 
     Args:
@@ -132,6 +147,7 @@ def explore(backend: Backend, host: str, port: int, ready: Callable[[str], None]
         host: address to listen on, which is also the name that browsers must use; loopback's other names are taken too.
         port: 0 for any free one.
         ready: called with the page's address once it can be opened.
+        beside: a second model, whose answers stand in a second column.
 
     Raises:
         UsageError: the address is taken or not this machine's, or stands for all addresses.
@@ -153,7 +169,8 @@ def explore(backend: Backend, host: str, port: int, ready: Callable[[str], None]
         taken = listening.getsockname()[1]
         name = f"[{host}]" if family == socket.AF_INET6 else host
         hosts = {f"{other}:{taken}" for other in (name, *(("localhost",) if host in ("127.0.0.1", "::1") else ()))}
-        config = uvicorn.Config(application(backend, hosts), log_level="warning", access_log=False, lifespan="off")
+        app = application(backend, hosts, beside)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
         listening.listen(128)
         ready(f"http://{name}:{taken}/")
         uvicorn.Server(config).run(sockets=[listening])

@@ -22,6 +22,7 @@ _EXAMPLES = 24
 class Backend(Protocol):
     """Answers requests of ``handlers/requests/schema.py`` as JSON."""
 
+    name: str  # what the page calls it
     facts: dict[str, Any]  # the answer of 'describe'
 
     async def ask(self, body: bytes) -> tuple[int, bytes]:
@@ -32,7 +33,8 @@ class Backend(Protocol):
 class Own:
     """Runs the bundle in this process."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, name: str = "bundle") -> None:
+        self.name = name
         self.facts = service.describe()
         self._batches = Batches(service)
 
@@ -51,6 +53,7 @@ class Remote:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self.name = client.url
         self.facts = client.describe()
         missing = {"limits", "preprocess", "layers"} - self.facts.keys()
         if missing:

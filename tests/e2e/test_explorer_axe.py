@@ -1,5 +1,5 @@
-"""The explorer's accessibility by axe-core: the list, the pages of a sub-unit and of a concept, a comparison and a
-search, light and dark, wide and narrow.
+"""The explorer's accessibility by axe-core: the list, the pages of a sub-unit and of a concept, a comparison, two
+models and a search, light and dark, wide and narrow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with exploring(make_bundle(tmp_path_factory.mktemp("explored") / "b", PORTRAYED, PORTRAITS).root) as found:
+    root = make_bundle(tmp_path_factory.mktemp("explored") / "b", PORTRAYED, PORTRAITS).root
+    with exploring(root, "--beside", str(root)) as found:
         yield found
 
 
@@ -44,6 +45,7 @@ def test_nothing_is_found(browser: Any, address: str, axe: str, scheme: str, wid
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page.goto(address)
     page.wait_for_selector("#parts li")
+    page.wait_for_selector("#beside-models li")
     page.locator("#parts button.steer").first.click()
     page.locator("#edits input[type=range]").fill("-6")
     page.locator("#copy summary").click()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from _explorer import listen, running
-from _worked import PICTURE, PIXELS, TEXT, WorkedSession, make_bundle
+from _worked import PICTURE, PIXELS, TEXT, WorkedSession, make_bundle, with_presets
 from PIL import Image
 
 from elude.handlers.errors import RequestError, UsageError
@@ -191,6 +191,28 @@ def test_the_key_never_leaves_the_explorer(service: Service) -> None:
         assert KEY.encode() not in body
         assert "wrong key" not in body.decode(errors="replace").replace("missing or wrong", "")
         assert KEY not in str(headers)
+
+
+def test_a_second_model_answers_beside_the_first_and_not_without_it(tmp_path: Path, service: Service) -> None:
+    second = Service(with_presets(tmp_path / "b"), WorkedSession())
+    listening, port = listen()
+    app = application(Own(service, "first"), [f"127.0.0.1:{port}"], Own(second, "second"))
+    asked = json.dumps({"op": "steer", "image": TEXT, "preset": "no red", "compare": False}).encode()
+    with running(app, listening):
+        explorer = Explorer(port)
+        assert json.loads(explorer.send("GET", "/sides")[1]) == ["first", "second"]
+        assert explorer.send("POST", "/ask", asked)[0] == 404
+        status, body, headers = explorer.send("POST", "/beside/ask", asked)
+        assert (status, json.loads(body)) == (200, json.loads(second.answer([Call(json.loads(asked))])[0].body))
+        assert "content-security-policy" in headers
+        assert explorer.send("POST", "/beside/view", PICTURE)[:2] == explorer.send("POST", "/view", PICTURE)[:2]
+        assert explorer.send("POST", "/beside/view", b"broken")[0] == 400
+        assert explorer.send("POST", "/beside/ask", asked, origin="http://evil.example")[0] == 403
+
+
+def test_one_model_has_nothing_beside_it(explorer: Explorer) -> None:
+    assert len(json.loads(explorer.send("GET", "/sides")[1])) == 1
+    assert explorer.send("POST", "/beside/ask", b'{"op": "describe"}')[0] == 404
 
 
 def test_a_server_that_went_away_is_told(service: Service) -> None:

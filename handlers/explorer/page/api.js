@@ -26,20 +26,26 @@ async function send(path, body, type) {
   throw new Refusal(refused.message);
 }
 
-export async function ask(op, fields = {}) {
-  return (await send("ask", JSON.stringify({ op, ...fields }), "application/json")).json();
+/** One operation; `side` is "beside/" for the second model. */
+export async function ask(op, fields = {}, side = "") {
+  return (await send(`${side}ask`, JSON.stringify({ op, ...fields }), "application/json")).json();
 }
 
 /** What the model sees of an image: a PNG. */
-export async function view(bytes) {
-  return (await send("view", bytes, "application/octet-stream")).blob();
+export async function view(bytes, side = "") {
+  return (await send(`${side}view`, bytes, "application/octet-stream")).blob();
 }
 
-export async function examples() {
-  const answer = await fetch("examples");
-  if (!answer.ok) throw new Refusal(`The examples are not available: the explorer answered ${answer.status}.`);
+async function load(path) {
+  const answer = await fetch(path);
+  if (!answer.ok) throw new Refusal(`The ${path} are not available: the explorer answered ${answer.status}.`);
   return answer.json();
 }
+
+export const examples = () => load("examples");
+
+/** The names of the models: one, or two that are shown beside each other. */
+export const sides = () => load("sides");
 
 /** Runs one request at a time and then the newest that came meanwhile: a slider is followed live, and the latest answer wins. */
 export function live(work, fail) {

@@ -4,10 +4,10 @@ import { h, isConcept, link, short, titleOf } from "./dom.js";
 import { steerButton, thumbs } from "./parts.js";
 
 /** How strong a concept is on the image, as a bar and in words. */
-export function strength(relative) {
+export function strength(relative, words = " of its maximum") {
   const filled = h("span", { class: "bar" });
   filled.style.width = `${100 * Math.min(1, relative)}%`;
-  return h("p", { class: "strength" }, h("span", { class: "track", "aria-hidden": "true" }, filled), h("span", {}, `${Math.round(100 * relative)} % of its maximum`));
+  return h("p", { class: "strength" }, h("span", { class: "track", "aria-hidden": "true" }, filled), h("span", {}, `${Math.round(100 * relative)} %${words}`));
 }
 
 export const members = (entry) => (entry.members === 1 ? "1 sub-unit" : `${entry.members} sub-units`);

@@ -1,6 +1,7 @@
 // The page: what is picked, asked and shown.
 
 import * as api from "./api.js";
+import * as beside from "./beside.js";
 import { comparison, snapshot } from "./compare.js";
 import { conceptPage } from "./concept_page.js";
 import { conceptRow, findConcept } from "./concepts.js";
@@ -121,7 +122,7 @@ async function setImage(name, bytes, from = "") {
   calm("image");
   const small = !from && bytes.length <= IN_ADDRESS;
   Object.assign(state, { image: from || small ? name : "", from, data: small ? toAddress(subject.base64) : "" });
-  [units, strong, plain] = [new Map(), null, null];
+  [units, strong, plain, prediction] = [new Map(), null, null, null];
   showLink();
   by("hint").hidden = true;
   by("picture").setAttribute("aria-label", captionOf());
@@ -173,6 +174,7 @@ const predict = api.live(async () => {
   timed();
   if (!exact) refining = setTimeout(() => refine(asked, edits, texts).catch((error) => tell(error, "prediction")), REST);
   if (pinned) showComparison().catch((error) => tell(error, "comparison"));
+  refreshBeside();
 }, (error) => tell(error, "prediction"));
 
 function show(answer, texts) {
@@ -299,9 +301,22 @@ function replaceEdits(edits, preset) {
 
 // ---- comparison ----
 
-async function present() {
-  const { concepts } = await strongest();
-  return snapshot(subject, state, prediction, concepts ?? []);
+const present = async () => snapshot(subject, state, prediction, await strongest());
+
+/** The second model's answer; only once the first has answered, which is waited for. */
+const refreshBeside = api.live(async () => {
+  if (!beside.there() || !prediction) return;
+  await beside.show(subject, state.beside, context, present);
+  calm("beside");
+}, (error) => {
+  beside.clear();
+  tell(error, "beside");
+});
+
+function useBeside(preset) {
+  state.beside = preset;
+  keep();
+  refreshBeside();
 }
 
 async function pin() {
@@ -424,6 +439,7 @@ async function go() {
     Promise.allSettled(state.edits.map((edit) => learn(edit.id))).then(showSteering); // with names and ranges
   } else state.edits = before.edits; // the objects that the sliders hold
   showView();
+  if (before.beside !== state.beside) refreshBeside();
   if (state.data) {
     if (state.data !== before.data) await linkedImage();
   } else if (state.image !== before.image && state.image) await findImage();
@@ -466,6 +482,7 @@ function showControls() {
   by("order").value = state.order;
   by("target").value = state.target;
   by("layer").value = state.layer;
+  by("beside-preset").value = state.beside;
   by("target-label").hidden = state.order !== "effect";
   by("layer-label").hidden = model.layers.length < 2 || state.order === "unusual";
 }
@@ -530,7 +547,7 @@ async function copy(button) {
 async function start() {
   const examples = api.examples();
   examples.catch(() => {}); // told below, where it is awaited
-  model = await api.ask("describe");
+  [model] = await Promise.all([api.ask("describe"), beside.open(useBeside)]);
   const { source, layers } = model;
   by("model").textContent = `${source.model} · ${layers.map((layer) => `${layer.name}: ${layer.units} units, ${layer.sub_units} sub-units`).join(" · ")}`;
   connect();

@@ -2,8 +2,8 @@ import { isConcept } from "./dom.js";
 
 // What the page shows, all of which its address holds, so that a link leads to the same view.
 
-export const state = { image: "", from: "", unit: "", data: "", q: "", order: "activation", target: "", layer: "", edits: [], preset: "" };
-const TEXTS = ["image", "from", "unit", "data", "q", "order", "target", "layer", "preset"];
+export const state = { image: "", from: "", unit: "", data: "", q: "", order: "activation", target: "", layer: "", edits: [], preset: "", beside: "" };
+const TEXTS = ["image", "from", "unit", "data", "q", "order", "target", "layer", "preset", "beside"];
 const ORDERS = ["activation", "effect", "unusual"];
 
 /** `ID=ACTION[:VALUE][@PATCHES]`, as the command line writes an edit. */
