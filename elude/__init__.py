@@ -20,8 +20,6 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from elude.instead import no_attribute
-
 if TYPE_CHECKING:
     from elude.exporter.export.export_settings import ExportSettings
     from elude.exporter.graph.bake import bake
@@ -114,6 +112,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
+        from elude.instead import no_attribute  # not above: this file travels in archives, that one does not
+
         raise no_attribute("module 'elude'", name, _INSTEAD)
     return getattr(importlib.import_module(_MODULES[name]), name)
 

@@ -127,6 +127,9 @@ def test_the_demo_runs_outside_the_repository(binaries: Path, tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "demo" / "bundle" / "report.html").is_file()
+    gate = re.search(r"all checks +│ .*?│", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert gate is not None
+    assert gate.group().split() == re.search(r"all checks +│ .*?│", done.stdout).group().split()  # type: ignore[union-attr]
 
 
 @pytest.mark.slow
