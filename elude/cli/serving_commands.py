@@ -19,6 +19,7 @@ from elude.handlers.files import parse_json, read_json, read_plain
 from elude.handlers.requests.edit_text import parse_edit
 
 WIDTH = 100  # of a line of an answer
+HITS = 10  # concepts, and sub-units, of a search without --top-k: a screen or two
 NEW_KEY = (
     "Give the key of the running server: run the line 'export ELUDE_URL=… ELUDE_TOKEN=…' that it printed. If the key "
     "has expired, start the server again; 'elude serve --token-minutes' sets how long it is valid."
@@ -98,7 +99,8 @@ def call(
     preset: Annotated[str | None, typer.Option(help="For 'steer': a named list of edits instead.")] = None,
     compare: Annotated[bool | None, typer.Option(help="For 'steer': also the unsteered prediction.")] = None,
     top_k: Annotated[
-        int | None, typer.Option(help="How many at most, for 'predict', 'inspect', 'steer' and 'search'.")
+        int | None,
+        typer.Option(help=f"How many at most, for 'predict', 'inspect', 'steer' and 'search' (there {HITS} of each)."),
     ] = None,
     by: Annotated[str | None, typer.Option(help="For 'inspect': activation or effect.")] = None,
     target: Annotated[str | None, typer.Option(help="For 'inspect --by effect': the class.")] = None,
@@ -138,6 +140,9 @@ def call(
     fields |= subject(operation, what, image, fields)
     if operation == "inspect":
         fields.setdefault("heat_map", "none")  # hundreds of numbers per sub-unit
+    shortened = operation == "search" and "limit" not in fields
+    if shortened:
+        fields["limit"] = HITS
     known = [entry.name for entry in dataclasses.fields(OPERATIONS[operation])]
     if unknown := [name for name in fields if name not in known]:
         takes = f"It takes {', '.join(known)}." if known else "It takes nothing."
@@ -149,10 +154,14 @@ def call(
             raise RequestError(error.message, NEW_KEY, error.status) from error
         raise
     typer.echo(visible(pretty(answer)))
+    if shortened and HITS in map(len, filter(None, (answer.get("concepts"), answer.get("sub_units")))):
+        typer.echo(f"These are the best {HITS}; there may be more: --top-k {2 * HITS}", err=True)
 
 
 def pretty(value: Any, indent: str = "") -> str:
-    """JSON for reading: an object or list that fits stands on one line, and so does a list of numbers of any depth."""
+    """JSON for reading: an object or list that fits stands on one line, and so does a list of numbers of any depth;
+    of an object of plain values, lines are filled.
+    """
     line = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, (dict, list)) or not value or len(indent) + len(line) <= WIDTH or numeric(value):
         return line
@@ -161,8 +170,21 @@ def pretty(value: Any, indent: str = "") -> str:
         lines = [f"{json.dumps(name, ensure_ascii=False)}: {pretty(entry, deeper)}" for name, entry in value.items()]
     else:
         lines = [pretty(entry, deeper) for entry in value]
+    if isinstance(value, dict) and not any(isinstance(entry, (dict, list)) for entry in value.values()):
+        return "{" + f",\n{deeper}".join(filled(lines, WIDTH - len(deeper))) + "}"
     begin, end = "{}" if isinstance(value, dict) else "[]"
     return begin + ",".join(f"\n{deeper}{line}" for line in lines) + f"\n{indent}{end}"
+
+
+def filled(fields: list[str], width: int) -> list[str]:
+    """The fields in lines, each as many as fit."""
+    lines = fields[:1]
+    for field in fields[1:]:
+        if len(lines[-1]) + len(field) + 3 > width:
+            lines.append(field)
+        else:
+            lines[-1] += f", {field}"
+    return lines
 
 
 def numeric(value: Any) -> bool:

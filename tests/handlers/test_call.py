@@ -16,6 +16,7 @@ from _worked import LAYER, PICTURE, TEXT, WorkedSession, with_presets
 from typer.testing import CliRunner
 
 from elude.cli import app
+from elude.cli.serving_commands import pretty
 from elude.handlers.errors import EludeError, RequestError, UsageError
 from elude.handlers.requests.calls import Call
 from elude.handlers.requests.edit_text import parse_edit
@@ -105,6 +106,26 @@ def test_the_answer_is_the_services(
     expected = service.answer([Call(request_)])[0]
     assert expected.status == 200, expected.body
     assert call(url, *[image if word == "IMAGE" else word for word in arguments]) == json.loads(expected.body)
+
+
+def test_a_search_shows_the_best_and_says_that_there_may_be_more(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("elude.cli.serving_commands.HITS", 1)
+    command = ["call", "search", "thing", "--url", url, "--token", KEY]
+    short = CliRunner().invoke(app, command)
+    assert len(json.loads(short.stdout)["sub_units"]) == 1
+    assert "--top-k" in short.stderr
+    full = CliRunner().invoke(app, [*command, "--top-k", "5"])
+    assert len(json.loads(full.stdout)["sub_units"]) == 2
+    assert full.stderr == ""
+
+
+def test_an_answer_is_the_same_json_in_few_lines_that_are_not_too_wide() -> None:
+    hit = {"id": "blocks.5.mlp.fc2/u0.s0", "name": 'a, b: "c" ' * 3} | {f"number {i}": 0.123456789 for i in range(12)}
+    answer = {"query": "b", "empty": {}, "sub_units": [hit] * 10}
+    text = pretty(answer)
+    assert json.loads(text) == answer
+    assert max(map(len, text.splitlines())) <= 100
+    assert len(text.splitlines()) < 60
 
 
 def test_fields_from_a_file_and_from_standard_input(url: str, service: Service, image: str, tmp_path: Path) -> None:
