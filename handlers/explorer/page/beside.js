@@ -79,7 +79,7 @@ export async function show(subject, preset, context, present) {
   if (asked[0] !== subject || asked[1] !== preset) return;
   const text = agreement(first, last);
   by("beside-agreement").textContent = text;
-  by("beside-prediction").replaceChildren(table("Prediction", names, rows(first.prediction, last.prediction, (label) => label, [first.shown, last.shown])));
+  by("beside-prediction").replaceChildren(table("Prediction, the first five of each", names, rows(first.prediction, last.prediction, (label) => label, [first.shown, last.shown])));
   if (fresh || !by("beside-models").firstChild) {
     by("beside-models").replaceChildren(
       model(first, names[0], context, (entry, id) => link(id, titleOf(entry))), model(last, names[1], other, titleOf));
