@@ -16,6 +16,7 @@ import typer
 import elude
 from elude.cli import GROUPS, app
 from elude.cli.export_commands import what_more_would_buy
+from elude.cli.terminal import show
 from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.requests.edit_text import parse_edit
 
@@ -202,3 +203,9 @@ def test_what_is_mistyped_is_found_before_torch_is_loaded(tmp_path: Path) -> Non
 def test_every_command_is_in_a_group() -> None:
     grouped = [name for names in GROUPS.values() for name in names]
     assert sorted(grouped) == sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("title", ["Gate: PASSED, policy release", "a title " * 15])
+def test_a_title_that_is_wider_than_its_table_stays_on_one_line(title: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show(title, {"all checks": "44 pass"})
+    assert title.strip() in [line.strip() for line in capsys.readouterr().out.splitlines()]

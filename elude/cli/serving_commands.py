@@ -160,7 +160,7 @@ def call(
 
 def pretty(value: Any, indent: str = "") -> str:
     """JSON for reading: an object or list that fits stands on one line, and so does a list of numbers of any depth;
-    of an object of plain values, lines are filled.
+    of an object within one, lines are filled.
     """
     line = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, (dict, list)) or not value or len(indent) + len(line) <= WIDTH or numeric(value):
@@ -170,10 +170,17 @@ def pretty(value: Any, indent: str = "") -> str:
         lines = [f"{json.dumps(name, ensure_ascii=False)}: {pretty(entry, deeper)}" for name, entry in value.items()]
     else:
         lines = [pretty(entry, deeper) for entry in value]
-    if isinstance(value, dict) and not any(isinstance(entry, (dict, list)) for entry in value.values()):
+    if isinstance(value, dict) and fills(value, lines, bool(indent)):
         return "{" + f",\n{deeper}".join(filled(lines, WIDTH - len(deeper))) + "}"
     begin, end = "{}" if isinstance(value, dict) else "[]"
     return begin + ",".join(f"\n{deeper}{line}" for line in lines) + f"\n{indent}{end}"
+
+
+def fills(value: dict[str, Any], lines: list[str], inner: bool) -> bool:
+    """Whether an object's fields may share lines: each fits on one, and at the top none is an object or a list."""
+    return not any("\n" in line for line in lines) and (
+        inner or not any(isinstance(entry, (dict, list)) for entry in value.values())
+    )
 
 
 def filled(fields: list[str], width: int) -> list[str]:

@@ -30,13 +30,15 @@ def show(title: str, rows: dict[str, Any], as_json: bool = False) -> None:
         return
     cells = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in rows.items()}
     texts = {visible(name): visible(text) for name, text in cells.items()}
-    table = Table(title=escape(visible(title)), title_justify="left", show_header=False, title_style="bold")
+    heading = visible(title)
+    console = Console()
+    console.width = min(console.width, 140) if console.is_terminal else max(_width(texts), cell_len(heading))
+    table = Table(title=escape(heading), title_justify="left", show_header=False, title_style="bold")
+    table.min_width = min(cell_len(heading), console.width)  # else it would break over the width of the cells
     for _ in range(2):
         table.add_column(overflow="fold")  # a hash or a path that is cut short is of no use
     for name, text in texts.items():
         table.add_row(escape(name), escape(text))
-    console = Console()
-    console.width = min(console.width, 140) if console.is_terminal else _width(texts)
     console.print(table)
 
 
