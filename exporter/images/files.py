@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from elude.exporter.images.source import SUFFIXES, Entry, ImageSource
 from elude.handlers.errors import UsageError
-from elude.handlers.images.arrays import SUFFIX as ARRAY
+from elude.handlers.images.arrays import SUFFIXES as ARRAYS
 
 LAYOUT = "Give a folder or .tar of images, ideally one sub-folder per class."
 
@@ -23,7 +23,8 @@ def open_files(path: Path) -> ImageSource:
 
     In both, the first folder level is the class and files directly at the top have none, unless a
     file ``KEY.cls`` beside ``KEY.png`` (the WebDataset layout) names it. Files that are no images
-    by their suffix, and hidden ones, are passed over. Arrays (``.npy``) are the images where there are no pictures.
+    by their suffix, and hidden ones, are passed over. Arrays (``.npy``, ``.npz``) are the images where there are no
+    pictures.
 
     Raises:
         UsageError: nothing there, not a plain tar, or no image in it.
@@ -35,9 +36,9 @@ def open_files(path: Path) -> ImageSource:
     else:
         raise UsageError(f"There are no images at {path}: no such file or folder.", LAYOUT)
     classes = {entry.name.removesuffix(".cls"): _read_class(entry) for entry in files if entry.name.endswith(".cls")}
-    images = _ending(files, SUFFIXES) or _ending(files, {ARRAY})
+    images = _ending(files, SUFFIXES) or _ending(files, ARRAYS)
     if not images:
-        endings = ", ".join([*sorted(SUFFIXES), ARRAY])
+        endings = ", ".join([*sorted(SUFFIXES), *ARRAYS])
         raise UsageError(f"There are no images in {path}: none of its {len(files)} files ends in {endings}.", LAYOUT)
     labelled = [replace(entry, label=_label(PurePosixPath(entry.name), classes)) for entry in images]
     return ImageSource(str(path), tuple(sorted(labelled, key=lambda entry: entry.name)))

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from elude.exporter.images.source import SUFFIXES, Entry, ImageSource
 from elude.handlers.errors import UsageError
 from elude.handlers.files import read_plain
-from elude.handlers.images.arrays import SUFFIX as ARRAY
+from elude.handlers.images.arrays import SUFFIXES as ARRAYS
 
 LIST_SUFFIXES = (".txt", ".lst", ".tsv")
 _FORM = (
@@ -52,6 +52,6 @@ def _parse(line: str) -> tuple[str, str | None]:
     name, tab, label = line.strip().partition("\t")
     if not tab:
         before, space, after = line.strip().rpartition(" ")
-        if space and PurePosixPath(before.strip()).suffix.lower() in {*SUFFIXES, ARRAY}:
+        if space and PurePosixPath(before.strip()).suffix.lower() in {*SUFFIXES, *ARRAYS}:
             name, label = before, after
     return name.strip(), label.strip() or None

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elude.handlers.errors import ImageError
-from elude.handlers.images.arrays import is_array, read_array
-from elude.handlers.images.decode import Limits, decode, decode_all, require_together
+from elude.handlers.images.arrays import is_array, read_arrays
+from elude.handlers.images.decode import Limits, decode, decode_all
 from elude.handlers.images.preprocess import Preprocess
 
 Pixels: TypeAlias = NDArray[np.uint8 | np.float32]
@@ -28,7 +28,8 @@ def read_pixels(data: bytes, name: str, preprocess: Preprocess, limits: Limits) 
         ImageError: it cannot be used; names it.
     """
     if not preprocess.takes_pictures:
-        return preprocess.bands(_checked(data, name, preprocess, limits))
+        (values,) = _arrays([(name, data)], preprocess, limits)
+        return preprocess.bands(values)
     _refuse_array(data, name, preprocess)
     image = decode(data, name, limits)
     preprocess.check_size(image.size, name)
@@ -56,9 +57,7 @@ def pixel_readers(
             _refuse_array(data, name, preprocess)
         decoders = decode_all(images, limits, preprocess.check_size)
         return [partial(_picture_pixels, decoder, preprocess) for decoder in decoders]
-    arrays = [_checked(data, name, preprocess, limits) for name, data in images]
-    require_together(sum(values.shape[0] * values.shape[1] for values in arrays), limits)
-    return [partial(preprocess.bands, values) for values in arrays]
+    return [partial(preprocess.bands, values) for values in _arrays(images, preprocess, limits)]
 
 
 def picture(pixels: Pixels) -> Image.Image:
@@ -88,7 +87,8 @@ def _refuse_array(data: bytes, name: str, preprocess: Preprocess) -> None:
         )
 
 
-def _checked(data: bytes, name: str, preprocess: Preprocess, limits: Limits) -> NDArray[np.float32]:
-    values = read_array(data, name, preprocess.channels, limits)
-    preprocess.check_size((values.shape[1], values.shape[0]), name)
-    return values
+def _arrays(images: Sequence[tuple[str, bytes]], preprocess: Preprocess, limits: Limits) -> list[NDArray[np.float32]]:
+    arrays = read_arrays(images, preprocess.channels, limits)
+    for values, (name, _) in zip(arrays, images, strict=True):
+        preprocess.check_size((values.shape[1], values.shape[0]), name)
+    return arrays

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -266,6 +267,41 @@ def tiffs() -> Iterator[tuple[str, bytes]]:
     yield "TIFF of floats", encoded(Image.fromarray(np.ones((2000, 700), np.float32)), "TIFF")
     yield "BigTIFF", b"II+\0\x08\0\0\0" + bytes(64)
     yield "cut TIFF", tiff(_grey(64, 64))[:40]
+
+
+def band_files() -> Iterator[tuple[str, bytes]]:
+    """Files of arrays and of many bands, for models of more channels than a picture has."""
+    strips = {273: (4, [8]), 278: (4, [1]), 279: (4, [40])}
+    for compression in (1, 5, 8, 32_773):
+        many = {273: (4, [8] * 9_999), 278: (4, [1]), 279: (4, [40] * 9_999), 259: (3, [compression])}
+        yield f"9,999 strips, compression {compression}", tiff(_grey(20, 9_999) | many, bytes(400))
+        whole = zlib.compress(bytes(MOST)) if compression == 8 else bytes(MOST // 2)
+        base = _grey(900, 900) | {259: (3, [compression]), 277: (3, [7]), 279: (4, [len(whole)]), 273: (4, [400])}
+        yield f"seven samples, compression {compression}", tiff(base, whole)
+        tiles = {322: (4, [512]), 323: (4, [512]), 324: (4, [8] * 9_999), 325: (4, [400] * 9_999)}
+        narrow = {k: v for k, v in _grey(1, 512 * 9_999).items() if k not in strips}
+        yield (
+            f"tiles far wider than the image, {compression}",
+            tiff(narrow | tiles | {259: (3, [compression])}, bytes(999)),
+        )
+    one = tiff(_grey(64, 64, t258=(3, [8] * 9_999)), bytes(4096))
+    (count,) = struct.unpack_from("<H", one, 8)
+    end = 10 + 12 * count
+    yield "a directory of many values that follows itself", one[:end] + struct.pack("<I", 8) + one[end + 4 :]
+    for size in (16, 4_000_000_000):
+        head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': (7, {size}, 1), }}".encode() + b"\n"
+        content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file, file.open("a.npy", "w") as member:
+            member.write(content)
+            for _ in range(400):
+                member.write(bytes(1 << 20))
+        yield f"400 MiB zipped as {size} rows", buffer.getvalue()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for number in range(60_000):
+            file.writestr(f"{number}.npy", b"")
+    yield "a zip of 60,000 files", buffer.getvalue()
 
 
 def others() -> Iterator[tuple[str, bytes]]:

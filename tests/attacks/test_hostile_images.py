@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _fronts import MODEL, Web, ask_raw, connect, memory, pids
-from _hostile import KINDS, encoded, png, scans
+from _hostile import KINDS, band_files, encoded, png, scans, tiffs
 from _serving import Ask, images, make_bundle
 from PIL import Image
 
 from elude.handlers.errors import ImageError, UsageError
+from elude.handlers.images.arrays import read_array
 from elude.handlers.images.decode import Limits, decode, decode_all
 from elude.handlers.images.preprocess import Preprocess
 from elude.handlers.settings import Settings
@@ -62,6 +63,19 @@ def test_no_image_takes_a_second_or_64_mebibytes() -> None:
     print(f"{count} images, {refused} refused; slowest {slowest}; largest {largest}")
     assert count >= 100
     assert 0 < refused < count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3, 7])
+def test_no_image_of_many_bands_takes_a_second_or_64_mebibytes(channels: int) -> None:
+    for name, data in (*tiffs(), *band_files()):
+        peak()
+        before, begin = memory_of_this(), time.thread_time()
+        with contextlib.suppress(ImageError):
+            read_array(data, "image", channels, LIMITS)
+        seconds, grown = time.thread_time() - begin, peak() - before
+        assert seconds < MOST_SECONDS, (name, seconds)
+        assert grown < MOST_MEMORY, (name, grown)
 
 
 def memory_of_this() -> float:

@@ -16,6 +16,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from _fronts import MODEL, Web
 from PIL import Image
@@ -192,10 +193,15 @@ def test_a_model_of_twelve_channels_is_exported_measured_gated_served_and_steere
     wanted = expected("mine:twelve", TWELVE, unit)
     buffer = io.BytesIO()
     np.save(buffer, unit[1])  # channels last, float32: the same image
+    zipped, tiff = Path("second.npz"), Path("second.tif")
+    np.savez_compressed(zipped, values[1])
+    tifffile.imwrite(tiff, values[1], photometric="minisblack", planarconfig="separate", compression="zlib")
     with served("model.mar") as client:
         np.testing.assert_allclose(asked(client, image=text(paths[0].read_bytes())), wanted[0], atol=1e-5)
-        np.testing.assert_allclose(asked(client, image=text(buffer.getvalue())), wanted[1], atol=1e-5)
+        for data in (buffer.getvalue(), zipped.read_bytes(), tiff.read_bytes()):
+            np.testing.assert_allclose(asked(client, image=text(data)), wanted[1], atol=1e-5)
     model = elude.load("bundle")
+    assert model.predict(zipped).to_dict() == model.predict(tiff).to_dict() == model.predict(paths[1]).to_dict()
     for image in (paths[2], values[2], torch.from_numpy(unit[2].transpose(2, 0, 1)), paths[2].read_bytes()):
         answer = model.predict(image).probabilities
         np.testing.assert_allclose([answer["dark"], answer["light"]], wanted[2], atol=1e-5)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tracemalloc
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,21 @@ def saved(values: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def zipped(*arrays: np.ndarray, packed: bool = True) -> bytes:
+    buffer = io.BytesIO()
+    (np.savez_compressed if packed else np.savez)(buffer, *arrays)
+    return buffer.getvalue()
+
+
+def archive(name: str, content: bytes, extra: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(name, content)
+        for number in range(extra):
+            file.writestr(str(number), b"")
+    return buffer.getvalue()
+
+
 def sixteen_bits(height: int = 31, width: int = 23, channels: int = 5) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 2**16, (height, width, channels), dtype=np.uint16)
 
@@ -42,6 +59,8 @@ def test_channels_may_stand_first_or_last_and_bytes_in_any_order() -> None:
     np.testing.assert_array_equal(
         read_array(saved((values >> 8).astype(np.uint8)), "image", 5, LIMITS), (values >> 8) / np.float32(255)
     )
+    for packed in (True, False):
+        np.testing.assert_array_equal(read_array(zipped(first, packed=packed), "image", 5, LIMITS), expected)
     as_they_are = values.astype(np.float64) - 30_000
     np.testing.assert_array_equal(read_array(saved(as_they_are), "image", 5, LIMITS), as_they_are.astype(np.float32))
 
@@ -83,6 +102,15 @@ def header(text: str) -> bytes:
         (header("__import__('os').system('false')"), "not a NumPy array"),
         (b"\x93NUMPY\x03\x00" + bytes(20), "not a NumPy array"),
         (saved(np.zeros((5, 4, 4), np.int32)), "holds int32"),
+        (zipped(np.zeros((5, 4, 4), np.int32)), "holds int32"),
+        (zipped(sixteen_bits(), sixteen_bits()), "2 arrays"),
+        (zipped(sixteen_bits())[:-30], "not a .npz"),
+        (zipped(sixteen_bits())[30:], "not a NumPy array"),
+        (zipped(sixteen_bits())[:300] + bytes(8) + zipped(sixteen_bits())[308:], "cannot be unpacked"),
+        (archive("word/document.xml", b"<w/>"), "not a NumPy array"),
+        (archive("a.npy", b"x", extra=200), "not a .npz"),
+        (archive("a.npy", header("{'descr': '|O', 'fortran_order': False, 'shape': (5, 2, 2), }")), "holds object"),
+        (archive("a.npy", saved(sixteen_bits())[:-2]), "does not hold as many"),
         (saved(np.zeros((5, 4, 4), np.complex64)), "holds complex64"),
         (saved(np.full((5, 4, 4), np.nan)), "not finite"),
         (saved(np.full((5, 4, 4), 1e300)), "not finite"),
@@ -114,16 +142,30 @@ def test_limits_hold_for_arrays_too() -> None:
         read_pixels(data, "image", FIVE, Limits(max_bytes=len(data) - 1))
     with pytest.raises(ImageError, match="31 pixels"):
         read_pixels(data, "image", FIVE, Limits(max_pixels=31 * 23 - 1))
+    with pytest.raises(ImageError, match="unpacked"):
+        read_pixels(zipped(np.zeros((31, 23, 5), np.uint16)), "image", FIVE, Limits(max_bytes=31 * 23 * 10))
     with pytest.raises(ImageError, match="together"):
         pixel_readers([("a", data), ("b", data)], FIVE, Limits(max_pixels=31 * 23 + 1))
 
 
+def test_of_a_zip_no_more_is_unpacked_than_an_image_may_have() -> None:
+    bomb = archive("a.npy", bytes(24 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match="unpacked"):
+            read_array(bomb, "image", 5, Limits(max_bytes=1 << 20))
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_model_of_pictures_takes_no_array() -> None:
-    data = saved(np.zeros((20, 20, 3), np.uint8))
-    with pytest.raises(ImageError, match=r"a\.npy is a NumPy array.*3 channels"):
-        read_pixels(data, "a.npy", COLOUR, LIMITS)
-    with pytest.raises(ImageError, match=r"a\.npy is a NumPy array.*3 channels"):
-        pixel_readers([("a.npy", data)], COLOUR, LIMITS)
+    values = np.zeros((20, 20, 3), np.uint8)
+    for data in (saved(values), zipped(values)):
+        with pytest.raises(ImageError, match=r"a\.npy is a NumPy array.*3 channels"):
+            read_pixels(data, "a.npy", COLOUR, LIMITS)
+        with pytest.raises(ImageError, match=r"a\.npy is a NumPy array.*3 channels"):
+            pixel_readers([("a.npy", data)], COLOUR, LIMITS)
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "L"), (3, "RGB"), (7, "RGB")])
