@@ -17,6 +17,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from elude.handlers.answers.openapi_paths import paths, ref
 from elude.handlers.answers.schema import ANSWERS, SHARED
+from elude.handlers.requests.number_tensors import DATATYPES
 from elude.handlers.requests.schema import OPERATIONS, EditRequest
 from elude.handlers.settings import Limits
 
@@ -122,6 +123,17 @@ def _kserve(limits: Limits) -> _Schema:
         },
         "required": ["name", "datatype", "shape", "data"],
     }
+    numbers = {
+        "type": "object",
+        "description": "images of a model of many channels",
+        "properties": {
+            "name": {"const": "image"},
+            "datatype": {"enum": list(DATATYPES)},
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 3, "maxItems": 4},
+            "data": {"type": "array", "description": "numbers, flat or nested", "minItems": 1},
+        },
+        "required": ["name", "datatype", "shape", "data"],
+    }
     output = {
         "type": "object",
         "properties": {
@@ -133,7 +145,7 @@ def _kserve(limits: Limits) -> _Schema:
         "required": ["name", "datatype", "shape", "data"],
     }
     asked = {
-        "inputs": {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1},
+        "inputs": {"type": "array", "items": {"anyOf": [tensor, numbers]}, "minItems": 1, "maxItems": 1},
         "id": {"type": "string", "maxLength": 200},
         "parameters": {"type": "object", "description": "'op' and its options, for all elements"},
         "outputs": {"type": "array", "description": "ignored: all are given"},

@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -29,6 +29,8 @@ from elude.handlers.images.decode import Limits, require_bytes, require_pixels, 
 from elude.handlers.images.structure import StructureError
 
 SUFFIXES = (".npy", ".npz")
+_FORTRAN: Literal["F"] = "F"
+_C: Literal["C"] = "C"
 _ZIP = b"PK\x03\x04"
 _LARGEST: dict[np.dtype[Any], int] = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535}
 _LONGEST_HEADER = 1024  # NumPy writes 128 bytes
@@ -165,7 +167,7 @@ def _npy(data: bytes, name: str, channels: int) -> _Stored:
             f"{name} is not a NumPy array or a TIFF.",
             f"The model takes {channels} channels, which no picture has: send the bytes that numpy.save writes.",
         ) from error
-    start, order = file.tell(), "F" if fortran else "C"
+    start, order = file.tell(), _FORTRAN if fortran else _C
     if not dtype.hasobject and math.prod(shape) * dtype.itemsize != len(data) - start:
         raise ImageError(f"{name} does not hold as many values as its shape {shape} has.", "Is it truncated?")
     return _Stored(

@@ -1,7 +1,8 @@
 """The one reader of requests, for both front ends: image bytes, our own JSON, HTML forms, and KServe's protocols.
 
 What a body is shows in its bytes, whatever content type it was sent with. KServe V1 is ``{"instances": [REQUEST, …]}``
-→ ``{"predictions": [ANSWER, …]}``, V2 (open inference) carries BYTES tensors; see ``docs/serving.md``. Both may hold
+→ ``{"predictions": [ANSWER, …]}``, V2 (open inference) carries tensors of BYTES, or of numbers where the model takes
+arrays; see ``docs/serving.md``. Both may hold
 several images; each becomes a request of its own in the same forward pass.
 """
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from elude.handlers.errors import RequestError
+from elude.handlers.requests.number_tensors import DATATYPES, array_files
 from elude.handlers.requests.schema import OPERATIONS, Inspect, Predict, Request
 from elude.handlers.requests.validation import base64_bytes, read, shown
 from elude.handlers.settings import Limits
@@ -170,10 +172,23 @@ def _v2(body: Mapping[str, Any], explain: bool, limits: Limits) -> Form:
     tensor = inputs[0]
     if tensor.get("name") not in ("image", "request"):
         raise RequestError(f"Field 'inputs[0].name' is {shown(tensor.get('name'))}.", "Use 'image' or 'request'.")
+    kind = tensor.get("datatype")
+    numeric = tensor["name"] == "image" and isinstance(kind, str) and kind in DATATYPES
+    elements = [{"image": file} for file in array_files(tensor, limits)] if numeric else _texts(tensor, limits)
+    requests = [
+        _element(parameters | value if isinstance(value, dict) else value, f"inputs[0].data[{i}]", explain, limits)
+        for i, value in enumerate(elements)
+    ]
+    return Form(tuple(requests), V2, name)
+
+
+def _texts(tensor: Mapping[str, Any], limits: Limits) -> list[Any]:
+    """The elements of a tensor of BYTES: images, or requests."""
     if tensor.get("datatype") != "BYTES":
         raise RequestError(
             f"Field 'inputs[0].datatype' is {shown(tensor.get('datatype'))}.",
-            "Use 'BYTES': base64 images, or requests as JSON text.",
+            f"Use 'BYTES': base64 images, or requests as JSON text; for images of many channels also "
+            f"{', '.join(DATATYPES)}.",
         )
     data = _listed(tensor.get("data"), "inputs[0].data", limits)
     if tensor.get("shape") != [len(data)]:
@@ -181,14 +196,12 @@ def _v2(body: Mapping[str, Any], explain: bool, limits: Limits) -> Form:
             f"Field 'inputs[0].shape' is {shown(tensor.get('shape'))}; the data has {len(data)} elements.",
             f"Send [{len(data)}].",
         )
-    requests = []
     for i, element in enumerate(data):
-        where = f"inputs[0].data[{i}]"
         if not isinstance(element, str):
-            raise RequestError(f"Field '{where}' must be text, not {shown(element)}.")
-        value = {"image": element} if tensor["name"] == "image" else _json(element.encode(errors="replace"), limits)
-        requests.append(_element(parameters | value if isinstance(value, dict) else value, where, explain, limits))
-    return Form(tuple(requests), V2, name)
+            raise RequestError(f"Field 'inputs[0].data[{i}]' must be text, not {shown(element)}.")
+    if tensor["name"] == "image":
+        return [{"image": element} for element in data]
+    return [_json(element.encode(errors="replace"), limits) for element in data]
 
 
 def _element(value: Any, where: str, explain: bool, limits: Limits) -> Request:
@@ -262,7 +275,11 @@ def _json(data: bytes, limits: Limits) -> Any:
             f"The request has {len(data)} bytes, more than an image of {limits.max_bytes} bytes needs.", status=413
         )
     if (values := data.count(b",")) > _MAX_VALUES:
-        raise RequestError(f"The request has {values} values; at most {_MAX_VALUES} are allowed.", status=413)
+        raise RequestError(
+            f"The request has {values} values; at most {_MAX_VALUES} are allowed.",
+            "Send an array as the bytes of a .npy file.",
+            413,
+        )
     if len(data) > _MAX_WIDE and (not data.isascii() or _WIDE.search(data)):
         raise RequestError(f"A request of more than {_MAX_WIDE} bytes must be ASCII.", "Send the texts apart.", 413)
     try:

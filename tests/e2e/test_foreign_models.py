@@ -112,6 +112,14 @@ def asked(client: Client, **request: Any) -> list[float]:
     return [answer["dark"], answer["light"]]
 
 
+def asked_v2(client: Client, tensor: dict[str, Any]) -> list[list[float]]:
+    body = json.dumps({"inputs": [tensor], "parameters": {"top_k": 2}}).encode()
+    labels, probabilities = json.loads(client.send(f"/v2/models/{MODEL}/infer", body))["outputs"]
+    pairs = zip(labels["data"], probabilities["data"], strict=True)
+    by_label = sorted(enumerate(pairs), key=lambda pair: (pair[0] // 2, pair[1][0]))
+    return np.reshape([probability for _, (_, probability) in by_label], (-1, 2)).tolist()
+
+
 def text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
@@ -200,6 +208,12 @@ def test_a_model_of_twelve_channels_is_exported_measured_gated_served_and_steere
         np.testing.assert_allclose(asked(client, image=text(paths[0].read_bytes())), wanted[0], atol=1e-5)
         for data in (buffer.getvalue(), zipped.read_bytes(), tiff.read_bytes()):
             np.testing.assert_allclose(asked(client, image=text(data)), wanted[1], atol=1e-5)
+        for kind, sent in (("FP32", unit[:2]), ("UINT16", np.stack(values[:2]))):
+            tensor = {"name": "image", "datatype": kind, "shape": list(sent.shape), "data": sent.ravel().tolist()}
+            answer = asked_v2(client, tensor)
+            np.testing.assert_allclose(answer, wanted[:2], atol=1e-5)
+        with pytest.raises(EludeError, match="12 channels"):
+            asked_v2(client, {"name": "image", "datatype": "FP32", "shape": [3, 16, 16], "data": [0.5] * 768})
     model = elude.load("bundle")
     assert model.predict(zipped).to_dict() == model.predict(tiff).to_dict() == model.predict(paths[1]).to_dict()
     for image in (paths[2], values[2], torch.from_numpy(unit[2].transpose(2, 0, 1)), paths[2].read_bytes()):

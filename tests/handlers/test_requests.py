@@ -5,9 +5,11 @@ RequestError.
 from __future__ import annotations
 
 import base64
+import io
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -217,6 +219,11 @@ def test_actions_become_edits() -> None:
         resolved(id="fc/u1.s1", action="set")
 
 
+def numbers(**changed: Any) -> dict[str, Any]:
+    tensor = {"name": "image", "datatype": "FP32", "shape": [2, 3, 4], "data": [0.5] * 24}
+    return {"inputs": [tensor | changed]}
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -227,7 +234,22 @@ def test_actions_become_edits() -> None:
         ({"instances": [{"image": TEXT, "top_k": 0}]}, r"instances\[0\]: Field 'top_k' is 0"),
         ({"inputs": []}, "list of one tensor"),
         ({"inputs": [{"name": "x"}]}, "'inputs\\[0\\].name' is 'x'"),
-        ({"inputs": [{"name": "image", "datatype": "FP32"}]}, "'inputs\\[0\\].datatype' is 'FP32'"),
+        ({"inputs": [{"name": "image", "datatype": "FP64"}]}, "'inputs\\[0\\].datatype' is 'FP64'"),
+        ({"inputs": [{"name": "request", "datatype": "FP32"}]}, "'inputs\\[0\\].datatype' is 'FP32'"),
+        (numbers(shape=[2, 3]), "shape' is a list"),
+        (numbers(shape=[2, 0, 3]), "shape' is a list"),
+        (numbers(shape=[True, 2, 3]), "shape' is"),
+        (numbers(shape=[17, 1, 1, 1]), "17 images; at most 16"),
+        (numbers(shape=[2, 3, 4, 10**30]), "24 numbers"),
+        (numbers(data=[1.0] * 23), "23 numbers"),
+        (numbers(data=[[1.0, 2.0], [3.0]]), "different lengths"),
+        (numbers(data=["1"] * 24), "list of numbers"),
+        (numbers(data=[True] * 24), "list of numbers"),
+        (numbers(data=[10**30] * 24), "list of numbers"),
+        (numbers(data={"b64": "AAAA"}), "list of numbers"),
+        (numbers(data=None), "list of numbers"),
+        (numbers(datatype="UINT8", data=[256] * 24), "from 0 to 255"),
+        (numbers(datatype="UINT16", data=[0.5] * 24), "from 0 to 65535"),
         (
             {"inputs": [{"name": "image", "datatype": "BYTES", "data": [TEXT], "shape": [2]}]},
             r"the data has 1 elements\. Send \[1\]",
@@ -266,6 +288,21 @@ def test_kserve_forms() -> None:
         "model_name": "m",
         "outputs": [{"name": "answer", "datatype": "BYTES", "shape": [1], "data": ['{"x": 1}']}],
     }
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "UINT8", "UINT16"])
+def test_a_tensor_of_numbers_is_its_images_as_numpy_saves_them(datatype: str) -> None:
+    values = np.arange(48).reshape(2, 2, 3, 4)
+    for data in (values.tolist(), values.ravel().tolist()):
+        form = forms.parse(numbers(datatype=datatype, shape=[2, 2, 3, 4], data=data) | {"parameters": {"top_k": 1}})
+        for request, image in zip(form.requests, values, strict=True):
+            assert isinstance(request, Predict)
+            saved = np.load(io.BytesIO(request.image), allow_pickle=False)
+            assert (saved.dtype.name, request.top_k) == ({"FP32": "float32"}.get(datatype, datatype.lower()), 1)
+            np.testing.assert_array_equal(saved, image)
+    (alone,) = forms.parse(numbers(datatype=datatype, shape=[2, 3, 4], data=values[1].tolist())).requests
+    assert isinstance(alone, Predict)
+    np.testing.assert_array_equal(np.load(io.BytesIO(alone.image)), values[1])
 
 
 def test_settings(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
