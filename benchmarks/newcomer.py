@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT / "tests")]
 from _shell import Shell, commands  # noqa: E402
 
 PAGES = ("quickstart", "own-model", "photographs", "onnx", "own-data", "serving", "steering", "troubleshooting", "api",
-         "method", "names", "atlas", "quality", "gate", "store", "graph", "formats")  # fmt: skip
+         "method", "names", "atlas", "explorer", "quality", "gate", "store", "graph", "formats")  # fmt: skip
 BLOCKS = re.compile(r"(<!-- skip: next[^\n]*-->\n)?```(sh|python)\n(.*?)```", re.DOTALL)
 PREPARES = "shell.prepare()"
 INTERPRETER = """
