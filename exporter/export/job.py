@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from elude.exporter.export.export_settings import ExportSettings
 from elude.exporter.images import ImageSource
@@ -34,9 +37,16 @@ class Run:
         """Progress of one step."""
         return lambda done, total: self.report(step, done, total)
 
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """A step that is done as a whole."""
+        self.report(name, 0, 1)
+        yield
+        self.report(name, 1, 1)
 
-class Job(Protocol):
-    """A model with the layers that will be split; all that can be refused has been checked."""
+
+class Described(Protocol):
+    """Where a model came from, and what it takes and gives."""
 
     @property
     def source(self) -> Source: ...
@@ -51,13 +61,20 @@ class Job(Protocol):
     def kind(self) -> str: ...
 
     @property
+    def parameters(self) -> int: ...
+
+
+class Job(Protocol):
+    """A model with the layers that will be split; all that can be refused has been checked."""
+
+    @property
+    def model(self) -> Described: ...
+
+    @property
     def layers(self) -> Sequence[WeightedLayer]: ...
 
     @property
     def notes(self) -> tuple[str, ...]: ...
-
-    @property
-    def parameters(self) -> int: ...
 
     def computing(self) -> AbstractContextManager[None]:
         """While inside, the model is where it computes."""
@@ -67,8 +84,12 @@ class Job(Protocol):
         """Activation instances of each layer, kept in ``folder``."""
         ...
 
-    def write_graph(self, path: Path, splits: Sequence[LayerSplit], images: ImageSource) -> Equivalence:
-        """Write the split file and check it; EquivalenceError where it does not equal the original."""
+    def write_graph(self, path: Path, splits: Sequence[LayerSplit]) -> None:
+        """Write the split file."""
+        ...
+
+    def verify(self, path: Path, splits: Sequence[LayerSplit], pixels: NDArray[np.float32]) -> Equivalence:
+        """Compare the split file with the original on images; EquivalenceError where they differ."""
         ...
 
     def measure(

@@ -24,9 +24,9 @@ def model_card(job: Job, layers: Sequence[LayerInfo], measures: Measures, settin
         measures: MS-Scores.
         settings: how it was made, as in ``measures.json``.
     """
-    source = job.source
-    size = "×".join(str(side) for side in job.preprocess.input_size)
-    outputs = job.kind if job.labels is None else f"{job.kind}, {len(job.labels)} of them named"
+    source = job.model.source
+    size = "×".join(str(side) for side in job.model.preprocess.input_size)
+    outputs = job.model.kind if job.model.labels is None else f"{job.model.kind}, {len(job.model.labels)} of them named"
     seen = "held-out images" if measures.held_out else "the probing images themselves (no held-out images were given)"
     return "\n".join(
         [
@@ -44,7 +44,7 @@ def model_card(job: Job, layers: Sequence[LayerInfo], measures: Measures, settin
             "",
             f"- Original: `{source.model}`, architecture `{source.architecture}`, revision `{source.revision or '-'}`",
             f"- sha256 of its weights: `{source.weights_sha256}`",
-            f"- Parameters: {job.parameters:,}; input: {size}; output: {outputs}",
+            f"- Parameters: {job.model.parameters:,}; input: {size}; output: {outputs}",
             "",
             "## Layers",
             "",

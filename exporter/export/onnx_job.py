@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from elude.exporter import engines
 from elude.exporter.export.job import Run
@@ -27,42 +29,20 @@ from elude.exporter.scoring.measures import RANDOM, SUB_UNITS, Measures
 from elude.exporter.splitting.layer_split import LayerSplit
 from elude.exporter.verify.check_onnx import verify_onnx
 from elude.exporter.verify.report import Equivalence
-from elude.handlers.bundle.bundle import Source
 from elude.handlers.errors import UsageError
-from elude.handlers.images.preprocess import Preprocess
 
 
 @dataclass(frozen=True)
 class OnnxJob:
     """A file and the layers that will be split."""
 
-    file: OnnxFile
+    model: OnnxFile
     layers: list[OnnxLayer]
     run: Run
 
     @property
-    def source(self) -> Source:
-        return self.file.source
-
-    @property
-    def preprocess(self) -> Preprocess:
-        return self.file.preprocess
-
-    @property
-    def labels(self) -> tuple[str, ...] | None:
-        return self.file.labels
-
-    @property
-    def kind(self) -> str:
-        return self.file.kind
-
-    @property
     def notes(self) -> tuple[str, ...]:
         return ()
-
-    @property
-    def parameters(self) -> int:
-        return self.file.parameters
 
     def computing(self) -> AbstractContextManager[None]:
         """ONNX Runtime computes on the CPU."""
@@ -72,7 +52,7 @@ class OnnxJob:
         """See ``elude.exporter.onnx_files.collect.collect``."""
         settings = self.run.settings
         return collect(
-            self.file,
+            self.model,
             self.layers,
             images,
             tokens_per_image=settings.tokens_per_image,
@@ -82,21 +62,13 @@ class OnnxJob:
             folder=folder,
         )
 
-    def write_graph(self, path: Path, splits: Sequence[LayerSplit], images: ImageSource) -> Equivalence:
-        """Write the file, and compare it with the given one."""
-        report = self.run.report
-        report("graph", 0, 1)
-        self.write(path, splits)
-        report("graph", 1, 1)
-        report("verify", 0, 1)
-        _, pixels = next(images.batches(self.preprocess, len(images)))
-        found = verify_onnx(self.file, path, splits, self.layers, pixels)
-        report("verify", 1, 1)
-        return found
-
-    def write(self, path: Path, splits: Sequence[LayerSplit]) -> None:
+    def write_graph(self, path: Path, splits: Sequence[LayerSplit]) -> None:
         """Write the split file."""
-        write_file(self.file, path, self.layers, splits)
+        write_file(self.model, path, self.layers, splits)
+
+    def verify(self, path: Path, splits: Sequence[LayerSplit], pixels: NDArray[np.float32]) -> Equivalence:
+        """Compare it with the given one."""
+        return verify_onnx(self.model, path, splits, self.layers, pixels)
 
     def measure(
         self,
@@ -111,12 +83,12 @@ class OnnxJob:
         settings = self.run.settings
         with tempfile.TemporaryDirectory() as folder:
             control = Path(folder) / "control.onnx"
-            self.write(control, controls)
+            self.write_graph(control, controls)
             return measures_of_files(
                 {SUB_UNITS: path, RANDOM: control},
                 {split.layer: split for split in splits},
                 images,
-                self.preprocess,
+                self.model.preprocess,
                 held_out=held_out,
                 top=settings.measure_top,
                 batch_size=settings.batch_size,
@@ -130,7 +102,7 @@ class OnnxJob:
         return activity_of_files(
             {SUB_UNITS: path},
             images,
-            self.preprocess,
+            self.model.preprocess,
             batch_size=self.run.settings.batch_size,
             progress=self.run.progress("atlas"),
         )
@@ -152,14 +124,13 @@ def prepare_onnx(path: Path, options: ModelOptions, pattern: str, images: int, r
         )
     if run.engine != engines.LOCAL:
         raise UsageError(f"An ONNX file is split on this machine, not by {run.engine!r}.", "Leave out --engine.")
-    run.report("check", 0, 1)
-    file = read_onnx(path, options, dynamic_size=settings.dynamic_size)
-    layers, reasons = find_layers(ir.from_proto(file.ready).graph)
-    chosen = choose_layers(file, layers, reasons, pattern)
-    tokens = tokens_of(file, chosen)
-    for layer in chosen:
-        settings.for_instances(images * min(settings.tokens_per_image, tokens[layer.name]), layer.name)
-    run.report("check", 1, 1)
+    with run.step("check"):
+        file = read_onnx(path, options, dynamic_size=settings.dynamic_size)
+        layers, reasons = find_layers(ir.from_proto(file.ready).graph)
+        chosen = choose_layers(file, layers, reasons, pattern)
+        tokens = tokens_of(file, chosen)
+        for layer in chosen:
+            settings.for_instances(images * min(settings.tokens_per_image, tokens[layer.name]), layer.name)
     return OnnxJob(file, chosen, run)
 
 

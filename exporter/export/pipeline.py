@@ -138,7 +138,7 @@ def export(
     readable = _readable(job, run, probing, judging)
     for note in (*job.notes, _whole(job), *(screened.note() for screened in readable)):
         if note:
-            (notify or logging.getLogger("elude").warning)(f"{job.source.model}: {note}.")
+            (notify or logging.getLogger("elude").warning)(f"{job.model.source.model}: {note}.")
     with work_folder(Path(out)) as folder, _kept(folder):
         with job.computing():
             made, controls = _split(job, run, readable[0].images, folder)
@@ -161,7 +161,7 @@ def _job(model: str | Path | nn.Module | LoadedModel, options: ModelOptions, lay
 
 def _readable(job: Job, run: Run, probing: ImageSource, judging: ImageSource | None) -> tuple[Screened, Screened]:
     """The probing and the evaluation images; of one set for both, the first are a part of the second."""
-    settings, preprocess = run.settings, job.preprocess
+    settings, preprocess = run.settings, job.model.preprocess
 
     def screened(source: ImageSource, count: int, step: str) -> Screened:
         return screen(source, preprocess, count, strict=settings.strict, progress=run.progress(step))
@@ -211,9 +211,14 @@ def _write_bundle(
     probing, judging = (screened.images for screened in readable)
     infos = layer_infos(splits, [layer.kind for layer in job.layers])
     with write_bundle(
-        out, source=job.source, layers=infos, parameters=job.parameters, versions=versions(), overwrite=overwrite
+        out,
+        source=job.model.source,
+        layers=infos,
+        parameters=job.model.parameters,
+        versions=versions(),
+        overwrite=overwrite,
     ) as folder:
-        _write_graph(folder, job, splits, probing.limited(settings.verify_images))
+        _write_graph(folder, job, run, splits, probing.limited(settings.verify_images))
         save_splits(controls, folder / CONTROL)
         with job.computing():
             measures = job.measure(folder / MODEL, splits, controls, judging, held_out=held_out)
@@ -259,13 +264,17 @@ def _split(job: Job, run: Run, probing: ImageSource, folder: Path) -> tuple[list
     return [split for split, _ in both], [control for _, control in both]
 
 
-def _write_graph(folder: Path, job: Job, splits: list[LayerSplit], images: ImageSource) -> None:
+def _write_graph(folder: Path, job: Job, run: Run, splits: list[LayerSplit], images: ImageSource) -> None:
     """Everything that decides behaviour but the catalogue, checked."""
-    equivalence = job.write_graph(folder / MODEL, splits, images)
+    with run.step("graph"):
+        job.write_graph(folder / MODEL, splits)
+    with run.step("verify"):
+        _, pixels = next(images.batches(job.model.preprocess, len(images)))
+        equivalence = job.verify(folder / MODEL, splits, pixels)
     save_splits(splits, folder / "disentangled.safetensors")
     write_json(folder / "equivalence.json", equivalence.to_json())
-    write_json(folder / "preprocess.json", job.preprocess.to_json())
-    write_json(folder / "labels.json", None if job.labels is None else list(job.labels))
+    write_json(folder / "preprocess.json", job.model.preprocess.to_json())
+    write_json(folder / "labels.json", None if job.model.labels is None else list(job.model.labels))
 
 
 def _write_catalogue(
@@ -277,14 +286,16 @@ def _write_catalogue(
         names, evidence = names_at_export(splits, activity, images)
         write_json(folder / NAMES, evidence)
     path, tops = folder / "catalogue.sqlite", run.settings.tops
-    write_atlas(path, splits, activity, measures, images=images, preprocess=job.preprocess, tops=tops, names=names)
+    write_atlas(
+        path, splits, activity, measures, images=images, preprocess=job.model.preprocess, tops=tops, names=names
+    )
 
 
 def _write_held_out(folder: Path, job: Job, splits: list[LayerSplit], measures: Measures, images: ImageSource) -> None:
     catalogue = Catalogue(folder / "catalogue.sqlite")
     try:
         activity = [measures.activity[split.layer] for split in splits]
-        concepts = held_out_concepts(catalogue.concepts(), activity, images, job.preprocess)
+        concepts = held_out_concepts(catalogue.concepts(), activity, images, job.model.preprocess)
     finally:
         catalogue.close()
     write_json(folder / HELD_OUT, concepts.to_json())

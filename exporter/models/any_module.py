@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from elude.exporter.models.loaded import LoadedModel, weights_sha256
 from elude.exporter.models.one_output import choose, selecting
-from elude.exporter.models.options import ModelOptions, label_names
+from elude.exporter.models.options import ModelOptions, output_meaning
 from elude.exporter.models.standardised import as_plain
 from elude.exporter.models.trial import try_out
 from elude.handlers.bundle.bundle import Source
-from elude.handlers.bundle.output_kinds import CLASSES, EMBEDDING, MULTI_LABEL, OUTPUT_KINDS
 from elude.handlers.errors import UsageError
 
 OBJECT = "object:"
@@ -87,27 +86,9 @@ def finish(module: nn.Module, options: ModelOptions, source: Source) -> LoadedMo
     returned = try_out(module, options.preprocess.input_size, {}).output
     select = choose(returned, options, source.model)
     outputs: Tensor = select(returned)
-    kind = options.kind or _kind(options, outputs.shape[1], source.model)
-    labels = None if options.labels is None else label_names(options.labels, outputs.shape[1])
-    if kind == EMBEDDING and labels is not None:
-        raise UsageError(f"{source.model} returns an embedding, whose {outputs.shape[1]} numbers have no labels.")
-    if kind == CLASSES and outputs.shape[1] == 1:
-        raise UsageError(
-            f"{source.model} returns one number per image, which is not a choice among classes.",
-            "Say what it means: kind 'regression', or 'multi-label' for the logit of yes or no.",
-        )
+    kind, labels = output_meaning(options, outputs.shape[1], source.model)
     source = replace(source, weights_sha256=weights_sha256(module))  # of the weights as they were trained
     return LoadedModel(selecting(as_plain(module), select), options.preprocess, labels, source, kind)
-
-
-def _kind(options: ModelOptions, outputs: int, name: str) -> str:
-    if options.labels is not None:
-        return CLASSES
-    raise UsageError(
-        f"It is not known what the {outputs} outputs of {name} mean.",
-        f"Give their labels if they are classes ({MULTI_LABEL!r} and 'regression' take labels too), or the kind: "
-        f"{', '.join(OUTPUT_KINDS)}.",
-    )
 
 
 def from_factory(name: str, options: ModelOptions) -> LoadedModel:

@@ -32,6 +32,11 @@ class LoadedModel:
     source: Source
     kind: str = CLASSES
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has learnt."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
 
 def weights_sha256(module: nn.Module) -> str:
     """sha256 over the state dict: name, dtype, shape and bytes of each tensor, sorted by name."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from elude.handlers.bundle.output_kinds import EMBEDDING, MULTI_LABEL, OUTPUT_KINDS, REGRESSION
+from elude.handlers.bundle.output_kinds import CLASSES, EMBEDDING, MULTI_LABEL, OUTPUT_KINDS, REGRESSION
 from elude.handlers.errors import UsageError
 from elude.handlers.images.preprocess import Preprocess
 
@@ -85,6 +85,35 @@ def check_output_shape(shape: Sequence[int], options: ModelOptions, name: str) -
         raise UsageError(f"{name} returns {text}.", f"Choose pool 'mean' for the mean over its places{first}.")
     if axes > 4 or (options.pool == "first" and axes != 3) or (options.pool and axes < 3):
         raise UsageError(f"{name} returns {text}, which cannot be pooled by {options.pool!r}.")
+
+
+def output_meaning(options: ModelOptions, outputs: int, name: str) -> tuple[str, tuple[str, ...] | None]:
+    """The kind of the outputs and their labels, as these choices say them.
+
+    Args:
+        options: what was said of the model.
+        outputs: numbers per image.
+        name: of the model, for the message.
+
+    Raises:
+        UsageError: the meaning is not said, or labels do not fit.
+    """
+    kind = options.kind or (None if options.labels is None else CLASSES)
+    if kind is None:
+        raise UsageError(
+            f"It is not known what the {outputs} outputs of {name} mean.",
+            f"Give their labels if they are classes ({MULTI_LABEL!r} and {REGRESSION!r} take labels too), or the kind: "
+            f"{', '.join(OUTPUT_KINDS)}.",
+        )
+    labels = None if options.labels is None else label_names(options.labels, outputs)
+    if kind == EMBEDDING and labels is not None:
+        raise UsageError(f"{name} returns an embedding, whose {outputs} numbers have no labels.")
+    if kind == CLASSES and outputs == 1:
+        raise UsageError(
+            f"{name} returns one number per image, which is not a choice among classes.",
+            f"Say what it means: kind {REGRESSION!r}, or {MULTI_LABEL!r} for the logit of yes or no.",
+        )
+    return kind, labels
 
 
 def parse_address(address: str) -> tuple[str, ModelOptions]:

@@ -15,12 +15,12 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from elude.exporter.graph.ops import Ops
 from elude.exporter.graph.site import OPSET
-from elude.exporter.models.options import ONNX, ModelOptions, check_output_shape, label_names
+from elude.exporter.models.options import ONNX, ModelOptions, check_output_shape, output_meaning
 from elude.exporter.onnx_files.layers import OnnxLayer, find_layers
 from elude.exporter.onnx_files.run import ONNX_ERRORS, Array, Session, first_line
 from elude.handlers.bundle.bundle import Source
 from elude.handlers.bundle.external_data import private_model
-from elude.handlers.bundle.output_kinds import CLASSES, EMBEDDING, OUTPUT_KINDS, OUTPUT_NAMES
+from elude.handlers.bundle.output_kinds import CLASSES, OUTPUT_NAMES
 from elude.handlers.errors import BundleError, UnsupportedLayerError, UsageError
 from elude.handlers.images.preprocess import Preprocess
 
@@ -133,10 +133,7 @@ def read_onnx(path: Path, options: ModelOptions, *, dynamic_size: bool = False) 
     returned = _try_out(file, noise, path.name)
     check_output_shape(returned.shape, options, path.name)
     rows = pooled(returned, options.pool)
-    kind = options.kind or _kind(options, rows.shape[1], path.name)
-    labels = None if options.labels is None else label_names(options.labels, rows.shape[1])
-    if kind == EMBEDDING and labels is not None:
-        raise UsageError(f"{path.name} returns an embedding, whose {rows.shape[1]} numbers have no labels.")
+    kind, labels = output_meaning(options, rows.shape[1], path.name)
     ready = _ready(file, kind, returned.ndim, dynamic_size, path.name)
     result = OnnxFile(given, ready, image.name, output, options.pool, batch, preprocess, labels, source, kind)
     _check_batch(result, noise, path.name)
@@ -225,15 +222,6 @@ def _try_out(file: OnnxFile, noise: Array, name: str) -> Array:
             "It must be float32 with one row per image.",
         )
     return returned
-
-
-def _kind(options: ModelOptions, outputs: int, name: str) -> str:
-    if options.labels is not None and outputs > 1:
-        return CLASSES
-    raise UsageError(
-        f"It is not known what the {outputs} outputs of {name} mean.",
-        f"Give their labels if they are classes, or the kind: {', '.join(OUTPUT_KINDS)}.",
-    )
 
 
 def _ready(file: OnnxFile, kind: str, axes: int, dynamic_size: bool, name: str) -> onnx.ModelProto:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from _images import noise
-from _onnx_files import CLASSES, SIDE, TOKENS, arrays, blocks, grey, random_split, read
+from _onnx_files import CLASSES, SIDE, TOKENS, WIDTH, arrays, blocks, grey, random_split, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -196,6 +196,9 @@ def test_what_cannot_be_split_says_why(tmp_path: Path) -> None:
         read(blocks(path), output="nothing")
     with pytest.raises(UsageError, match="mean"):
         read(blocks(path), labels=None)
+    single = {"head.weight": np.ones((1, WIDTH), np.float32), "head.bias": np.zeros(1, np.float32)}
+    with pytest.raises(UsageError, match=r"one number per image.*regression"):
+        read(blocks(path, **single), labels=None, kind="classes")
     with pytest.raises(UnsupportedLayerError, match="channels last"):
         read(blocks(path, shape=["n", SIDE, SIDE, 1]))
     with pytest.raises(UnsupportedLayerError, match="dynamic batch"):
