@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from random import Random
 from typing import Any
 
 from elude.quality.gate.evidence import Evidence
@@ -142,3 +143,10 @@ def bad_accuracy() -> Evidence:
     document = quality()
     document[D]["accuracy"] = entry(0.78, [0.76, 0.80])
     return evidence(quality=document)
+
+
+def shuffled(value: Any, random: Random) -> Any:
+    """The same JSON document with its keys in another order."""
+    if isinstance(value, dict):
+        return {key: shuffled(value[key], random) for key in random.sample(sorted(value), len(value))}
+    return [shuffled(item, random) for item in value] if isinstance(value, list) else value

@@ -24,6 +24,9 @@ def name(
     attributes: Annotated[
         Path | None, typer.Option(help="CSV of attributes of the images, used instead of their classes.")
     ] = None,
+    superclasses: Annotated[
+        Path | None, typer.Option(help="CSV of coarser classes to name by as well: class,superclass in each line.")
+    ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Name by words: open_clip:MODEL/PRETRAINED, or a folder with an ONNX pair.")
     ] = None,
@@ -63,7 +66,9 @@ def name(
         naming = Naming(neighbours if neighbours <= 1 else None, keep, max_images, progress)
         if encoder is None:
             wanted = LabelSettings(top or 50, 0.01 if fdr is None else fdr, purity)
-            named = name_by_labels(bundle, images, wanted, attributes=attributes, naming=naming)
+            named = name_by_labels(
+                bundle, images, wanted, attributes=attributes, superclasses=superclasses, naming=naming
+            )
         else:
             words = ClipSettings(top or 100, fdr=0.05 if fdr is None else fdr)
             named = name_by_vocabulary(

@@ -4,17 +4,19 @@ The 1,000 synsets in the order of the outputs, the 200 of ImageNet-R (Hendrycks 
 timm's data, an own dependency. The 16 categories are those of Geirhos et al. (2019, 2021),
 github.com/bethgelab/model-vs-human, as indices of ImageNet-1k's outputs. The nine of ImageNet-9 (Xiao et al. 2021) are
 all classes below one synset of WordNet each; the archive of its images does not hold them, but the repository
-github.com/MadryLab/backgrounds_challenge, in ``in_to_in9.json``.
+github.com/MadryLab/backgrounds_challenge, in ``in_to_in9.json``. The levels of WordNet are those of animals, which come
+first among the outputs.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 from elude.handlers.errors import UsageError
 
@@ -63,6 +65,12 @@ NINE: dict[str, tuple[int, ...]] = {  # all classes below WordNet's …
     "primate": _without(365, 384),  # n02469914
     "fish": (*_without(0, 6), *_without(389, 397)),  # n02512053
 }
+LEVELS: dict[str, tuple[int, ...]] = {  # all classes below WordNet's …
+    "mammal": (*_without(101, 106), *_without(147, 299), *_without(330, 388)),  # n01861778
+    "bird": (*_without(7, 24), *_without(80, 100), *_without(127, 146)),  # n01503061, with what ImageNet-9 left out
+    "arthropod": (*_without(69, 79), *_without(118, 126), *_without(300, 326)),  # n01767661
+    "animal": _without(0, 397),  # n00015388
+}
 
 
 @cache
@@ -92,14 +100,21 @@ def readable(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(title(name) if name in words else name for name in names)
 
 
-def with_coarser(labels: Sequence[str | None]) -> list[tuple[str, ...]]:
-    """Of each image its class in words, and of one of ImageNet's synsets the coarser classes that it belongs to:
-    with few images per class, a sub-unit that follows dogs has no name among breeds.
+def with_coarser(
+    labels: Sequence[str | None], superclasses: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> list[tuple[str, ...]]:
+    """Of each image its class in words and the coarser classes that it belongs to: with few images per class, a
+    sub-unit that follows dogs has no name among breeds.
+
+    Args:
+        labels: the class of each image, None where it has none.
+        superclasses: class to coarser ones, beside those that ImageNet's synsets have here.
     """
     known = sorted({label for label in labels if label is not None})
     words = dict(zip(known, readable(known), strict=True))
-    coarser = _coarser() if any(_SYNSET.match(label) for label in known) else {}
-    return [() if label is None else tuple(dict.fromkeys((words[label], *coarser.get(label, ())))) for label in labels]
+    of_imagenet = _coarser() if any(_SYNSET.match(label) for label in known) else {}
+    coarser = {label: (*of_imagenet.get(label, ()), *superclasses.get(label, ())) for label in known}
+    return [() if label is None else tuple(dict.fromkeys((words[label], *coarser[label]))) for label in labels]
 
 
 def enough_per_class(labels: Sequence[str | None]) -> bool:
@@ -112,9 +127,9 @@ def enough_per_class(labels: Sequence[str | None]) -> bool:
 
 @cache
 def _coarser() -> dict[str, tuple[str, ...]]:
-    """Synset to the categories of both lists that hold it; the wider one of two of the same name."""
+    """Synset to the categories of all lists that hold it; the widest one of those of the same name."""
     names, found = synsets(), dict[str, tuple[str, ...]]()
-    for category, outputs in (SIXTEEN | NINE).items():
+    for category, outputs in (SIXTEEN | NINE | LEVELS).items():
         for output in outputs:
             found[names[output]] = (*found.get(names[output], ()), category)
     return found

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,20 +61,26 @@ class Labels:
     carries: NDArray[np.bool_]
 
     @classmethod
-    def of_classes(cls, classes: Sequence[str | None]) -> Labels:
-        """One class per image, as ``elude.exporter.images`` gives them; synsets of ImageNet in words, with the coarser
-        classes above them.
+    def of_classes(
+        cls, classes: Sequence[str | None], superclasses: Mapping[str, Sequence[str]] = MappingProxyType({})
+    ) -> Labels:
+        """One class per image, as ``elude.exporter.images`` gives them, with the coarser classes above it: those of
+        ``superclasses``, and of synsets of ImageNet, which are put in words, the known ones.
         """
-        return cls.of_sets(with_coarser(classes))
+        return cls.of_sets(with_coarser(classes, superclasses))
 
     @classmethod
     def of_sets(cls, sets: Sequence[Sequence[str]]) -> Labels:
-        """Any number of labels an image."""
-        names = tuple(sorted({name for each in sets for name in each}))
+        """Any number of labels an image, finer ones first: they are preferred where several fit equally well."""
+        depth: dict[str, int] = {}
+        for labels in sets:
+            for place, name in enumerate(labels):
+                depth[name] = max(place, depth.get(name, 0))
+        names = tuple(sorted(depth, key=lambda name: (depth[name], name)))
         number = {name: i for i, name in enumerate(names)}
         carries = np.zeros((len(sets), len(names)), bool)
-        for image, each in enumerate(sets):
-            carries[image, [number[name] for name in each]] = True
+        for image, labels in enumerate(sets):
+            carries[image, [number[name] for name in labels]] = True
         return cls(names, carries)
 
 

@@ -19,6 +19,7 @@ from elude.exporter.naming.encoders import Encoder, cosines, open_encoder
 from elude.exporter.naming.evidence import Name
 from elude.exporter.naming.labels import Labels, LabelSettings, names_from_labels
 from elude.exporter.naming.neighbours import names_from_neighbours
+from elude.exporter.naming.superclasses import read_superclasses
 from elude.exporter.naming.words import read_words
 from elude.exporter.naming.write_names import rename
 from elude.exporter.progress import StepProgress
@@ -78,6 +79,7 @@ def name_by_labels(
     settings: LabelSettings = LabelSettings(),
     *,
     attributes: str | Path | None = None,
+    superclasses: str | Path | None = None,
     naming: Naming = Naming(),
 ) -> Named:
     """Name by the images' classes, or by their attributes.
@@ -87,14 +89,23 @@ def name_by_labels(
         images: folder or tar with labels; None: the embedded model's own.
         settings: when a label becomes a name.
         attributes: table of attributes to use instead of the classes, see ``elude.exporter.naming.attributes``.
+        superclasses: table of coarser classes to name by as well, see ``elude.exporter.naming.superclasses``.
         naming: what every method is told.
 
     Raises:
         UsageError: no images or no labels, or no label fits any sub-unit; the bundle is as it was.
     """
+    if attributes is not None and superclasses is not None:
+        raise UsageError(
+            "--attributes are used instead of classes, and --superclasses are of classes.", "Give one of them."
+        )
     activity = _activity(bundle, images, naming)
     known = [entry.name for entry in activity.images.entries]
-    carried = read_attributes(attributes, known) if attributes is not None else Labels.of_classes(activity.classes)
+    if attributes is not None:
+        carried = read_attributes(attributes, known)
+    else:
+        coarser = {} if superclasses is None else read_superclasses(superclasses, activity.classes)
+        carried = Labels.of_classes(activity.classes, coarser)
     if not carried.names:
         raise UsageError(
             "The images have no labels.", "Sort them into one folder per class, give --attributes, or use --encoder."

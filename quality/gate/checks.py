@@ -14,7 +14,7 @@ from typing import Any
 
 from elude.quality.dimensions import HIGHER_IS_BETTER, RANGES
 from elude.quality.dimensions.measured_on import SAMPLED_NOWHERE, images_in, unlike
-from elude.quality.gate.evidence import Evidence, Measurement, mapping, number
+from elude.quality.gate.evidence import Evidence, Measurement, mapping, number, quoted
 from elude.quality.gate.verdict import Check, Outcome
 from elude.quality.policies.policy import DimensionRule, Policy, ScoreRule, Tolerances
 
@@ -123,7 +123,7 @@ def check_score(rule: ScoreRule, quality: Mapping[str, Any]) -> list[Check]:
     total = number(score.get("total"))
     own = _recomputed(mapping(score.get("per_dimension")), None)
     if total is None or own is None or not math.isclose(total, own, rel_tol=1e-6, abs_tol=1e-9):
-        reason = f"The score {score.get('total')!r} does not follow from its parts ({own!r})."
+        reason = f"The score {quoted(score.get('total'))} does not follow from its parts ({quoted(own)})."
         return [Check("score.limit", "fail", reason, "score", threshold=rule.limit)]
     observed = total if rule.weights is None else _recomputed(mapping(score.get("per_dimension")), rule.weights)
     if observed is None:
@@ -164,7 +164,7 @@ def check_claims(policy: Policy, equivalence: Mapping[str, Any]) -> list[Check]:
         checks.append(Check(name, "pass" if good else "fail", reason, None, observed, None, tolerance, "point"))
     version = equivalence.get("schema_version")
     known = type(version) is int and version == EQUIVALENCE_SCHEMA_VERSION and equivalence.get("passed") is True
-    words = f"equivalence.json has schema_version {version!r} and passed = {equivalence.get('passed')!r}."
+    words = f"equivalence.json has schema_version {quoted(version)} and passed = {quoted(equivalence.get('passed'))}."
     return [*checks, present("lossless.verified", known, "The export's own verification passed.", words)]
 
 
@@ -300,7 +300,7 @@ def deciding_digits(first: float, second: float) -> tuple[str, str]:
 def _recomputed(parts: Mapping[str, Any], weights: Mapping[str, float] | None) -> float | None:
     """Σ w·z / Σ |w| over the parts; None when a part or a weighted dimension is missing. z already points upwards."""
     total = weight_sum = 0.0
-    for dimension in parts if weights is None else weights:
+    for dimension in sorted(parts if weights is None else weights):  # a sum's last digits depend on the order
         part = mapping(parts.get(dimension))
         z = number(part.get("z"))
         weight = number(part.get("weight")) if weights is None else weights[dimension]

@@ -6,6 +6,7 @@ Reading never raises on content: what cannot be used becomes a ``problem`` in wo
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from elude.handlers.files import parse_json
 from elude.quality.dimensions import HIGHER_IS_BETTER, RANGES
 
 QUALITY_SCHEMA_VERSION = 2
+_LONGEST = 80  # characters of a value that a sentence quotes
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,11 @@ def read_measurement(
     entry = mapping(data)
     value = number(entry.get("value"))
     if value is None:
-        return Measurement(problem=f"its value is {entry.get('value')!r}, not a finite number")
+        return Measurement(problem=f"its value is {quoted(entry.get('value'))}, not a finite number")
     if entry.get("higher_is_better") is not higher_is_better:
-        return Measurement(value, problem=f"it was recorded with higher_is_better = {entry.get('higher_is_better')!r}")
+        return Measurement(
+            value, problem=f"it was recorded with higher_is_better = {quoted(entry.get('higher_is_better'))}"
+        )
     if not measure[0] <= value <= measure[1]:
         return Measurement(value, problem=f"its value {value!r} cannot be: the measure goes {_from_to(measure)}")
     interval, problem = _interval(entry.get("interval"), measure)
@@ -161,9 +165,9 @@ def _interval(raw: object, measure: tuple[float, float]) -> tuple[tuple[float, f
         return None, ""
     ends = [number(end) for end in raw] if isinstance(raw, list) else []
     if len(ends) != 2 or ends[0] is None or ends[1] is None or not ends[0] <= ends[1]:
-        return None, f"its interval {raw!r} is not a pair of ascending finite numbers"
+        return None, f"its interval {quoted(raw)} is not a pair of ascending finite numbers"
     if ends[0] < measure[0] or ends[1] > measure[1]:
-        return None, f"its interval {raw!r} cannot be: the measure goes {_from_to(measure)}"
+        return None, f"its interval {quoted(raw)} cannot be: the measure goes {_from_to(measure)}"
     return (ends[0], ends[1]), ""
 
 
@@ -177,6 +181,12 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
+
+
+def quoted(value: object) -> str:
+    """``value`` of a JSON document for a sentence: the same in whatever order its keys were, and not too long."""
+    text = json.dumps(value, sort_keys=True, default=repr)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def mapping(value: object) -> Mapping[str, Any]:

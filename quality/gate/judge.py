@@ -22,7 +22,7 @@ from elude.quality.gate.checks import (
     same_suite,
 )
 from elude.quality.gate.class_checks import check_classes
-from elude.quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, essence, from_essence, gather, mapping
+from elude.quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, essence, from_essence, gather, mapping, quoted
 from elude.quality.gate.preset_checks import PresetEvidence, gather_presets, preset_outcomes, rule_on
 from elude.quality.gate.verdict import Check, PresetRuling, State, Verdict
 from elude.quality.gate.waivers import WAIVABLE, Waiver
@@ -122,7 +122,7 @@ def _integrity(candidate: Evidence, policy: Policy) -> list[Check]:
             "quality.schema",
             known,
             "quality.json is of the known version.",
-            f"quality.json has schema_version {version!r}, and this version reads {QUALITY_SCHEMA_VERSION}: "
+            f"quality.json has schema_version {quoted(version)}, and this version reads {QUALITY_SCHEMA_VERSION}: "
             "evaluate the bundle again.",
         )
     )
@@ -133,14 +133,14 @@ def _integrity(candidate: Evidence, policy: Policy) -> list[Check]:
             isinstance(measured, str) and measured != "" and measured == candidate.artefact_sha256,
             "The measurements are of exactly these bytes.",
             (
-                f"The measurements are of artefact {str(measured)[:12]}, this bundle is "
-                f"{candidate.artefact_sha256[:12]}: evaluate it again."
+                f"The measurements are of artefact {measured[:12] if isinstance(measured, str) else quoted(measured)}, "
+                f"this bundle is {candidate.artefact_sha256[:12]}: evaluate it again."
             ),
         )
     )
     images = candidate.suite.get("images")
     enough = type(images) is int and images >= policy.min_images
-    words = f"The suite has {images!r} images; the policy asks for {policy.min_images} or more."
+    words = f"The suite has {quoted(images)} images; the policy asks for {policy.min_images} or more."
     checks.append(present("suite.images", enough, words, words))
     checks += _same_settings(candidate, policy)
     if policy.suite_sha256 is not None:
@@ -163,7 +163,7 @@ def _same_settings(candidate: Evidence, policy: Policy) -> list[Check]:
     for key, asked in (("budget", policy.budget), ("seed", policy.seed)):
         used: object = settings.get(key, "not recorded")
         good = used == asked and type(used) is type(asked)
-        said = "all images" if used is None else str(used)
+        said = "all images" if used is None else used if isinstance(used, str) else quoted(used)
         wanted = "all images" if asked is None else str(asked)
         option = f"with --{key} {asked}" if asked is not None else f"without --{key}"
         bad = (
@@ -204,7 +204,10 @@ def _baseline(candidate: Evidence, baseline: Evidence | None, policy: Policy) ->
     known = type(version) is int and version == QUALITY_SCHEMA_VERSION
     checks.append(
         present(
-            "baseline.schema", known, "Its quality.json is of the known version.", f"It has schema_version {version!r}."
+            "baseline.schema",
+            known,
+            "Its quality.json is of the known version.",
+            f"It has schema_version {quoted(version)}.",
         )
     )
     measured = mapping(baseline.quality.get("subject")).get("artefact_sha256")

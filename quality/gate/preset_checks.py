@@ -11,7 +11,7 @@ from elude.handlers.bundle.bundle import Bundle
 from elude.handlers.errors import BundleError
 from elude.quality.gate.checks import check_alike, check_drop, check_images, check_limit, present, same_suite
 from elude.quality.gate.class_checks import check_classes
-from elude.quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, mapping
+from elude.quality.gate.evidence import QUALITY_SCHEMA_VERSION, Evidence, mapping, quoted
 from elude.quality.gate.verdict import Check, PresetRuling
 from elude.quality.policies.policy import Policy, PresetRule
 
@@ -58,7 +58,7 @@ def rule_on(preset: PresetEvidence, candidate: Evidence, policy: Policy) -> Pres
             "preset.schema",
             known,
             "Its measurements are of the known version.",
-            f"They have schema_version {version!r}: evaluate the presets again.",
+            f"They have schema_version {quoted(version)}: evaluate the presets again.",
         ),
         present(
             "preset.artefact",

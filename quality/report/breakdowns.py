@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from elude.quality.gate.evidence import mapping, number
@@ -58,9 +59,10 @@ def contributions(quality: Mapping[str, Any]) -> tuple[Term, ...]:
     """The terms of the score, if there is one."""
     terms = mapping(mapping(quality.get("score")).get("per_dimension"))
     found: list[tuple[str, float, float, float]] = []
-    for dimension, entry in terms.items():
-        z, weight, contribution = (number(mapping(entry).get(part)) for part in ("z", "weight", "contribution"))
-        if dimension in DEFINITIONS and z is not None and weight is not None and contribution is not None:
+    for dimension in DEFINITIONS:
+        entry = mapping(terms.get(dimension))
+        z, weight, contribution = (number(entry.get(part)) for part in ("z", "weight", "contribution"))
+        if z is not None and weight is not None and contribution is not None:
             found.append((dimension, z, weight, contribution))
     largest = max((abs(contribution) for *_, contribution in found), default=0.0) or 1.0
     return tuple(
@@ -75,7 +77,7 @@ def breakdowns(quality: Mapping[str, Any]) -> tuple[Breakdown, ...]:
     for (dimension, table), title in _SHOWN.items():
         entries = mapping(mapping(mapping(mapping(quality.get("dimensions")).get(dimension)).get("tables")).get(table))
         values = [(str(name), value) for name, raw in entries.items() if (value := number(raw)) is not None]
-        ordered = values if table == "reliability" else sorted(values, key=lambda item: item[1])
+        ordered = sorted(values, key=lambda item: item[0] if table == "reliability" else (item[1], item[0]))
         end = max((value for _, value in values), default=0.0)
         rows = tuple((name, value, 100 * max(value, 0.0) / max(end, 1.0)) for name, value in ordered[:_ROWS])
         if rows:
@@ -93,5 +95,6 @@ def severity_charts(quality: Mapping[str, Any]) -> tuple[SeverityChart, ...]:
         value = number(raw)
         if corruption and severity.isdecimal() and value is not None and 0 <= value <= 1:
             charts.setdefault(corruption, {})[int(severity)] = value
-    harmful_first = sorted(charts.items(), key=lambda item: sum(item[1].values()) / len(item[1]))
-    return tuple(SeverityChart(name, clean, tuple(sorted(bars.items()))) for name, bars in harmful_first)
+    by_severity = {name: tuple(sorted(bars.items())) for name, bars in charts.items()}
+    harmful_first = sorted(by_severity.items(), key=lambda item: (fmean(bar for _, bar in item[1]), item[0]))
+    return tuple(SeverityChart(name, clean, bars) for name, bars in harmful_first)

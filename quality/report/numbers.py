@@ -146,7 +146,7 @@ def dimension_lines(
                 high=None if interval is None else _percent(interval[1] / top),
                 why_not=str(reasons.get(dimension, "")),
                 factors=tuple(
-                    (k, v) for k, raw in mapping(entry.get("factors")).items() if (v := number(raw)) is not None
+                    (k, v) for k, raw in sorted(mapping(entry.get("factors")).items()) if (v := number(raw)) is not None
                 ),
                 original=number(mapping(lossless.get("original")).get(dimension)),
                 disentangled=number(mapping(lossless.get("disentangled")).get(dimension)),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from elude.handlers.errors import UsageError
+from elude.quality.dimensions import DIMENSIONS
 from elude.quality.dimensions.measured_on import unlike
 from elude.quality.dimensions.quality_json import QualityReport
 from elude.quality.scores.compare import read_report
@@ -57,7 +58,8 @@ def check_alike(reports: Mapping[str, QualityReport]) -> None:
         )
     first_path, first = next(iter(reports.items()))
     for path, report in reports.items():
-        for dimension in report.dimensions.keys() & first.dimensions.keys():
+        shared = [name for name in DIMENSIONS if name in report.dimensions and name in first.dimensions]
+        for dimension in shared:
             records = (result.dimensions[dimension].measured_on for result in (first, report))
             if path != first_path and (difference := unlike(dimension, *records)):
                 raise UsageError(

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import fisher_exact
 
-from elude.exporter.images.classes import NINE, enough_per_class, readable, synsets, with_coarser
+from elude.exporter.images.classes import LEVELS, NINE, enough_per_class, readable, synsets, with_coarser
 from elude.exporter.naming.attributes import read_attributes
 from elude.exporter.naming.evidence import Name, names_json
 from elude.exporter.naming.labels import Labels, LabelSettings, names_from_labels, tail
 from elude.exporter.naming.neighbours import names_from_neighbours
+from elude.exporter.naming.superclasses import read_superclasses
 from elude.exporter.scoring.measures import purity
 from elude.handlers.errors import UsageError
 
@@ -119,8 +120,8 @@ def test_attributes_from_a_table(tmp_path: Path) -> None:
     table = tmp_path / "attributes.csv"
     table.write_text("image,striped,colour\na.png,1,red\nb.png,no,\nc.png,yes,blue\n")
     labels = read_attributes(table, ["c.png", "a.png", "x.png", "b.png"])
-    assert labels.names == ("blue", "red", "striped")
-    assert labels.carries.tolist() == [[True, False, True], [False, True, True], [False] * 3, [False] * 3]
+    assert labels.names == ("striped", "blue", "red")
+    assert labels.carries.tolist() == [[True, True, False], [True, False, True], [False] * 3, [False] * 3]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,45 @@ def test_classes_are_called_by_words_and_those_of_one_word_stay_apart() -> None:
     cranes = ("n02012849", "n03126707")
     assert readable(("n02110341", "own", *cranes)) == ("dalmatian", "own", "crane (n02012849)", "crane (n03126707)")
     assert len(set(readable(synsets()))) == 1000
-    assert with_coarser(["n02110341", None, "own"]) == [("dalmatian", "dog"), (), ("own",)]
+    assert with_coarser(["n02110341", None, "own"]) == [("dalmatian", "dog", "mammal", "animal"), (), ("own",)]
+
+
+def test_a_sub_unit_that_follows_mammals_of_which_most_are_dogs_is_not_called_dog() -> None:
+    names = synsets()
+    dogs, other_mammals, rest = NINE["dog"][:100], range(330, 380), range(600, 900)
+    labels = [names[output] for output in (*dogs, *other_mammals, *rest)]
+    peak = np.zeros((len(labels), 1), np.float32)
+    peak[60:120, 0] = 1  # 40 dogs and 20 others
+    (found,) = names_from_labels(peak, Labels.of_classes(labels))
+    assert found.name == "mammal"
+
+
+def test_the_levels_of_animals_hold_the_finer_categories() -> None:
+    for finer, coarser in (("dog", "mammal"), ("carnivore", "mammal"), ("primate", "mammal"), ("insect", "arthropod")):
+        assert set(NINE[finer]) < set(LEVELS[coarser]) < set(LEVELS["animal"])
+    assert set(NINE["bird"]) < set(LEVELS["bird"])
+    assert not set(LEVELS["bird"]) & set(LEVELS["mammal"])
+    assert not set(LEVELS["arthropod"]) & {*LEVELS["mammal"], *LEVELS["bird"], *NINE["reptile"], *NINE["fish"]}
+
+
+def test_superclasses_of_own_classes_name_what_no_class_does(tmp_path: Path) -> None:
+    table = tmp_path / "superclasses.csv"
+    table.write_text("cat,pet\ndog,pet\nsheep, farm animal \n\ncat,animal\n")
+    above = read_superclasses(table, ["cat", None])
+    assert above == {"cat": ("pet", "animal"), "dog": ("pet",), "sheep": ("farm animal",)}
+    peak = (planted()[:, :1] + planted()[:, 1:2]) / 2  # follows cats and dogs alike
+    peak[:, 0] *= np.array(CLASSES) != "sheep"
+    settings = LabelSettings(top=80, purity=0.9)
+    assert names_from_labels(peak, Labels.of_classes(CLASSES), settings) == []
+    assert [name.name for name in names_from_labels(peak, Labels.of_classes(CLASSES, above), settings)] == ["pet"]
+
+
+@pytest.mark.parametrize("text", ["cat\n", "cat,pet,animal\n", "cat,\n", "horse,pet\n", "", "\udcff"])
+def test_bad_superclasses_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.csv").write_bytes(text.encode(errors="surrogateescape"))
+    for path in (tmp_path / "t.csv", tmp_path / "none.csv"):
+        with pytest.raises(UsageError):
+            read_superclasses(path, CLASSES)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _gate import DROP, TODAY, D, entry, evidence, policy, put, quality, run, waiver
+from _gate import DROP, TODAY, D, entry, evidence, policy, put, quality, run, shuffled, waiver
 from _stores import make
 from hypothesis import given
 from hypothesis import strategies as st
@@ -352,13 +352,6 @@ def test_an_evaluation_without_answers_gives_a_policy_without_a_rule_on_classes(
 
 
 # Bundles and presets
-
-
-def shuffled(value: Any, random: Random) -> Any:
-    """The same JSON document with its keys in another order."""
-    if isinstance(value, dict):
-        return {key: shuffled(value[key], random) for key in random.sample(sorted(value), len(value))}
-    return [shuffled(item, random) for item in value] if isinstance(value, list) else value
 
 
 answer_pairs = st.lists(st.tuples(*[st.sampled_from(["01", "10", "11"])] * 2), min_size=2, max_size=4)
