@@ -94,6 +94,9 @@ class QualityReport:
                 "Measure the model with this version: elude evaluate.",
             )
         try:
+            for name in ("subject", "suite", "settings", "versions"):
+                if not isinstance(data[name], dict):
+                    raise TypeError(f"{name} is not an object")
             dimensions = {name: DimensionResult.from_json(entry) for name, entry in data["dimensions"].items()}
             return cls(
                 data["subject"],

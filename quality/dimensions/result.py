@@ -63,7 +63,7 @@ class DimensionResult:
             bool(data["higher_is_better"]),
             int(data["images"]),
             None if interval is None else (float(interval[0]), float(interval[1])),
-            dict(data["factors"]),
+            {name: float(value) for name, value in data["factors"].items()},
             {name: dict(table) for name, table in data["tables"].items()},
             dict(data["measured_on"]),
             {name: (float(low), float(high)) for name, (low, high) in data["factor_intervals"].items()},

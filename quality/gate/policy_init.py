@@ -147,7 +147,7 @@ def _classes(evidence: Evidence) -> list[str]:
     for fewest in sorted({images for images, _ in rows}):
         judged = [row for row in rows if row[0] >= fewest]
         allowed = max(_away(room_of_class(*row, CHANCE_STOPPED / len(judged)), False) for row in judged)
-        if allowed < 1 and any(ClassDrop("", images, right, 0).interval[1] > allowed for images, right in judged):
+        if any(ClassDrop("", images, right, 0).interval[1] > allowed for images, right in judged):
             return [
                 f"[classes]  # {len(judged)} of {len(rows)} classes",
                 f"max_drop = {allowed:g}  # an equal model that errs on other images of a class stays within it",

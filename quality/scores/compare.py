@@ -84,7 +84,7 @@ def compare(first: QualityReport, second: QualityReport, names: tuple[str, str] 
         for factor in GATED_FACTORS.get(dimension, ()) if dimension == "adversarial_robustness" else ():
             if before is not None and after is not None and factor in before.factors and factor in after.factors:
                 changes.append(_change(dimension, _factor(before, factor), _factor(after, factor), factor))
-    labels = names or (str(first.subject["model"]), str(second.subject["model"]))
+    labels = names or (str(first.subject.get("model")), str(second.subject.get("model")))
     return Comparison(*labels, first.suite.get("sha256") == second.suite.get("sha256"), tuple(changes))
 
 

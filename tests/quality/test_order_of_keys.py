@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from _gate import TODAY, D, entry, equivalence, evidence, policy, quality, shuffled
 from _stores import admit, make
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elude.handlers.bundle.bundle import Bundle
@@ -87,13 +87,14 @@ def document(rows: list[str], damage: list[tuple[tuple[Any, ...], Any]]) -> dict
     return whole
 
 
-@given(st.tuples(answers, damages), st.tuples(answers, damages), st.tuples(answers, damages), st.randoms())
-def test_a_verdict_is_the_same_to_the_byte(now: Any, before: Any, steered: Any, random: Random) -> None:
+@settings(max_examples=50)
+@given(st.tuples(answers, damages), st.tuples(answers, damages), st.tuples(answers, damages), st.integers(0, 99))
+def test_a_verdict_is_the_same_to_the_byte(now: Any, before: Any, steered: Any, seed: int) -> None:
     documents = [document(*side) for side in (now, before, steered)]
     verdicts = []
     for candidate, baseline, preset, claims in (
         (*documents, equivalence()),
-        shuffled([*documents, equivalence()], random),
+        shuffled([*documents, equivalence()], Random(seed)),
     ):
         sides = [evidence(quality=candidate, equivalence=claims), evidence(quality=baseline)]
         presets = [PresetEvidence("bright", "f" * 64, preset)]
@@ -101,8 +102,9 @@ def test_a_verdict_is_the_same_to_the_byte(now: Any, before: Any, steered: Any, 
     assert verdicts[0] == verdicts[1]
 
 
-@given(st.tuples(answers, damages), st.tuples(answers, damages), st.randoms())
-def test_a_comparison_is_the_same(first: Any, second: Any, random: Random) -> None:
+@settings(max_examples=50)
+@given(st.tuples(answers, damages), st.tuples(answers, damages), st.integers(0, 99))
+def test_a_comparison_is_the_same(first: Any, second: Any, seed: int) -> None:
     def said(sides: list[dict[str, Any]]) -> object:
         try:
             return compare(*(QualityReport.from_json(side | {"versions": {}}) for side in sides)).to_json()
@@ -110,7 +112,7 @@ def test_a_comparison_is_the_same(first: Any, second: Any, random: Random) -> No
             return type(error)
 
     documents = [document(*first), document(*second)]
-    assert said(shuffled(documents, random)) == said(documents)
+    assert said(shuffled(documents, Random(seed))) == said(documents)
 
 
 @pytest.mark.parametrize("seed", range(3))
