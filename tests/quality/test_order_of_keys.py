@@ -107,7 +107,8 @@ def test_a_verdict_is_the_same_to_the_byte(now: Any, before: Any, steered: Any, 
 def test_a_comparison_is_the_same(first: Any, second: Any, seed: int) -> None:
     def said(sides: list[dict[str, Any]]) -> object:
         try:
-            return compare(*(QualityReport.from_json(side | {"versions": {}}) for side in sides)).to_json()
+            first, second = (QualityReport.from_json(side | {"versions": {}}) for side in sides)
+            return compare(first, second).to_json()
         except UsageError as error:
             return type(error)
 

@@ -13,7 +13,7 @@ from scipy.stats import binom
 from elude.handlers.errors import EvaluationError
 from elude.quality.dimensions import HIGHER_IS_BETTER
 from elude.quality.gate.policy_init import policy_init, room_of_class
-from elude.quality.policies.policy import DimensionRule, Policy, parse_policy
+from elude.quality.policies.policy import Policy, parse_policy
 from elude.quality.statistics.class_drop import share_limits
 
 STEP = 0.0011  # limits are rounded to three decimals, away from the value
@@ -32,7 +32,7 @@ def made(tmp_path: Path, dimensions: dict[str, Any], images: int = 1000, **setti
     return parse_policy(policy_init(bundle.add({"quality.json": json.dumps(document).encode()})).encode())
 
 
-def rule(tmp_path: Path, dimension: str, value: float, interval: list[float] | None, **more: Any) -> DimensionRule:
+def rule(tmp_path: Path, dimension: str, value: float, interval: list[float] | None, **more: Any) -> Any:
     """The only rule of a policy: other factors than those of adversarial robustness have none."""
     entry = {"value": value, "interval": interval, "factors": {"ece": 0.1, "ace": 0.1}}
     (found,) = made(tmp_path, {dimension: entry}, **more).dimensions
@@ -62,6 +62,7 @@ def test_a_limit_is_a_pessimistic_end_and_one_and_a_half_half_widths(
 
 
 def test_what_is_counted_may_differ_by_a_tenth(tmp_path: Path) -> None:
+    found: Any
     (found,) = made(tmp_path, {"params_m": {"value": 0.6, "interval": None, "measured_on": {}}}).dimensions
     assert 0.66 <= found.limit <= 0.66 + STEP
     assert found.max_drop is None
@@ -87,7 +88,9 @@ def test_factors_of_adversarial_robustness_have_rules_of_their_own(tmp_path: Pat
         "factors": {"fgsm_1": 0.6, "pgd_1": 0.5, "clean_accuracy": 0.9, "pgd": "broken"},
         "factor_intervals": {"fgsm_1": [0.56, 0.62], "pgd_1": [0.5, 0.5]},
     }
-    rules = {found.name: found for found in made(tmp_path, {"adversarial_robustness": entry}).dimensions}
+    rules: dict[str, Any] = {
+        found.name: found for found in made(tmp_path, {"adversarial_robustness": entry}).dimensions
+    }
     assert list(rules) == ["adversarial_robustness.fgsm_1", "adversarial_robustness.pgd_1"]
     assert rules["adversarial_robustness.fgsm_1"].limit == pytest.approx(0.5, abs=STEP)
     assert rules["adversarial_robustness.pgd_1"].min_images == 1000
@@ -104,7 +107,8 @@ def test_the_release_must_have_a_baseline_the_same_images_and_a_lossless_rewrite
 
 
 def test_measurements_without_their_images_make_no_policy(tmp_path: Path) -> None:
-    for number, broken in enumerate(({"value": 0.9, "measured_on": {}}, {"value": None}, {"value": 1.5})):
+    broken_ones: list[dict[str, Any]] = [{"value": 0.9, "measured_on": {}}, {"value": None}, {"value": 1.5}]
+    for number, broken in enumerate(broken_ones):
         with pytest.raises(EvaluationError, match="accuracy"):
             made(tmp_path / str(number), {"accuracy": {"interval": None, **broken}})
 
@@ -116,7 +120,8 @@ def test_measurements_of_an_earlier_version_make_no_policy(tmp_path: Path) -> No
         bundle = bundle.add({"quality.json": json.dumps(measured | {"schema_version": version}).encode()})
         with pytest.raises(EvaluationError, match="earlier version"):
             policy_init(bundle)
-    for document in (measured | {"dimensions": {}}, []):
+    documents: list[Any] = [measured | {"dimensions": {}}, []]
+    for document in documents:
         bundle = bundle.add({"quality.json": json.dumps(document).encode()})
         with pytest.raises(EvaluationError, match="not measured"):
             policy_init(bundle)
