@@ -146,6 +146,14 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda t: elude.export("embedded", [Image.open(t.photo)], out=t.tmp / "new"),
         "image.save(",
     ),
+    "export(transform)": (
+        lambda t: elude.export("embedded", out=t.tmp / "new", preprocess=torch.nn.Identity()),  # type: ignore[arg-type]
+        "'input_size'",
+    ),
+    "export(weights)": (
+        lambda t: elude.export("model.pth", t.photo.parent, out=t.tmp / "new", progress=False),
+        "package.module:factory",
+    ),
     "export(number)": (lambda t: elude.export(3, t.photo.parent, out=t.tmp / "new"), "torch.nn.Module"),
     "evaluate(list)": (lambda t: elude.evaluate(t.folder, [1, 2]), "suite.toml"),
     "export(no place)": (lambda t: elude.export("embedded"), "out="),

@@ -131,6 +131,12 @@ def export(
     older = None if like is None else Bundle.open(like)
     if isinstance(preprocess, Mapping):
         preprocess = Preprocess.from_json(dict(preprocess))
+    if not isinstance(preprocess, (Preprocess, type(None))):
+        raise UsageError(
+            f"Preprocessing cannot be made of {type(preprocess).__name__}, whose steps a server could not repeat.",
+            "Say them: {'input_size': [3, 224, 224], 'interpolation': 'bilinear', 'crop_pct': 0.875, "
+            "'crop_mode': 'center', 'mean': [0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5]}.",
+        )
     chosen = None if output is None else str(output)
     options = ModelOptions(output=chosen, kind=kind, pool=pool, preprocess=preprocess, labels=labels)
     run = Run(settings, progress or (lambda step, done, total: None), engine, workers)

@@ -27,6 +27,7 @@ __all__ = [
     "weights_sha256",
 ]
 TORCHVISION = "torchvision:"
+_WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 
 def load_model(name: str, *, pretrained: bool = True, options: ModelOptions = ModelOptions()) -> LoadedModel:
@@ -53,6 +54,12 @@ def load_model(name: str, *, pretrained: bool = True, options: ModelOptions = Mo
         raise UsageError(
             f"{name.removeprefix(OBJECT)} was handed over as an object, so it cannot be loaded by name.",
             "Give the model again, or export it from a factory 'package.module:factory'.",
+        )
+    if Path(name).suffix.lower() in _WEIGHTS and not Path(name).is_dir():
+        raise UsageError(
+            f"{name} is a file of weights, which does not say what model they belong to.",
+            "Load them into the model and export that: from Python, or from a factory 'package.module:factory'; "
+            "'torchvision:NAME?weights=FILE' does it for torchvision's.",
         )
     if name.startswith(TORCHVISION):
         from elude.exporter.models.torchvision_models import from_torchvision
