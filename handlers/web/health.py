@@ -37,7 +37,7 @@ class Health:
         except GateError as error:
             return str(error)
         now = _state(self._root)
-        changed = next((name for name in self._files.keys() | now if self._files.get(name) != now.get(name)), None)
+        changed = next((name for name in sorted({*self._files, *now}) if self._files.get(name) != now.get(name)), None)
         if changed is None:
             return self._damage
         self._verify_soon()
