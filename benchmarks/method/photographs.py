@@ -254,7 +254,7 @@ def embedded(name: str, images: ImageSource) -> NDArray[np.float64]:
 
 
 def _folder(images: ImageSource) -> Path:
-    return cache() / "photographs" / f"{images.name.replace(' ', '-')}-{images.fingerprint()[:12]}"
+    return cache() / "photographs" / f"{Path(images.name).name.replace(' ', '-')}-{images.fingerprint()[:12]}"
 
 
 def _report(step: str, done: int, total: int) -> None:
