@@ -20,21 +20,34 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elude.handlers.images.structure import StructureError
+from elude.handlers.images.structure_tiff import (
+    BITS,
+    CODES,
+    COMPRESSION,
+    HEIGHT,
+    MAX_TAGS,
+    ROWS,
+    SAMPLES,
+    STRIPS,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    TILES,
+    WIDTH,
+    Entry,
+    byte_order,
+    entries,
+    entry_count,
+)
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two are BigTIFF
-_CODES = {1: "B", 3: "H", 4: "I"}
 _KINDS = {1: "u", 2: "i", 3: "f"}  # of SampleFormat
 _DEFLATE, _LIBTIFF = (8, 32946), (5, 32773)  # LZW, PackBits
 _PREDICTED = (5, *_DEFLATE)  # elsewhere libtiff passes over the tag
-_MAX_TAGS, _MAX_PAGES, _MAX_BLOCKS, _MAX_VALUES = 200, 1024, 10_000, 50_000
+_MAX_PAGES, _MAX_BLOCKS, _MAX_VALUES = 1024, 10_000, 50_000
 _MAX_OPENED = 4_000  # blocks for libtiff, each of which takes 0.1 ms to open
-_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES = (
-    *(254, 256, 257, 258, 259),
-    *(273, 277, 278, 279),
-)
-_PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _FORMAT = 284, 317, 322, 323, 324, 325, 339
-_DEFAULTS = {_SUBFILE: 0, _BITS: 1, _COMPRESSION: 1, _SAMPLES: 1, _PLANAR: 1, _PREDICTOR: 1, _FORMAT: 1}
-_KNOWN = {*_DEFAULTS, _WIDTH, _HEIGHT, _STRIPS, _ROWS, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES}
+_SUBFILE, _STRIP_BYTES, _PLANAR, _PREDICTOR, _TILE_BYTES, _FORMAT = 254, 279, 284, 317, 325, 339
+_DEFAULTS = {_SUBFILE: 0, BITS: 1, COMPRESSION: 1, SAMPLES: 1, _PLANAR: 1, _PREDICTOR: 1, _FORMAT: 1}
+_KNOWN = {*_DEFAULTS, WIDTH, HEIGHT, STRIPS, ROWS, _STRIP_BYTES, TILE_WIDTH, TILE_HEIGHT, TILES, _TILE_BYTES}
 _DECODER_ERRORS = (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, RuntimeError, MemoryError)
 _Tags = dict[int, tuple[int, ...]]
 
@@ -104,9 +117,8 @@ class Page:
             return _undo_float_predictor(np.frombuffer(content, np.uint8, rows * width), shape, self.dtype.itemsize)
         values = np.frombuffer(content, self.dtype, rows * columns * self.interleaved).reshape(shape)
         if self.predictor == 2:
-            whole = np.dtype(
-                f"u{self.dtype.itemsize}"
-            )  # differences of whole numbers, also where they stand for floats
+            # differences of whole numbers, also where they stand for floats
+            whole = np.dtype(f"u{self.dtype.itemsize}")
             differences = values.view(whole.newbyteorder(self.dtype.byteorder))
             return np.cumsum(differences, axis=1, dtype=whole).view(self.dtype.newbyteorder("="))
         return values
@@ -120,7 +132,7 @@ def read_pages(data: bytes) -> tuple[Page, ...]:
     """
     if data[2:3] == b"+":
         raise StructureError("it is a BigTIFF, which is not read")
-    order = "<" if data.startswith(b"II") else ">"
+    order = byte_order(data)
     pages: list[Page] = []
     try:
         for tags in _directories(data, order):
@@ -144,10 +156,11 @@ def _directories(data: bytes, order: str) -> Iterator[_Tags]:
     for _ in range(_MAX_PAGES):
         if at == 0:
             return
-        (count,) = struct.unpack_from(order + "H", data, at)
-        if count > _MAX_TAGS:
-            raise StructureError(f"the TIFF has {count} tags; at most {_MAX_TAGS} are accepted")
-        tags = dict(filter(None, (_tag(data, order, at + 2 + 12 * i) for i in range(count))))
+        if (count := entry_count(data, order, at)) > MAX_TAGS:
+            raise StructureError(f"the TIFF has {count} tags; at most {MAX_TAGS} are accepted")
+        tags = {
+            entry.tag: _values(data, order, entry) for entry in entries(data, order, at, count) if entry.tag in _KNOWN
+        }
         values += sum(map(len, tags.values()))
         if values > _MAX_VALUES:
             raise StructureError(f"the TIFF's tags have more than {_MAX_VALUES} values")
@@ -156,34 +169,33 @@ def _directories(data: bytes, order: str) -> Iterator[_Tags]:
     raise StructureError(f"the TIFF has more than {_MAX_PAGES} directories")
 
 
-def _tag(data: bytes, order: str, at: int) -> tuple[int, tuple[int, ...]] | None:
-    tag, kind, number = struct.unpack_from(order + "HHI", data, at)
-    if tag not in _KNOWN:
-        return None
-    if kind not in _CODES or not 1 <= number <= _MAX_BLOCKS:
+def _values(data: bytes, order: str, entry: Entry) -> tuple[int, ...]:
+    tag, kind, number, place = entry
+    if kind not in CODES or not 1 <= number <= _MAX_BLOCKS:
         raise StructureError(f"the TIFF's tag {tag} has {number} values of type {kind}")
-    code = f"{order}{number}{_CODES[kind]}"
-    place = at + 8 if struct.calcsize(code) <= 4 else struct.unpack_from(order + "I", data, at + 8)[0]
-    return tag, struct.unpack_from(code, data, place)
+    code = f"{order}{number}{CODES[kind]}"
+    if struct.calcsize(code) > 4:
+        (place,) = struct.unpack_from(order + "I", data, place)
+    return struct.unpack_from(code, data, place)
 
 
 def _page(tags: _Tags, order: str) -> Page:
     value = {tag: numbers[0] for tag, numbers in tags.items()}
     value = _DEFAULTS | value
-    height, width, samples = value.get(_HEIGHT, 0), value.get(_WIDTH, 0), value[_SAMPLES]
-    tiled = _TILES in tags
-    rows = value.get(_TILE_HEIGHT, 0) if tiled else min(value.get(_ROWS, height), height)
-    columns = value.get(_TILE_WIDTH, 0) if tiled else width
+    height, width, samples = value.get(HEIGHT, 0), value.get(WIDTH, 0), value[SAMPLES]
+    tiled = TILES in tags
+    rows = value.get(TILE_HEIGHT, 0) if tiled else min(value.get(ROWS, height), height)
+    columns = value.get(TILE_WIDTH, 0) if tiled else width
     if min(height, width, samples, rows, columns) < 1:
         raise StructureError(f"the TIFF has {width}×{height} pixels of {samples} samples")
-    offsets, sizes = (tags.get(tag, ()) for tag in ((_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES)))
+    offsets, sizes = (tags.get(tag, ()) for tag in ((TILES, _TILE_BYTES) if tiled else (STRIPS, _STRIP_BYTES)))
     page = Page(
         height,
         width,
         samples,
         _dtype(tags, order),
-        value[_COMPRESSION],
-        value[_PREDICTOR] if value[_COMPRESSION] in _PREDICTED else 1,
+        value[COMPRESSION],
+        value[_PREDICTOR] if value[COMPRESSION] in _PREDICTED else 1,
         value[_PLANAR] == 2 and samples > 1,
         tiled,
         (rows, columns),
@@ -205,7 +217,7 @@ def _require_packing(page: Page) -> None:
 
 
 def _dtype(tags: _Tags, order: str) -> np.dtype[Any]:
-    bits, formats = set(tags.get(_BITS, (1,))), set(tags.get(_FORMAT, (1,)))
+    bits, formats = set(tags.get(BITS, (1,))), set(tags.get(_FORMAT, (1,)))
     kind = _KINDS.get(next(iter(formats)))
     if len(bits) > 1 or len(formats) > 1 or kind is None or next(iter(bits)) % 8:
         raise StructureError(f"the TIFF's samples have {sorted(bits)} bits of the formats {sorted(formats)}")
@@ -233,8 +245,8 @@ def _unpacked(packed: bytes, compression: int, rows: int, width: int) -> bytes:
 
 def _grey(packed: bytes, compression: int, rows: int, width: int) -> bytes:
     """A TIFF of one strip of grey bytes."""
-    values = {_WIDTH: width, _HEIGHT: rows, _BITS: 8, _COMPRESSION: compression, 262: 1, _SAMPLES: 1, _ROWS: rows}
-    values |= {_STRIPS: 8 + 2 + 12 * (len(values) + 2) + 4, _STRIP_BYTES: len(packed)}
+    values = {WIDTH: width, HEIGHT: rows, BITS: 8, COMPRESSION: compression, 262: 1, SAMPLES: 1, ROWS: rows}
+    values |= {STRIPS: 8 + 2 + 12 * (len(values) + 2) + 4, _STRIP_BYTES: len(packed)}
     tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(values.items()))
     return b"II*\0" + struct.pack("<IH", 8, len(values)) + tags + bytes(4) + packed
 
