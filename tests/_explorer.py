@@ -112,6 +112,12 @@ class Visit:
 
         expect(self.page.locator(selector)).to_contain_text(words, timeout=15_000)
 
+    def choose(self, name: str, data: bytes) -> None:
+        """Gives the page a file of the reader's, and waits for its answer."""
+        self.page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": data})
+        self.says("#caption", name)
+        self.settle()
+
     def shown(self, kind: str) -> dict[str, float]:
         """Probabilities as the page shows them: the exact values behind the rounded text."""
         found = self.page.eval_on_selector_all(

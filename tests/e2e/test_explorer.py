@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _browser import NEEDS_CHROMIUM, browsing
+from _browser import NEEDS_CHROMIUM
 from _explorer import CONCEPTS, Visit, asked, exploring, listen, running, visiting
 from _serving import images, make_bundle
 
@@ -63,12 +63,6 @@ def address(
             )
             target, key = f"http://127.0.0.1:{server.inference_port}", server.key("inference")
         yield stack.enter_context(exploring(target, ELUDE_TOKEN=key))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -288,9 +282,7 @@ def test_search_by_name(visit: Visit, service: Service) -> None:
 def test_a_file_is_chosen_and_another_dropped(visit: Visit, service: Service, tmp_path: Path) -> None:
     visit.open()
     first, second = images(20)[7], images(20)[13]
-    visit.page.set_input_files("#file", {"name": "mine.png", "mimeType": "image/png", "buffer": first})
-    visit.says("#caption", "mine.png")
-    visit.settle()
+    visit.choose("mine.png", first)
     assert visit.shown("now") == pytest.approx(
         asked(service, "predict", image=base64.b64encode(first).decode()), abs=1e-6
     )
@@ -333,8 +325,7 @@ def test_names_and_addresses_cannot_bring_in_markup(visit: Visit) -> None:
     visit.open("#q=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E&unit=nonsense&order=drop&edit=x&edit=" + "y" * 3000)
     assert visit.page.locator("#explain-hint img, #message img").count() == 0
     assert "<img" in visit.page.locator("#explain-hint").inner_text()
-    visit.page.set_input_files("#file", {"name": "<b>x</b>.png", "mimeType": "image/png", "buffer": images(20)[7]})
-    visit.says("#caption", "<b>x</b>.png")
+    visit.choose("<b>x</b>.png", images(20)[7])
 
 
 def test_an_unknown_sub_unit_in_the_address_is_told(visit: Visit) -> None:

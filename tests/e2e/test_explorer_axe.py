@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from _browser import NEEDS_CHROMIUM, axe_source, browsing, violations
+from _browser import NEEDS_CHROMIUM, violations
 from _explorer import PORTRAITS, PORTRAYED, exploring
 from _serving import make_bundle
 
@@ -17,21 +17,10 @@ pytestmark = [pytest.mark.network, NEEDS_CHROMIUM]
 
 
 @pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return axe_source(tmp_path_factory.mktemp("axe"))
-
-
-@pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = make_bundle(tmp_path_factory.mktemp("explored") / "b", PORTRAYED, PORTRAITS).root
     with exploring(root, "--beside", str(root)) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as opened:
-        yield opened
 
 
 def settle(page: Any) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from _browser import NEEDS_CHROMIUM, browsing
+from _browser import NEEDS_CHROMIUM
 from _explorer import PORTRAITS, PORTRAYED, Visit, asked, exploring, visiting
 from _serving import images, make_bundle
 
@@ -42,19 +42,11 @@ def address(bundles: tuple[Bundle, Bundle]) -> Iterator[str]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as opened:
-        yield opened
-
-
 @pytest.fixture
 def visit(browser: Any, address: str) -> Iterator[Visit]:
     with visiting(browser, address) as opened:
         opened.open()
-        opened.page.set_input_files("#file", {"name": "mine.png", "mimeType": "image/png", "buffer": SHOE})
-        opened.says("#caption", "mine.png")
-        opened.settle()
+        opened.choose("mine.png", SHOE)
         yield opened
 
 

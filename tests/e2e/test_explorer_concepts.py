@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from _browser import NEEDS_CHROMIUM, browsing
+from _browser import NEEDS_CHROMIUM
 from _explorer import PORTRAITS, PORTRAYED, Visit, asked, exploring, visiting
 from _serving import images, make_bundle
 
@@ -38,24 +38,12 @@ def address(bundle: Bundle) -> Iterator[str]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as opened:
-        yield opened
-
-
 @pytest.fixture
 def visit(browser: Any, address: str) -> Iterator[Visit]:
     with visiting(browser, address) as opened:
         opened.open()
-        choose(opened, "mine.png", SHOE)
+        opened.choose("mine.png", SHOE)
         yield opened
-
-
-def choose(visit: Visit, name: str, data: bytes) -> None:
-    visit.page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": data})
-    visit.says("#caption", name)
-    visit.settle()
 
 
 def steered(service: Service, edits: list[dict[str, Any]]) -> dict[str, float]:
@@ -150,7 +138,7 @@ def test_two_images_and_two_presets_stand_side_by_side(visit: Visit, service: Se
     visit.page.get_by_role("button", name="Keep for comparison").click()
     visit.page.wait_for_selector("#comparison table")
     other = images(20)[7]
-    choose(visit, "other.png", other)
+    visit.choose("other.png", other)
     answers = [asked(service, "predict", image=base64.b64encode(data).decode()) for data in (SHOE, other)]
     row = visit.page.locator(f'#comparison table >> nth=0 >> tr[data-label="{first(answers[1])}"] td')
     values = [answer.get(first(answers[1])) for answer in answers]
@@ -168,7 +156,7 @@ def percent(value: float) -> str:
 
 
 def test_a_large_image_is_not_in_the_link_and_the_page_says_so(visit: Visit) -> None:
-    choose(visit, "large.png", SHOE + b"\0" * 30_000)
+    visit.choose("large.png", SHOE + b"\0" * 30_000)
     visit.says("#carries", "does not carry this image (31 kB)")
     assert "data=" not in visit.page.url
 

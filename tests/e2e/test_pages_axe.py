@@ -4,14 +4,13 @@ dark, wide and narrow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from _browser import NEEDS_CHROMIUM, axe_source, browsing, violations
+from _browser import NEEDS_CHROMIUM, violations
 from _reports import make, measured, png, with_answers
 from _serving import make_bundle
 from typer.testing import CliRunner
@@ -28,17 +27,6 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed: 
 pytestmark = [pytest.mark.network, NEEDS_CHROMIUM]
 SEVERE = ("(serious)", "(critical)")
 PAGES = ["report", "compare", "index", "concept", "unit", "relations"]
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return axe_source(tmp_path_factory.mktemp("axe"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
